@@ -1,0 +1,33 @@
+"""prsr: pixel-recursive super resolution, trained in PyTorch and sampled by fast cached engines.
+
+    pictures = prsr.sample(batch, temperature=0.9)
+
+The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv 1702.00783).
+"""
+
+from importlib.metadata import version
+
+from prsr.checkpoint import bundled_models
+from prsr.config import PRESETS, PRSRConfig
+from prsr.engines import engines
+from prsr.loss import bits_per_dim, prsr_loss
+from prsr.model import PRSR, PRSROutput
+from prsr.noise import noise
+from prsr.sample import Sampler, sample
+
+__version__ = version("prsr")
+
+__all__ = [
+    "PRESETS",
+    "PRSR",
+    "PRSRConfig",
+    "PRSROutput",
+    "Sampler",
+    "__version__",
+    "bits_per_dim",
+    "bundled_models",
+    "engines",
+    "noise",
+    "prsr_loss",
+    "sample",
+]

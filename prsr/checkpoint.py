@@ -1,0 +1,165 @@
+"""Models on disk and on the Hugging Face hub: safetensors and a readable ``config.json``.
+
+Never pickle: reading a checkpoint runs none of its bytes, and nothing is allocated before its
+configuration and the shapes of its tensors are known to fit each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from typing_extensions import Self
+
+from prsr.config import PRSRConfig
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+BUNDLED = Path(__file__).parent / "pretrained"
+DEFAULT_MODEL = "faces"
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package, for ``PRSR.from_pretrained``."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS_FILE}"))
+
+
+def read_config(path: Path) -> PRSRConfig:
+    """The configuration in a ``config.json``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not hold a valid configuration.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}: not a saved prsr model")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, Mapping):
+            raise ValueError("it holds no object")
+        return PRSRConfig.from_dict(values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a valid configuration: {error}") from error
+
+
+def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, which must be those of ``model`` by name and shape.
+
+    ``model`` may lie on the meta device: only its names and shapes are looked at.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds other tensors than the model has.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent} (prsr reads safetensors only)")
+    expected = {name: list(value.shape) for name, value in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise ValueError(
+                    f"{path} does not fit its configuration: tensor {name!r} should be "
+                    f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}"
+                )
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+
+
+def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
+    """Where configuration and weights of a bundled name, a folder or a hub id lie on disk.
+
+    Raises:
+        FileNotFoundError: it is none of these, or the hub cannot be reached.
+    """
+    source = str(name)
+    folder = BUNDLED / source if source in bundled_models() else Path(source)
+    if folder.is_dir():
+        return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    try:
+        config, weights = (
+            Path(hf_hub_download(repo_id=source, filename=file, **hub_options))
+            for file in (CONFIG_FILE, WEIGHTS_FILE)
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise FileNotFoundError(
+            f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), "
+            f"no folder, and the hub did not give it: {str(error).splitlines()[0]}"
+        ) from error
+    return config, weights
+
+
+class HubModel(
+    nn.Module,
+    ModelHubMixin,
+    library_name="prsr",
+    license="apache-2.0",
+    paper_url="https://arxiv.org/abs/1702.00783",
+    tags=["super-resolution", "autoregressive", "pixelcnn"],
+):
+    """A module that is defined by a :class:`PRSRConfig`, with ``from_pretrained`` and the like."""
+
+    def __init__(self, config: PRSRConfig) -> None:
+        if not isinstance(config, PRSRConfig):
+            raise TypeError(f"config must be a PRSRConfig, got {type(config).__name__}")
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:  # type: ignore[override]
+        """A saved model, on the CPU and in evaluation mode.
+
+        Args:
+            name: a bundled name (see ``prsr info``; needs no network), a folder that
+                :meth:`save_pretrained` wrote, or a model's id on the hub, in that order.
+            hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``.
+
+        Raises:
+            FileNotFoundError: none of these is there.
+            ValueError: what is there is damaged, or not a prsr model.
+        """
+        config_path, weights_path = locate(name, **hub_options)
+        config = read_config(config_path)
+        with torch.device("meta"):
+            outline = cls(config)
+        weights = read_weights(weights_path, outline)
+        model = cls(config)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write ``model.safetensors``, ``config.json`` and, where none is there, a model card.
+
+        Args:
+            save_directory: made if needed; files of these names are replaced, each in one step.
+            options: those of ``huggingface_hub.ModelHubMixin.save_pretrained``.
+
+        Raises:
+            OSError: the folder cannot be written; what stood there is unharmed.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+            result = super().save_pretrained(
+                temporary, **({"repo_id": folder.name} | options)
+            )
+            for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
+                if file != "README.md" or not (folder / file).exists():
+                    os.replace(Path(temporary) / file, folder / file)
+        return result
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(state, save_directory / WEIGHTS_FILE)

@@ -1,0 +1,129 @@
+"""Checks of what a caller hands in: each names the argument, what it got and what it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from prsr.config import PRSRConfig
+
+
+def check_pictures(pictures: Tensor, name: str, config: PRSRConfig) -> None:
+    """Pictures are ``uint8 [N, D, ·, ·]`` and not empty.
+
+    Raises:
+        TypeError: not a ``uint8`` tensor.
+        ValueError: not of that shape.
+    """
+    if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
+        raise TypeError(f"{name} must be a uint8 tensor, got {describe(pictures)}")
+    if pictures.dim() != 4 or pictures.shape[1] != config.channels or 0 in pictures.shape[1:]:
+        raise ValueError(
+            f"{name} must be [N, {config.channels}, height, width], got {list(pictures.shape)}"
+        )
+
+
+def check_levels(pictures: Tensor, name: str, config: PRSRConfig) -> None:
+    """Values of ``uint8`` pictures are below K.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if config.levels < 256 and pictures.numel() and int(pictures.max()) >= config.levels:
+        raise ValueError(
+            f"{name} must hold values below {config.levels} (the model's levels), "
+            f"got {int(pictures.max())}"
+        )
+
+
+def check_model(model: object) -> None:
+    """A model is a :class:`prsr.PRSR`, or of its shape: ``config``, ``conditioning``, ``prior``.
+
+    Raises:
+        TypeError: it is not.
+    """
+    missing = [part for part in ("config", "conditioning", "prior") if not hasattr(model, part)]
+    if missing:
+        raise TypeError(
+            f"model must be a prsr.PRSR or have its parts, got {type(model).__name__} "
+            f"without {', '.join(missing)}"
+        )
+
+
+def check_integer(value: object, name: str, least: int, below: int) -> int:
+    """An integer in ``least`` … ``below`` − 1.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not least <= value < below:
+        raise ValueError(f"{name} must be from {least} to {below - 1}, got {value}")
+    return value
+
+
+def check_temperature(temperature: object, n: int) -> Tensor:
+    """A temperature, or one for each of ``n`` pictures, as ``float32 [n]``; finite and ≥ 0.
+
+    Raises:
+        TypeError: it is neither a number nor a tensor.
+        ValueError: it is negative, infinite or NaN, or not of that shape.
+    """
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float, Tensor)):
+        raise TypeError(
+            f"temperature must be a number or a tensor [{n}], got {type(temperature).__name__}"
+        )
+    values = torch.as_tensor(temperature, dtype=torch.float32)
+    if values.dim() and tuple(values.shape) != (n,):
+        raise ValueError(f"temperature must be a number or [{n}], got {list(values.shape)}")
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+        raise ValueError(f"temperature must be finite and not negative, got {temperature}")
+    return values.expand(n)
+
+
+def check_known(
+    known: object, mask: object, shape: tuple[int, ...], config: PRSRConfig
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Known sub-pixels and where they are: both or neither; the mask broadcast to ``shape``.
+
+    Raises:
+        TypeError: ``known`` is not ``uint8``, or ``mask`` not ``bool``.
+        ValueError: one comes without the other, or has the wrong shape or values.
+    """
+    if known is None and mask is None:
+        return None, None
+    if known is None or mask is None:
+        raise ValueError("known and mask go together: give both or neither")
+    if not isinstance(known, Tensor) or known.dtype != torch.uint8:
+        raise TypeError(f"known must be a uint8 tensor, got {describe(known)}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask must be a bool tensor, got {describe(mask)}")
+    if tuple(known.shape) != shape:
+        raise ValueError(f"known must be {list(shape)}, got {list(known.shape)}")
+    check_levels(known, "known", config)
+    try:
+        return known, mask.broadcast_to(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"mask must be {list(shape)} or broadcast to it, got {list(mask.shape)}"
+        ) from None
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """No value is NaN or infinite.
+
+    Raises:
+        ValueError: one is.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name} must be finite, but some values are NaN or infinite")
+
+
+def describe(value: object) -> str:
+    """What a caller handed in, in a few words: a tensor's dtype, or the type."""
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__

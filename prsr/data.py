@@ -1,0 +1,150 @@
+"""Training data: pictures in a folder or in an array file, as pairs of low and high resolution.
+
+The order is the paper's: centre crop, bicubic to the high resolution, and bicubic from *that* to
+the low one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from prsr.config import PRSRConfig
+from prsr.images import Pixels, find_pictures, high_resolution, read_picture, reduce
+
+
+def read_array(path: str | Path, config: PRSRConfig) -> Pixels:
+    """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
+
+    Raises:
+        ValueError: it is no such file, or its pictures do not fit the configuration.
+    """
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a readable .npy array file: {error}") from error
+    size = (config.scale * config.low_height, config.scale * config.low_width)
+    expected = (config.channels, *size)
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.shape[1:] != expected:
+        shape = list(getattr(pixels, "shape", []))
+        raise ValueError(f"{path} must hold pictures [N, {expected}], it holds {shape}")
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")
+    return pixels
+
+
+def read_folder(path: str | Path, config: PRSRConfig, *, progress: bool = False) -> Pixels:
+    """Every picture in a folder and below it, in order of name: ``uint8 [N, D, s·h, s·w]``.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no picture.
+        ValueError: a file cannot be read as a picture.
+    """
+    files = find_pictures([path])
+    turns = track(files, "reading pictures", disable=not progress, transient=True)
+    return np.stack([high_resolution(read_picture(file, config), config) for file in turns])
+
+
+class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs (lr ``uint8 [D, h, w]``, hr ``uint8 [D, s·h, s·w]``) for training and evaluation.
+
+    Args:
+        pixels: high-resolution pictures, ``uint8 [N, D, s·h, s·w]``; a memory map will do.
+        config: says what the low resolution is.
+
+    Raises:
+        ValueError: there is no picture.
+    """
+
+    def __init__(self, pixels: Pixels, config: PRSRConfig) -> None:
+        if not len(pixels):
+            raise ValueError("there are no pictures to train on")
+        self.pixels = pixels
+        self.config = config
+
+    @classmethod
+    def open(
+        cls, path: str | Path, config: PRSRConfig, *, progress: bool = False
+    ) -> SuperResolutionPictures:
+        """The pictures of a folder or of a ``.npy`` array file.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``, or no picture in it.
+            ValueError: a file cannot be read, or does not fit the configuration.
+        """
+        if Path(path).is_dir():
+            return cls(read_folder(path, config, progress=progress), config)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no such folder or array file: {path}")
+        return cls(read_array(path, config), config)
+
+    def split(self, held_out: int, seed: int = 0) -> tuple[SuperResolutionPictures, ...]:
+        """Two disjoint sets, the second of ``held_out`` pictures chosen by ``seed`` alone.
+
+        Raises:
+            ValueError: ``held_out`` would leave one of them empty.
+        """
+        if not 0 < held_out < len(self):
+            raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
+        order = np.random.default_rng(seed).permutation(len(self))
+        parts = np.sort(order[held_out:]), np.sort(order[:held_out])
+        return tuple(SuperResolutionPictures(self.pixels[part], self.config) for part in parts)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        lr, hr = self.batch([index])
+        return lr[0], hr[0]
+
+    def batch(self, indices: Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        """Several pairs at once: lr ``[n, D, h, w]``, hr ``[n, D, s·h, s·w]``."""
+        hr = np.array(self.pixels[indices])
+        return torch.from_numpy(reduce(hr, self.config)), torch.from_numpy(hr)
+
+
+class EndlessBatches(Sampler[list[int]]):
+    """Shuffled batches without end whose order depends on ``seed`` alone.
+
+    Epoch e is the permutation that ``(seed, e)`` gives; batches run on across its end, so that
+    batch t can be computed without those before it, which is what makes resuming exact.
+
+    Args:
+        pictures: how many there are.
+        batch_size: pictures of a batch over all processes.
+        seed: of the order.
+        start: the batch to begin with.
+        rank: this process's place among ``world_size``; it gets every ``world_size``-th picture.
+        world_size: processes that share each batch.
+    """
+
+    def __init__(
+        self,
+        pictures: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
+        self.start, self.rank, self.world_size = start, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        position = self.start * self.batch_size
+        while True:
+            batch = []
+            for place in range(position, position + self.batch_size):
+                if place // self.pictures != epoch:
+                    epoch = place // self.pictures
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
+                batch.append(int(order[place % self.pictures]))
+            yield batch[self.rank :: self.world_size]
+            position += self.batch_size

@@ -1,0 +1,63 @@
+"""The engines side by side, and the choice among them by reasons.
+
+Adding one is one file beside these and its line in ``ENGINES``.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from prsr.config import PRSRConfig
+from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.cached import TorchEngine
+from prsr.engines.reference import ReferenceEngine
+
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "Job", "Probe", "choose", "engines"]
+
+ENGINES: tuple[Engine, ...] = (TorchEngine(), ReferenceEngine())
+"""In the order that ``engine="auto"`` prefers them."""
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def engines(
+    config: PRSRConfig | None = None,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+) -> dict[str, list[str]]:
+    """Each engine's name with the reasons why it cannot serve here; an empty list if it can.
+
+    Args:
+        config: of the model to serve; None asks for the preset ``paper``.
+        device: that the model lies on.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    check_precision(precision)
+    config, device = config or PRSRConfig(), torch.device(device)
+    return {engine.name: engine.reasons(config, device, precision) for engine in ENGINES}
+
+
+def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) -> Engine:
+    """The engine called ``name``, or for "auto" the first that has no reason against it.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot serve; with every reason.
+    """
+    reasons = engines(config, device, precision)
+    if name != "auto" and name not in reasons:
+        raise ValueError(f"no engine {name!r}; there are: auto, {', '.join(reasons)}")
+    wanted = [engine for engine in ENGINES if name in ("auto", engine.name)]
+    for engine in wanted:
+        if not reasons[engine.name]:
+            return engine
+    against = "; ".join(f"{e.name}: {', '.join(reasons[e.name])}" for e in wanted)
+    raise ValueError(f"engine={name!r} cannot serve: {against}")
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless ``precision`` is one that engines know."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

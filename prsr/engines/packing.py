@@ -1,0 +1,175 @@
+"""The prior's weights, reordered so that every mask is a prefix.
+
+Features are put in order of their colour group, so that a group is a range and group g reads
+features ``0 … end of g``. The 2C pre-activations of a horizontal layer are one range per group
+too, in which the two halves of the gate follow each other; those of a vertical layer, which has no
+groups to wait for, are first all of the one half, then all of the other.
+
+Letters as in :class:`prsr.PRSRConfig`; C_g counts the features of group g, C_≤g those up to and
+with it. Matrices are ``[inputs, outputs]``. Everything is float32 on the prior's device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from prsr.config import PRSRConfig
+from prsr.layers import GatedBlock, RowConvolution, colour_groups
+from prsr.model import PriorNetwork
+
+
+class Grouping:
+    """Features in order of their colour group.
+
+    Attributes:
+        order: the feature (by the network's number) at each place, ``int64 [features]``.
+        gates: likewise for the 2C pre-activations of a horizontal layer, ``int64 [2·features]``.
+        ranges: the places of each group.
+    """
+
+    def __init__(self, features: int, channels: int, device: torch.device) -> None:
+        groups = colour_groups(features, channels)
+        ends = accumulate(torch.bincount(groups, minlength=channels).tolist(), initial=0)
+        self.order = groups.argsort(stable=True).to(device)
+        self.ranges = [slice(*pair) for pair in pairwise(ends)]
+        halves = self.order, features + self.order
+        self.gates = torch.cat([half[part] for part in self.ranges for half in halves])
+
+    @property
+    def gate_ranges(self) -> list[slice]:
+        """The places of each group among the pre-activations, twice as wide."""
+        return [slice(2 * part.start, 2 * part.stop) for part in self.ranges]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A matrix or kernel and its bias."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class PackedBlock:
+    """One gated block.
+
+    Attributes:
+        vertical: ``[2C, C, p + 1, k]``, a convolution kernel.
+        link: ``[2C, 2C]``; its bias is that of the horizontal layer as well.
+        centre: of each group, ``[C_≤g, 2·C_g]``: the pixel's own tap of the horizontal layer.
+        mix: of each group, ``[C_≤g, C_g]``.
+    """
+
+    vertical: Layer
+    link: Layer
+    centre: list[Tensor]
+    mix: list[Layer]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A whole prior.
+
+    Attributes:
+        features: how the C features are ordered.
+        units: how the M hidden units of the head are ordered.
+        first_vertical: ``[C, D, p0, k0]``, a convolution kernel.
+        first_left: ``[D·p0, C]``: the pixels to the left, colour by colour, left to right.
+        first_own: of each group g, ``[g, C_g]``: the earlier colours of the same pixel.
+        blocks: the L gated blocks.
+        taps: ``[L, p·C, 2C]``: the horizontal layers' pixels to the left, left to right.
+        hidden: of each group, ``[C_≤g, M_g]``.
+        output: of each colour, ``[M_≤g, K]``.
+    """
+
+    config: PRSRConfig
+    features: Grouping
+    units: Grouping
+    first_vertical: Layer
+    first_left: Layer
+    first_own: list[Tensor]
+    blocks: list[PackedBlock]
+    taps: Tensor
+    hidden: list[Layer]
+    output: list[Layer]
+
+
+def by_group(matrix: Tensor, inputs: list[slice], outputs: list[slice]) -> list[Tensor]:
+    """What each group reads: ``[outputs, inputs]`` in order → for each g ``[inputs_≤g, outputs_g]``."""
+    return [
+        matrix[rows, : columns.stop].T.contiguous()
+        for rows, columns in zip(outputs, inputs, strict=True)
+    ]
+
+
+def pack_pointwise(layer: RowConvolution, inputs: Grouping, outputs: Grouping) -> list[Layer]:
+    """A masked 1×1 convolution, group by group."""
+    matrix = layer.masked_weight()[..., 0, 0][outputs.order][:, inputs.order]
+    bias = cast(Tensor, layer.bias)[outputs.order]
+    return [
+        Layer(weight, bias[part])
+        for weight, part in zip(
+            by_group(matrix, inputs.ranges, outputs.ranges), outputs.ranges, strict=True
+        )
+    ]
+
+
+def pack_block(block: GatedBlock, features: Grouping) -> tuple[PackedBlock, Tensor]:
+    """One gated block, and its part of the taps to the left, ``[p·C, 2C]``."""
+    order, gates = features.order, features.gates
+    halves = torch.cat([order, len(order) + order])
+    vertical, link, horizontal = block.vertical, block.link, block.horizontal
+    row = horizontal.masked_weight()[:, :, 0][gates][:, order]
+    bias = cast(Tensor, link.bias) + cast(Tensor, horizontal.bias)
+    packed = PackedBlock(
+        vertical=Layer(vertical.weight[halves][:, order], cast(Tensor, vertical.bias)[halves]),
+        link=Layer(link.weight[..., 0, 0][gates][:, halves].T.contiguous(), bias[gates]),
+        centre=by_group(row[..., -1], features.ranges, features.gate_ranges),
+        mix=pack_pointwise(block.mix, features, features),
+    )
+    return packed, row[..., :-1].permute(2, 1, 0).flatten(0, 1)
+
+
+@torch.no_grad()
+def pack_prior(prior: PriorNetwork) -> Packed:
+    """The weights of ``prior``, copied: what happens to it later does not show."""
+    config = prior.config
+    device = next(prior.parameters()).device
+    features, units, colours, outputs = (
+        Grouping(count, config.channels, device)
+        for count in (
+            config.prior_channels,
+            config.head_channels,
+            config.channels,
+            config.levels * config.channels,
+        )
+    )
+    first = prior.first_horizontal
+    row = first.masked_weight()[features.order][:, :, 0]
+    packed = [pack_block(cast(GatedBlock, block), features) for block in prior.blocks]
+    vertical = prior.first_vertical
+    head: list[nn.Module] = list(prior.head)
+    return Packed(
+        config=config,
+        features=features,
+        units=units,
+        first_vertical=Layer(
+            vertical.weight[features.order], cast(Tensor, vertical.bias)[features.order]
+        ),
+        first_left=Layer(
+            row[..., :-1].flatten(1).T.contiguous(), cast(Tensor, first.bias)[features.order]
+        ),
+        # Mask A is strict: of what mask B would show group g, its own colour is the last row.
+        first_own=[
+            matrix[:-1] for matrix in by_group(row[..., -1], colours.ranges, features.ranges)
+        ],
+        blocks=[block for block, _ in packed],
+        taps=torch.stack([taps for _, taps in packed]),
+        hidden=pack_pointwise(cast(RowConvolution, head[0]), features, units),
+        output=pack_pointwise(cast(RowConvolution, head[2]), units, outputs),
+    )

@@ -1,0 +1,57 @@
+"""The engine ``reference``: the whole prior, forward, for every sub-pixel.
+
+Nothing is cached and nothing can go stale, so it is the truth that faster engines are held
+against, and the naive sampler that they are measured against: H·W·D forwards a picture.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from prsr.config import PRSRConfig
+from prsr.engines.base import Engine, Job, Probe, draw
+from prsr.model import PriorNetwork
+
+
+@dataclass
+class State:
+    """A job, the prior that draws it and the row drawn last."""
+
+    prior: PriorNetwork
+    job: Job
+    y: int = -1
+
+
+class ReferenceEngine(Engine):
+    """Draws by the training network itself, on any device, in float32."""
+
+    name = "reference"
+
+    def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
+        return [] if precision == "fp32" else [f"it computes in fp32 only, not in {precision}"]
+
+    def pack(self, prior: PriorNetwork, precision: str) -> PriorNetwork:
+        return copy.deepcopy(prior).float().eval().requires_grad_(False)
+
+    def start(self, packed: PriorNetwork, job: Job) -> State:
+        return State(packed, job)
+
+    def row(self, state: State, y: int) -> None:
+        job, picture = state.job, state.job.picture
+        _, channels, _, width = picture.shape
+        for x in range(width):
+            for colour in range(channels):
+                logits = (job.conditioning + state.prior(picture))[:, :, colour, y, x]
+                value = draw(logits, job.noise[:, y, x, colour], job.temperature).to(torch.uint8)
+                place = picture[:, colour, y, x]
+                if job.mask is not None:
+                    value = torch.where(job.mask[:, colour, y, x], place, value)
+                place.copy_(value)
+        state.y = y
+
+    def probe(self, state: State, layer: int) -> Probe:
+        vertical, horizontal = state.prior.features(state.job.picture)[layer]
+        return Probe(vertical[:, :, state.y], horizontal[:, :, state.y])

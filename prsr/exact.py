@@ -1,0 +1,31 @@
+"""The arithmetic of sampling: plain fp32, whatever the caller's settings are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def exact_fp32(device: torch.device) -> Iterator[None]:
+    """No gradient, no autocast, and products in IEEE fp32: no tf32, no bf16 behind the scenes.
+
+    The switches for products are global; they are touched only where they are not right already,
+    and put back afterwards.
+    """
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    try:
+        if products != "highest":
+            torch.set_float32_matmul_precision("highest")
+        if convolutions and device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)
+        if convolutions and device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = True

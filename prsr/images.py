@@ -1,0 +1,174 @@
+"""Between picture files and arrays: reading, reducing, and laying out contact sheets (Pillow)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from prsr.config import PRSRConfig
+from prsr.files import replacing
+
+Pixels = NDArray[np.uint8]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+def picture_mode(config: PRSRConfig) -> str:
+    """Pillow's mode for pictures of D channels.
+
+    Raises:
+        ValueError: D is neither 1 nor 3, so that no picture file can hold it.
+    """
+    if config.channels not in (1, 3):
+        raise ValueError(
+            f"picture files have 1 or 3 channels, the model has {config.channels}; use arrays"
+        )
+    return "L" if config.channels == 1 else "RGB"
+
+
+def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
+    """Picture files among ``paths``; a folder stands for those in it and below, sorted by name.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(f"no picture in folder {path}")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"no such picture or folder: {path}")
+    return found
+
+
+def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
+    """A picture file, decoded, in the mode of the model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read as a picture.
+    """
+    mode = picture_mode(config)
+    try:
+        with Image.open(path) as picture:
+            return on_white(picture).convert(mode)
+    except FileNotFoundError:
+        raise
+    # Pillow's decoders raise many kinds of error on damaged files.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture without its transparency, laid on white."""
+    if not picture.has_transparency_data:
+        return picture
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+
+
+def centre_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """The largest part in the middle that has the proportions ``height : width``."""
+    scale = min(picture.height / height, picture.width / width)
+    crop_h, crop_w = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (picture.height - crop_h) // 2, (picture.width - crop_w) // 2
+    return picture.crop((left, top, left + crop_w, top + crop_h))
+
+
+def high_resolution(picture: Image.Image, config: PRSRConfig) -> Pixels:
+    """A picture of any size as a training target: centre crop, then bicubic.
+
+    Returns:
+        ``uint8 [D, s·h, s·w]``, values below K.
+    """
+    height, width = config.scale * config.low_height, config.scale * config.low_width
+    cropped = centre_crop(picture, height, width)
+    return to_array(cropped.resize((width, height), Image.Resampling.BICUBIC), config)
+
+
+def to_array(picture: Image.Image, config: PRSRConfig) -> Pixels:
+    """A Pillow picture at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1."""
+    pixels = np.asarray(picture.convert(picture_mode(config)))
+    channels_first = pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1)
+    if config.levels == 256:
+        return np.ascontiguousarray(channels_first)
+    return np.rint(channels_first * ((config.levels - 1) / 255)).astype(np.uint8)
+
+
+def to_picture(pixels: Pixels, config: PRSRConfig) -> Image.Image:
+    """``uint8 [D, H, W]`` as a Pillow picture, levels 0 … K−1 spread over black to white."""
+    mode = picture_mode(config)
+    shown = np.rint(pixels * (255 / (config.levels - 1))).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(shown[..., 0] if mode == "L" else shown))
+
+
+def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
+    """Bicubic reduction by the scale, as the paper makes its inputs.
+
+    Args:
+        pixels: ``uint8 [N, D, s·h, s·w]``, values below K.
+
+    Returns:
+        ``uint8 [N, D, h, w]``, values below K.
+    """
+    n, channels, height, width = pixels.shape
+    size = (width // config.scale, height // config.scale)
+    low = np.empty((n, channels, size[1], size[0]), np.uint8)
+    for source, target in zip(pixels, low, strict=True):
+        for plane in range(channels):
+            grey = Image.fromarray(np.ascontiguousarray(source[plane]))
+            target[plane] = np.asarray(grey.resize(size, Image.Resampling.BICUBIC))
+    # Bicubic overshoots at edges; Pillow clips that at 255 only.
+    return np.minimum(low, config.levels - 1)
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture in one step, in the format that the suffix names.
+
+    Raises:
+        OSError: the folder is missing or cannot be written.
+        ValueError: the suffix names no picture format.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})")
+    with replacing(path) as temporary:
+        picture.save(temporary)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], cell: int = 96
+) -> Image.Image:
+    """Pictures in a grid under headings, each enlarged in whole pixels to about ``cell`` wide.
+
+    Args:
+        rows: the pictures of each row, as many as there are headings.
+        headings: one for each column.
+        cell: width of a column in pixels.
+    """
+    gap, top = 6, 22
+    proportions = max(picture.height / picture.width for row in rows for picture in row)
+    height = round(cell * proportions)
+    sheet = Image.new(
+        "RGB",
+        (gap + len(headings) * (cell + gap), top + len(rows) * (height + gap)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for column, heading in enumerate(headings):
+        draw.text((gap + column * (cell + gap), 4), heading, fill="black", font=font)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            size = (cell, max(1, round(cell * picture.height / picture.width)))
+            shown = picture.resize(size, Image.Resampling.NEAREST)
+            sheet.paste(shown, (gap + j * (cell + gap), top + i * (height + gap)))
+    return sheet

@@ -1,0 +1,170 @@
+"""The networks: p(y|x) = Π softmax(A_i(x) + B_i(y_<i)), A the conditioning and B the prior network.
+
+Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 3; the prior is the gated PixelCNN of
+van den Oord et al. (arXiv 1606.05328). Pictures are ``uint8``; the networks see value/(K−1) − 0.5.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+
+from prsr.checkpoint import HubModel
+from prsr.checks import check_pictures
+from prsr.config import PRSRConfig
+from prsr.layers import GatedBlock, RowConvolution, RowsAboveConvolution, colour_groups
+
+INIT_STD = 0.1
+
+
+def to_network(pictures: Tensor, levels: int) -> Tensor:
+    """``uint8`` values 0 … K−1 as the networks see them: float32, value/(K−1) − 0.5."""
+    return pictures.float() / (levels - 1) - 0.5
+
+
+def as_logits(outputs: Tensor, config: PRSRConfig) -> Tensor:
+    """Final convolution's ``[N, K·D, H, W]`` (output j: colour j % D) as ``[N, K, D, H, W]``."""
+    n, _, height, width = outputs.shape
+    return outputs.view(n, config.levels, config.channels, height, width)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.trunc_normal_(
+                layer.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD
+            )
+            nn.init.zeros_(cast(Tensor, layer.bias))
+
+
+class ResNetBlock(nn.Sequential):
+    """3×3 convolution, BN, ReLU, 3×3 convolution, BN, and the identity skip."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.BatchNorm2d(features),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.BatchNorm2d(features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` → ``[N, C, H, W]``."""
+        return x + cast(Tensor, super().forward(x))
+
+
+class ConditioningNetwork(nn.Sequential):
+    """A: low-resolution pictures to logits of every sub-pixel; fully convolutional."""
+
+    def __init__(self, config: PRSRConfig) -> None:
+        self.config = config
+        features = config.conditioning_channels
+        blocks = config.conditioning_blocks
+        layers: list[nn.Module] = [nn.Conv2d(config.channels, features, 1)]
+        for _ in range(config.doublings):
+            layers += [ResNetBlock(features) for _ in range(blocks)]
+            layers += [
+                nn.ConvTranspose2d(features, features, 3, stride=2, padding=1, output_padding=1),
+                nn.ReLU(),
+            ]
+        layers += [ResNetBlock(features) for _ in range(blocks)]
+        layers += [nn.Conv2d(features, config.levels * config.channels, 1)]
+        super().__init__(*layers)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
+        x = cast(Tensor, super().forward(to_network(lr, self.config.levels)))
+        return as_logits(x, self.config)
+
+
+class PriorNetwork(nn.Module):
+    """B: a gated PixelCNN; logits of a sub-pixel from the sub-pixels before it in raster order."""
+
+    def __init__(self, config: PRSRConfig) -> None:
+        super().__init__()
+        self.config = config
+        features, channels = config.prior_channels, config.channels
+        colours = colour_groups(channels, channels)
+        own = colour_groups(features, channels)
+        hidden = colour_groups(config.head_channels, channels)
+        outputs = colour_groups(config.levels * channels, channels)
+        self.first_vertical = RowsAboveConvolution(channels, features, config.first_kernel)
+        self.first_horizontal = RowConvolution(colours, own, config.first_reach, strict=True)
+        self.blocks = nn.ModuleList(GatedBlock(config) for _ in range(config.prior_layers))
+        self.head = nn.Sequential(
+            RowConvolution(own, hidden, strict=False),
+            nn.ReLU(),
+            RowConvolution(hidden, outputs, strict=False),
+        )
+
+    def features(self, hr: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Both stacks at the input of every block, and behind the last: L + 1 pairs.
+
+        Args:
+            hr: ``uint8 [N, D, H, W]``.
+
+        Returns:
+            ``(vertical, horizontal)``, each ``[N, C, H, W]``.
+        """
+        x = to_network(hr, self.config.levels)
+        stacks = [(self.first_vertical(x), self.first_horizontal(x))]
+        for block in self.blocks:
+            stacks.append(block(*stacks[-1]))
+        return stacks
+
+    def forward(self, hr: Tensor) -> Tensor:
+        """``uint8 [N, D, H, W]`` → logits ``[N, K, D, H, W]``."""
+        _, h = self.features(hr)[-1]
+        return as_logits(self.head(h), self.config)
+
+
+class PRSROutput(NamedTuple):
+    """Logits of a forward pass, each ``[N, K, D, H, W]``; ``logits`` is the sum of the others."""
+
+    logits: Tensor
+    conditioning_logits: Tensor
+    prior_logits: Tensor
+
+
+class PRSR(HubModel):
+    """The whole model: conditioning network plus prior network.
+
+    Args:
+        config: its numbers; weights start as truncated normal (σ 0.1), biases as zero.
+
+    Raises:
+        TypeError: ``config`` is not a :class:`prsr.PRSRConfig`.
+    """
+
+    def __init__(self, config: PRSRConfig) -> None:
+        super().__init__(config)
+        self.conditioning = ConditioningNetwork(config)
+        self.prior = PriorNetwork(config)
+        _initialise(self)
+
+    def forward(self, lr: Tensor, hr: Tensor) -> PRSROutput:
+        """Logits of every sub-pixel of ``hr``, given ``lr`` and the sub-pixels before it.
+
+        Args:
+            lr: ``uint8 [N, D, h, w]``, values below K.
+            hr: ``uint8 [N, D, s·h, s·w]``, values below K.
+
+        Raises:
+            TypeError: a picture is not ``uint8``.
+            ValueError: the shapes do not fit each other or the configuration.
+        """
+        check_pictures(lr, "lr", self.config)
+        check_pictures(hr, "hr", self.config)
+        scale = self.config.scale
+        expected = (lr.shape[0], lr.shape[1], scale * lr.shape[2], scale * lr.shape[3])
+        if tuple(hr.shape) != expected:
+            raise ValueError(
+                f"hr must be {list(expected)}, {scale} times lr {list(lr.shape)}, "
+                f"got {list(hr.shape)}"
+            )
+        a = self.conditioning(lr)
+        b = self.prior(hr)
+        return PRSROutput(a + b, a, b)

@@ -1,0 +1,355 @@
+"""The public call: pictures in, pictures out. Everything about sampling that is not arithmetic.
+
+Checks, default model and engine, slicing of large batches, noise, the loop over rows, progress,
+interruption and streaming stand here, once; an engine (:mod:`prsr.engines`) only computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from prsr.checkpoint import DEFAULT_MODEL
+from prsr.checks import (
+    check_finite,
+    check_integer,
+    check_known,
+    check_levels,
+    check_model,
+    check_pictures,
+    check_temperature,
+)
+from prsr.config import PRSRConfig
+from prsr.engines import Engine, Job, choose
+from prsr.evaluating import evaluating
+from prsr.exact import exact_fp32
+from prsr.images import to_array
+from prsr.model import PRSR
+from prsr.noise import picture_noise
+
+Batch = Tensor | NDArray[np.uint8] | Image.Image | Sequence[Image.Image]
+
+SLICE_BYTES = 256 * 2**20
+"""Conditioning logits held at a time; a larger batch is drawn in slices of about this size."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked call: N·S pictures to draw, S of each of N; draw d is sample d % S of picture d // S.
+
+    Attributes:
+        lr: ``uint8 [N, D, h, w]`` on the model's device.
+        samples: S.
+        temperature: ``float32 [N]``.
+        known: ``uint8 [N, D, H, W]``, and where to heed it, ``bool`` likewise; or both None.
+        seed: of the noise.
+        first_index: the first picture's index in the noise.
+    """
+
+    lr: Tensor
+    samples: int
+    temperature: Tensor
+    known: Tensor | None
+    mask: Tensor | None
+    seed: int
+    first_index: int
+
+    @property
+    def draws(self) -> int:
+        """N·S."""
+        return len(self.lr) * self.samples
+
+
+class Sampler:
+    """A model made ready for drawing: its weights are packed once and packed anew if they change.
+
+    Args:
+        model: a :class:`prsr.PRSR`, or any module with ``config``, ``prior`` and a ``conditioning``
+            that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``; None is the bundled
+            model.
+        engine: one of :func:`prsr.engines`, or "auto" for the best that can serve.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        TypeError: ``model`` is no such module.
+        ValueError: no such engine or precision, or it cannot serve: with every reason.
+    """
+
+    def __init__(
+        self, model: PRSR | None = None, *, engine: str = "auto", precision: str = "fp32"
+    ) -> None:
+        model = default_model() if model is None else model
+        check_model(model)
+        self.model = model
+        self.config: PRSRConfig = model.config
+        self.precision = precision
+        self._engine_name = engine
+        choose(engine, self.config, self.device, precision)
+        self._ready: tuple[Engine, dict[str, Tensor], Any] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies, and so where the work is done."""
+        return next(self.model.prior.parameters()).device
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that serves."""
+        return choose(self._engine_name, self.config, self.device, self.precision).name
+
+    def sample(
+        self,
+        batch: Batch,
+        temperature: float | Tensor = 1.0,
+        *,
+        seed: int | None = None,
+        num_samples: int | None = None,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draw high-resolution pictures; see :func:`prsr.sample`."""
+        request, device = self._request(
+            batch, temperature, seed, num_samples, known, mask, first_index
+        )
+        height, width = (self.config.scale * size for size in request.lr.shape[2:])
+        shape = (request.draws, self.config.channels, height, width)
+        pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        per_slice = self._slice_length(height, width)
+        with Progress(transient=True) if progress else nullcontext() as bar:
+            task = bar.add_task("sampling", total=request.draws * height) if bar else None
+            for start in range(0, request.draws, per_slice):
+                part = pictures[start : start + per_slice]
+                for _ in self._rows(request, start, part):
+                    if bar and task is not None:
+                        bar.advance(task, len(part))
+        if num_samples is not None:
+            pictures = pictures.unflatten(0, (len(request.lr), num_samples))
+        return pictures.to(device)
+
+    def rows(
+        self,
+        batch: Batch,
+        temperature: float | Tensor = 1.0,
+        *,
+        seed: int | None = None,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        first_index: int = 0,
+    ) -> Iterator[Tensor]:
+        """Draw like :meth:`sample`, handing out the pictures as they grow.
+
+        The batch is drawn as one slice, so its conditioning logits (4·K·D·H·W bytes a picture)
+        must fit in memory. The arguments are checked at once, not at the first row.
+
+        Returns:
+            An iterator over y = 0 … H−1 of a new ``uint8 [N, D, y + 1, W]``, the rows so far.
+        """
+        request, device = self._request(batch, temperature, seed, None, known, mask, first_index)
+        height, width = (self.config.scale * size for size in request.lr.shape[2:])
+        shape = (request.draws, self.config.channels, height, width)
+        pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        return (
+            pictures[:, :, : y + 1].to(device, copy=True)
+            for y in self._rows(request, 0, pictures)
+        )
+
+    def _rows(self, request: Request, start: int, pictures: Tensor) -> Iterator[int]:
+        """Draw ``pictures``, those of the request from ``start`` on; yields each row when drawn.
+
+        The arithmetic's settings hold only while a row is computed, not while the caller has the
+        turn. All state is local: an interruption leaves none behind.
+        """
+        if not len(pictures):
+            return
+        with exact_fp32(self.device):
+            engine, packed = self._prepare()
+            job = self._job(request, start, pictures)
+            state = engine.start(packed, job)
+        for y in range(pictures.shape[2]):
+            with exact_fp32(self.device):
+                engine.row(state, y)
+            yield y
+
+    def _job(self, request: Request, start: int, pictures: Tensor) -> Job:
+        """What an engine needs to draw ``pictures``: conditioning logits, noise and the rest."""
+        draws = torch.arange(start, start + len(pictures), device=self.device)
+        source = draws // request.samples
+        first, last = int(source[0]), int(source[-1]) + 1
+        with evaluating(self.model.conditioning):
+            logits = self.model.conditioning(request.lr[first:last]).float()
+        check_finite(logits, "the conditioning network's logits")
+        noise = picture_noise(
+            request.seed,
+            request.first_index + source,
+            draws % request.samples,
+            *pictures.shape[2:],
+            self.config.channels,
+        )
+        mask = None
+        if request.known is not None and request.mask is not None:
+            mask = request.mask[source]
+            pictures.copy_(torch.where(mask, request.known[source], pictures))
+        return Job(logits[source - first], noise, request.temperature[source], mask, pictures)
+
+    def _prepare(self) -> tuple[Engine, Any]:
+        """The engine and the packed weights, packed anew where the prior's have changed.
+
+        The weights themselves are compared: version counters miss a write through ``.data``.
+        """
+        engine = choose(self._engine_name, self.config, self.device, self.precision)
+        weights = self.model.prior.state_dict()
+        ready = self._ready
+        if ready is None or ready[0] is not engine or not same_tensors(ready[1], weights):
+            for name, value in weights.items():
+                check_finite(value, f"weight prior.{name}")
+            copies = {name: value.clone() for name, value in weights.items()}
+            # One assignment, so that a thread beside this one sees the old or the new, whole.
+            ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
+        return engine, ready[2]
+
+    def _slice_length(self, height: int, width: int) -> int:
+        """Pictures whose conditioning logits fit in ``SLICE_BYTES``; at least one."""
+        return max(1, SLICE_BYTES // (4 * self.config.levels * self.config.channels * height * width))
+
+    def _request(
+        self,
+        batch: Batch,
+        temperature: float | Tensor,
+        seed: int | None,
+        num_samples: int | None,
+        known: Tensor | None,
+        mask: Tensor | None,
+        first_index: int,
+    ) -> tuple[Request, torch.device]:
+        """The checked request, on the model's device, and the device that the caller is on."""
+        lr = as_tensor(batch, self.config)
+        check_pictures(lr, "batch", self.config)
+        check_levels(lr, "batch", self.config)
+        scale = self.config.scale
+        shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
+        if num_samples is not None:
+            check_integer(num_samples, "num_samples", 1, 2**32)
+        check_integer(first_index, "first_index", 0, 2**63 - len(lr))
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        known, mask = check_known(known, mask, shape, self.config)
+        return Request(
+            lr=lr.to(self.device),
+            samples=num_samples or 1,
+            temperature=check_temperature(temperature, len(lr)).to(self.device),
+            known=None if known is None else known.to(self.device),
+            mask=None if mask is None else mask.to(self.device),
+            seed=check_integer(seed, "seed", 0, 2**64),
+            first_index=first_index,
+        ), lr.device
+
+
+def sample(
+    batch: Batch,
+    temperature: float | Tensor = 1.0,
+    *,
+    model: PRSR | None = None,
+    seed: int | None = None,
+    num_samples: int | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    first_index: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """Draw a high-resolution picture for each low-resolution one.
+
+    Each sub-pixel is drawn in its turn from p(y_i | x, y_<i) = softmax((A_i + B_i) / temperature)
+    (Dahl et al., arXiv 1702.00783). One seed gives one picture, whatever the batch, its order,
+    the shard or the device: picture i draws with the noise of ``(seed, first_index + i)``.
+
+    Args:
+        batch: ``uint8`` tensor or NumPy array ``[N, D, h, w]`` of any h and w, values below K; or
+            a Pillow picture, or several of one size.
+        temperature: smaller is sharper, 0 is greedy; the paper's τ is its inverse. A number, or
+            one for each picture, ``[N]``.
+        model: None is the bundled model, on the batch's device. The work is done where the model
+            lies.
+        seed: from 0 to 2⁶⁴ − 1; None draws one from torch's generator.
+        num_samples: draw so many for each picture. Sample s is the same whatever their number.
+        engine: one of :func:`prsr.engines`, or "auto".
+        precision: "fp32" or "bf16".
+        known: ``uint8 [N, D, H, W]``, sub-pixels to take as given where ``mask`` says so.
+        mask: ``bool``, ``[N, D, H, W]`` or what broadcasts to it.
+        first_index: the noise index of the first picture: where a shard begins.
+        progress: show a bar.
+
+    Returns:
+        ``uint8 [N, D, s·h, s·w]`` on the batch's device, or ``[N, num_samples, D, s·h, s·w]``.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: one has the wrong shape or value, the model's weights are not finite, or the
+            engine cannot serve.
+    """
+    if model is None:
+        model = default_model(batch.device if isinstance(batch, Tensor) else torch.device("cpu"))
+    return Sampler(model, engine=engine, precision=precision).sample(
+        batch,
+        temperature,
+        seed=seed,
+        num_samples=num_samples,
+        known=known,
+        mask=mask,
+        first_index=first_index,
+        progress=progress,
+    )
+
+
+@lru_cache
+def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008
+    """The bundled model, read once for each device."""
+    return PRSR.from_pretrained(DEFAULT_MODEL).to(device)
+
+
+def as_tensor(batch: Batch, config: PRSRConfig) -> Tensor:
+    """A batch in any of the accepted forms as a tensor ``[N, D, h, w]``; not yet checked.
+
+    Raises:
+        TypeError: it is in none of these forms.
+        ValueError: Pillow pictures differ in size.
+    """
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, np.ndarray):
+        if batch.dtype != np.uint8:
+            raise TypeError(f"batch must be uint8, got {batch.dtype}")
+        return torch.from_numpy(np.ascontiguousarray(batch))
+    pictures = [batch] if isinstance(batch, Image.Image) else list(batch)
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        raise TypeError(
+            "batch must be a uint8 tensor or array [N, D, h, w] or Pillow pictures, "
+            f"got {type(batch).__name__}"
+        )
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) > 1:
+        raise ValueError(f"the pictures of a batch must have one size, got {sorted(sizes)}")
+    return torch.from_numpy(np.stack([to_array(picture, config) for picture in pictures]))
+
+
+def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two state dictionaries hold equal tensors of the same kind on the same device."""
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype
+        and a[name].device == b[name].device
+        and torch.equal(a[name], b[name])
+        for name in a
+    )

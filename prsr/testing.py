@@ -1,0 +1,122 @@
+"""The test that settles everything: whether a picture is what its noise decides.
+
+One parallel forward of the *training* network over a finished picture gives the CDF at every
+sub-pixel; a right sampler has chosen, at each, the level whose interval holds u. So every choice of
+an engine is checked at any size, without the H·W·D forwards of the naive sampler.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prsr.evaluating import evaluating
+from prsr.exact import exact_fp32
+from prsr.model import PRSR
+
+
+def violations(
+    model: PRSR, lr: Tensor, hr: Tensor, noise: Tensor, temperature: float | Tensor
+) -> Tensor:
+    """By how much u lies outside the CDF interval of the chosen level, at each sub-pixel.
+
+    0 where cdf[y − 1] ≤ u < cdf[y]. Where the temperature is 0 there is no interval: then it is by
+    how much the chosen level is less probable, at temperature 1, than the most probable one.
+
+    Args:
+        model: that the picture was drawn from; used in evaluation mode.
+        lr: ``uint8 [N, D, h, w]``.
+        hr: the drawn pictures, ``uint8 [N, D, H, W]``.
+        noise: that they were drawn with, ``float32 [N, H, W, D]`` in [0, 1).
+        temperature: a number, or one for each picture, ``[N]``.
+
+    Returns:
+        ``float64 [N, D, H, W]``.
+    """
+    with exact_fp32(lr.device), evaluating(model):
+        logits = model(lr, hr).logits.double()
+    chosen = hr.long()[:, None]
+    u = noise.to(logits).permute(0, 3, 1, 2)
+    t = torch.as_tensor(temperature, dtype=torch.float64, device=lr.device).expand(len(lr))
+    t = t[:, None, None, None, None]
+
+    logits = logits - logits.amax(dim=1, keepdim=True)
+    cdf = (logits / torch.where(t > 0, t, 1)).softmax(dim=1).cumsum(dim=1)
+    upper = cdf.gather(1, chosen)[:, 0]
+    lower = F.pad(cdf, (0, 0, 0, 0, 0, 0, 1, 0)).gather(1, chosen)[:, 0]
+    outside = torch.maximum(lower - u, u - upper).clamp(min=0)
+
+    p = logits.softmax(dim=1)
+    short = p.amax(dim=1) - p.gather(1, chosen)[:, 0]
+    return torch.where(t[:, 0] > 0, outside, short)
+
+
+def cdf_violation(
+    model: PRSR,
+    lr: Tensor,
+    hr: Tensor,
+    noise: Tensor,
+    temperature: float | Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """:func:`violations` at the worst sub-pixel of each picture, ``float64 [N]``.
+
+    An fp32 engine is right when it is at most 1e-4 (SPEC's ε) on every picture. NaN anywhere
+    comes out as NaN, which no bound passes.
+
+    Args:
+        model: as for :func:`violations`, like ``lr``, ``hr``, ``noise`` and ``temperature``.
+        lr: likewise.
+        hr: likewise.
+        noise: likewise.
+        temperature: likewise.
+        mask: sub-pixels that were given, not drawn, ``bool [N, D, H, W]``; they do not count.
+    """
+    worst = violations(model, lr, hr, noise, temperature)
+    if mask is not None:
+        worst = worst.masked_fill(mask, 0.0)
+    return worst.flatten(1).amax(dim=1)
+
+
+def parting_distance(
+    model: PRSR,
+    lr: Tensor,
+    one: Tensor,
+    other: Tensor,
+    noise: Tensor,
+    temperature: float | Tensor = 1.0,
+) -> Tensor:
+    """Where two engines' pictures part, how far u was from an edge of the CDF, ``float64 [N]``.
+
+    Rounding may tip a draw whose u lies within ε of an edge, and everything after it may differ.
+    So engines agree when this is at most ε wherever their pictures differ, and few do. 0 where
+    they are equal.
+
+    Args:
+        model: that both were drawn from.
+        lr: ``uint8 [N, D, h, w]``.
+        one: a picture of each, ``uint8 [N, D, H, W]``.
+        other: drawn with the same noise by another engine.
+        noise: ``float32 [N, H, W, D]``.
+        temperature: a number, or one for each picture.
+    """
+    # Raster order, colours within a pixel: as the sub-pixels are drawn.
+    parted = (one != other).permute(0, 2, 3, 1).flatten(1)
+    first = parted.int().argmax(dim=1, keepdim=True)
+    # Up to there the pictures are equal, so ``one``'s CDF is the one that both drew from; the
+    # other's choice, put there, shows by how much u lies outside its interval.
+    flat = one.permute(0, 2, 3, 1).flatten(1)
+    swapped = flat.scatter(1, first, other.permute(0, 2, 3, 1).flatten(1).gather(1, first))
+    n, channels, height, width = one.shape
+    hybrid = swapped.view(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
+    outside = torch.maximum(
+        *(
+            violations(model, lr, picture, noise, temperature)
+            .permute(0, 2, 3, 1)
+            .flatten(1)
+            .gather(1, first)[:, 0]
+            for picture in (one, hybrid)
+        )
+    )
+    return torch.where(parted.any(dim=1), outside, 0.0)

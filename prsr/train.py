@@ -1,0 +1,300 @@
+"""Training as the paper does it: both networks together, RMSProp, two cross-entropies.
+
+The optimiser's numbers are those of the public re-implementations of Dahl et al. (2017): decay
+0.95, momentum 0.9, ε 1e-8, learning rate 4e-4 halved every 500,000 steps, batch 32. A run lives in
+a folder: ``checkpoint.safetensors`` to go on from, ``model/`` to sample from (what
+``PRSR.from_pretrained`` reads), ``sheets/`` with samples, and TensorBoard's event files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from prsr.config import PRSRConfig
+from prsr.data import EndlessBatches, SuperResolutionPictures
+from prsr.evaluating import evaluating
+from prsr.files import replacing
+from prsr.loss import picture_bits, prsr_loss
+from prsr.model import PRSR
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the weights that a run ends with, apart from its data and its length.
+
+    Attributes:
+        config: of the model.
+        batch_size: pictures of a step, over all processes.
+        learning_rate: at the start.
+        halve_every: steps after which the learning rate is halved, again and again.
+        clip: largest norm of a step's gradient; a larger one is scaled down to it. Without it a
+            rare step can undo the training.
+        seed: of the initial weights and of the data's order.
+        precision: "fp32", or "bf16" for mixed precision (autocast).
+    """
+
+    config: PRSRConfig
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    halve_every: int = 500_000
+    clip: float = 1.0
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "halve_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+class Trainer:
+    """A model, its optimiser and the step it stands at; written to and read from one file.
+
+    Args:
+        settings: of the run.
+        device: to train on.
+    """
+
+    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
+        self.settings = settings
+        self.device = device
+        self.step = 0
+        torch.manual_seed(settings.seed)
+        self.model = PRSR(settings.config).to(device)
+        self.optimiser = torch.optim.RMSprop(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            alpha=0.95,
+            momentum=0.9,
+            eps=1e-8,
+        )
+        self.parallel: nn.Module = self.model
+        if dist.is_initialized():
+            self.parallel = DistributedDataParallel(self.model)
+
+    def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, float]:
+        """One update from a batch; returns the scalars worth watching."""
+        self.model.train()
+        rate = self.settings.learning_rate * 0.5 ** (self.step // self.settings.halve_every)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        lr, hr = lr.to(self.device), hr.to(self.device)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        ):
+            output = self.parallel(lr, hr)
+            loss = prsr_loss(output, hr)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimiser.step()
+        self.step += 1
+        return {"loss": loss.item(), "gradient norm": norm.item(), "learning rate": rate}
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at ``path`` in one step.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"optimiser.{name}.{key}"] = value
+        about = {"step": self.step, "settings": asdict(self.settings)}
+        with replacing(path) as temporary:
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()},
+                temporary,
+                metadata={"prsr": json.dumps(about)},
+            )
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint that :meth:`save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or of a run with other settings.
+        """
+        try:
+            with safe_open(path, framework="pt", device=str(self.device)) as file:
+                about = json.loads((file.metadata() or {})["prsr"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            settings, step = dict(about["settings"]), int(about["step"])
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
+        for name, value in asdict(self.settings).items():
+            if settings.get(name) != value:
+                raise ValueError(
+                    f"{path} was trained with {name} = {settings.get(name)}, not {value}: "
+                    "resume with the same settings, or start in another folder"
+                )
+        self.model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimiser.{name}."
+            self.optimiser.state[parameter] = {
+                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+            }
+        self.step = step
+
+
+def evaluate(
+    model: PRSR, pictures: SuperResolutionPictures, device: torch.device, batch_size: int = 32
+) -> dict[str, float]:
+    """Mean bits per dimension of the whole model and of the conditioning network alone."""
+    totals = {"bits/dim": 0.0, "bits/dim, conditioning alone": 0.0}
+    with evaluating(model), torch.no_grad():
+        for start in range(0, len(pictures), batch_size):
+            lr, hr = pictures.batch(slice(start, start + batch_size))
+            output = model(lr.to(device), hr := hr.to(device))
+            for name, logits in zip(totals, (output.logits, output[1]), strict=True):
+                totals[name] += picture_bits(logits, hr).sum().item()
+    return {name: total / len(pictures) for name, total in totals.items()}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Where a run lives, how long it is and how often it reports; none of it changes the weights.
+
+    Attributes:
+        folder: of the run.
+        steps: to end at, counted from the beginning of the run.
+        report_every: steps between validations, sample sheets and checkpoints.
+        sheet_pictures: rows of a sample sheet.
+    """
+
+    folder: Path
+    steps: int
+    report_every: int = 1000
+    sheet_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "report_every", "sheet_pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def train(
+    settings: TrainSettings,
+    plan: RunPlan,
+    training: SuperResolutionPictures,
+    validation: SuperResolutionPictures,
+    device: torch.device,
+    *,
+    resume: bool = False,
+) -> PRSR:
+    """Train a model to ``plan.steps``, reporting on the way.
+
+    Under ``torchrun`` each process takes its share of every batch (:func:`distributed`).
+
+    Raises:
+        FileExistsError: the folder holds a run already and ``resume`` is false.
+        FileNotFoundError: ``resume`` is true and there is nothing to go on from.
+        ValueError: the checkpoint is damaged, or of a run with other settings.
+        OSError: the folder cannot be written.
+    """
+    rank, world_size = (
+        (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    )
+    checkpoint = plan.folder / CHECKPOINT_FILE
+    if resume and not checkpoint.is_file():
+        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
+    if not resume and checkpoint.is_file():
+        raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
+    trainer = Trainer(settings, device)
+    if resume:
+        trainer.restore(checkpoint)
+    reporter = Reporter(plan, validation, trainer) if rank == 0 else None
+    order = EndlessBatches(
+        len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
+    )
+    batches: Iterator[tuple[Tensor, Tensor]] = iter(DataLoader(training, batch_sampler=order))
+    with Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+        disable=rank != 0,
+    ) as progress:
+        task = progress.add_task("", total=plan.steps, completed=trainer.step, state="")
+        while trainer.step < plan.steps:
+            scalars = trainer.train_step(*next(batches))
+            if not math.isfinite(scalars["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {scalars['loss']} at step {trainer.step}: "
+                    "resume from the last checkpoint with a lower learning rate or clip"
+                )
+            progress.update(task, completed=trainer.step, state=f"loss {scalars['loss']:.3f}")
+            if reporter:
+                reporter.scalars(scalars)
+                if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
+                    reporter.report(progress)
+    return trainer.model
+
+
+class Reporter:
+    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model."""
+
+    def __init__(self, plan: RunPlan, validation: SuperResolutionPictures, trainer: Trainer):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
+        self.plan, self.validation, self.trainer = plan, validation, trainer
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step)
+
+    def scalars(self, values: dict[str, float]) -> None:
+        """Note the scalars of one step."""
+        for name, value in values.items():
+            self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
+
+    def report(self, progress: Progress) -> None:
+        """Validate, sample, and replace the checkpoint and the model."""
+        step, model = self.trainer.step, self.trainer.model
+        results = evaluate(model, self.validation, self.trainer.device)
+        for name, value in results.items():
+            self.writer.add_scalar(f"validation/{name}", value, step)
+        self.writer.flush()
+        described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
+        progress.console.print(f"step {step}: {described}")
+        self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
+        model.save_pretrained(self.plan.folder / "model")
+
+
+def distributed() -> torch.device | None:
+    """Join the processes that ``torchrun`` started; the device of this one, or None without it."""
+    if "LOCAL_RANK" not in os.environ:
+        return None
+    local = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local)
+        dist.init_process_group("nccl")
+        return torch.device("cuda", local)
+    dist.init_process_group("gloo")
+    return torch.device("cpu")
