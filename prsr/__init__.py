@@ -2,7 +2,8 @@
 
     pictures = prsr.sample(batch, temperature=0.9)
 
-The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv 1702.00783).
+The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv
+1702.00783).
 """
 
 from importlib.metadata import version

@@ -152,9 +152,7 @@ class HubModel(
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            result = super().save_pretrained(
-                temporary, **({"repo_id": folder.name} | options)
-            )
+            result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():
                     os.replace(Path(temporary) / file, folder / file)

@@ -93,12 +93,12 @@ class PRSRConfig:
 
     @property
     def reach(self) -> int:
-        """p = ⌊k/2⌋: pixels that a gated block sees to each side and above."""
+        """Pixels that a gated block sees to each side and above: p = ⌊k/2⌋."""
         return self.prior_kernel // 2
 
     @property
     def first_reach(self) -> int:
-        """p0 = ⌊k0/2⌋: pixels that the prior's first layer sees to each side and above."""
+        """Pixels that the prior's first layer sees to each side and above: p0 = ⌊k0/2⌋."""
         return self.first_kernel // 2
 
     @classmethod
@@ -164,4 +164,4 @@ PRESETS: dict[str, PRSRConfig] = {
         head_channels=11,
     ),
 }
-"""Configurations by name: the paper's two, ``compact`` (a CPU can train it), ``digits``, ``tiny``."""
+"""By name: the paper's two, ``compact`` that a CPU can train, ``digits``, ``tiny`` for tests."""

@@ -116,6 +116,7 @@ def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
 
     Args:
         pixels: ``uint8 [N, D, s·h, s·w]``, values below K.
+        config: of the model, for s and K.
 
     Returns:
         ``uint8 [N, D, h, w]``, values below K.
@@ -139,7 +140,9 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
         ValueError: the suffix names no picture format.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(
+            f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
+        )
     with replacing(path) as temporary:
         picture.save(temporary)
 
@@ -147,7 +150,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], cell: int = 96
 ) -> Image.Image:
-    """Pictures in a grid under headings, each enlarged in whole pixels to about ``cell`` wide.
+    """Pictures in a grid under headings, each brought to the width ``cell``, its pixels visible.
 
     Args:
         rows: the pictures of each row, as many as there are headings.
@@ -169,6 +172,8 @@ def contact_sheet(
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             size = (cell, max(1, round(cell * picture.height / picture.width)))
-            shown = picture.resize(size, Image.Resampling.NEAREST)
+            small = picture.width <= cell
+            how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+            shown = picture.resize(size, how)
             sheet.paste(shown, (gap + j * (cell + gap), top + i * (height + gap)))
     return sheet

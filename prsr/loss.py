@@ -43,6 +43,7 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
     gradient is kept.
 
     Args:
+        model: any :class:`prsr.PRSR`.
         lr: ``uint8 [N, D, h, w]``.
         hr: ``uint8 [N, D, H, W]``.
     """

@@ -33,9 +33,7 @@ def _initialise(module: nn.Module) -> None:
     """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.trunc_normal_(
-                layer.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD
-            )
+            nn.init.trunc_normal_(layer.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
             nn.init.zeros_(cast(Tensor, layer.bias))
 
 

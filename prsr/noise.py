@@ -45,7 +45,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:
 
 
 def uniform(words: Tensor) -> Tensor:
-    """Words below 2³² as float32 in (0, 1): (⌊word / 2⁹⌋ + ½) · 2⁻²³, which float32 holds exactly."""
+    """Words below 2³² as float32 in (0, 1): (⌊word / 2⁹⌋ + ½) · 2⁻²³, which is exact."""
     return ((words >> 9).float() + 0.5) * 2.0**-23
 
 

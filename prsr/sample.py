@@ -45,7 +45,7 @@ SLICE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """A checked call: N·S pictures to draw, S of each of N; draw d is sample d % S of picture d // S.
+    """A checked call: N·S draws, S of each picture; draw d is sample d % S of picture d // S.
 
     Attributes:
         lr: ``uint8 [N, D, h, w]`` on the model's device.
@@ -123,9 +123,8 @@ class Sampler:
         request, device = self._request(
             batch, temperature, seed, num_samples, known, mask, first_index
         )
-        height, width = (self.config.scale * size for size in request.lr.shape[2:])
-        shape = (request.draws, self.config.channels, height, width)
-        pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        pictures, shaped = self._canvas(request, num_samples)
+        height, width = pictures.shape[2:]
         per_slice = self._slice_length(height, width)
         with Progress(transient=True) if progress else nullcontext() as bar:
             task = bar.add_task("sampling", total=request.draws * height) if bar else None
@@ -134,9 +133,7 @@ class Sampler:
                 for _ in self._rows(request, start, part):
                     if bar and task is not None:
                         bar.advance(task, len(part))
-        if num_samples is not None:
-            pictures = pictures.unflatten(0, (len(request.lr), num_samples))
-        return pictures.to(device)
+        return shaped.to(device)
 
     def rows(
         self,
@@ -144,6 +141,7 @@ class Sampler:
         temperature: float | Tensor = 1.0,
         *,
         seed: int | None = None,
+        num_samples: int | None = None,
         known: Tensor | None = None,
         mask: Tensor | None = None,
         first_index: int = 0,
@@ -154,16 +152,25 @@ class Sampler:
         must fit in memory. The arguments are checked at once, not at the first row.
 
         Returns:
-            An iterator over y = 0 … H−1 of a new ``uint8 [N, D, y + 1, W]``, the rows so far.
+            An iterator over y = 0 … H−1 of the rows so far, a new ``uint8 [N, D, y + 1, W]``, or
+            ``[N, num_samples, D, y + 1, W]``.
         """
-        request, device = self._request(batch, temperature, seed, None, known, mask, first_index)
+        request, device = self._request(
+            batch, temperature, seed, num_samples, known, mask, first_index
+        )
+        pictures, shaped = self._canvas(request, num_samples)
+        return (
+            shaped[..., : y + 1, :].to(device, copy=True) for y in self._rows(request, 0, pictures)
+        )
+
+    def _canvas(self, request: Request, num_samples: int | None) -> tuple[Tensor, Tensor]:
+        """Empty pictures, one for each draw, and the same memory in the shape the caller gets."""
         height, width = (self.config.scale * size for size in request.lr.shape[2:])
         shape = (request.draws, self.config.channels, height, width)
         pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
-        return (
-            pictures[:, :, : y + 1].to(device, copy=True)
-            for y in self._rows(request, 0, pictures)
-        )
+        if num_samples is None:
+            return pictures, pictures
+        return pictures, pictures.view(len(request.lr), num_samples, *shape[1:])
 
     def _rows(self, request: Request, start: int, pictures: Tensor) -> Iterator[int]:
         """Draw ``pictures``, those of the request from ``start`` on; yields each row when drawn.
@@ -194,7 +201,8 @@ class Sampler:
             request.seed,
             request.first_index + source,
             draws % request.samples,
-            *pictures.shape[2:],
+            pictures.shape[2],
+            pictures.shape[3],
             self.config.channels,
         )
         mask = None
@@ -221,7 +229,9 @@ class Sampler:
 
     def _slice_length(self, height: int, width: int) -> int:
         """Pictures whose conditioning logits fit in ``SLICE_BYTES``; at least one."""
-        return max(1, SLICE_BYTES // (4 * self.config.levels * self.config.channels * height * width))
+        return max(
+            1, SLICE_BYTES // (4 * self.config.levels * self.config.channels * height * width)
+        )
 
     def _request(
         self,

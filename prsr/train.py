@@ -217,9 +217,7 @@ def train(
         ValueError: the checkpoint is damaged, or of a run with other settings.
         OSError: the folder cannot be written.
     """
-    rank, world_size = (
-        (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    )
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     checkpoint = plan.folder / CHECKPOINT_FILE
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
@@ -260,7 +258,9 @@ def train(
 class Reporter:
     """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model."""
 
-    def __init__(self, plan: RunPlan, validation: SuperResolutionPictures, trainer: Trainer):
+    def __init__(
+        self, plan: RunPlan, validation: SuperResolutionPictures, trainer: Trainer
+    ) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

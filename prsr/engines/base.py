@@ -56,7 +56,7 @@ class Engine(ABC):
 
     @abstractmethod
     def pack(self, prior: PriorNetwork, precision: str) -> Any:
-        """The prior's weights in the engine's own layout; later changes of ``prior`` do not show."""
+        """A copy of the prior's weights in the engine's own layout."""
 
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:
@@ -68,7 +68,7 @@ class Engine(ABC):
 
     @abstractmethod
     def probe(self, state: Any, layer: int) -> Probe:
-        """The activations that block ``layer`` (0 … L−1) reads on the row drawn last (for tests)."""
+        """For tests: what block ``layer`` (0 … L−1) reads on the row drawn last."""
 
 
 def draw(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:

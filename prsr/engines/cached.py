@@ -13,6 +13,7 @@ import copy
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
@@ -55,21 +56,26 @@ class TorchEngine(Engine):
 
     name = "torch"
 
+    @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         return [] if precision == "fp32" else [f"it computes in fp32 only, not in {precision}"]
 
+    @override
     def pack(self, prior: PriorNetwork, precision: str) -> Packed:
         return pack_prior(copy.deepcopy(prior).float())
 
+    @override
     def start(self, packed: Packed, job: Job) -> State:
         return State(packed, job)
 
+    @override
     def row(self, state: State, y: int) -> None:
         vertical_row(state, y)
         conditioning = state.job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
         for x in range(state.job.picture.shape[3]):
             horizontal_pixel(state, y, x, conditioning[x])
 
+    @override
     def probe(self, state: State, layer: int) -> Probe:
         p = state.packed.config.reach
         width = state.job.picture.shape[3]
@@ -84,7 +90,9 @@ def vertical_row(state: State, y: int) -> None:
     packed = state.packed
     p, p0 = packed.config.reach, packed.config.first_reach
     width = state.job.picture.shape[3]
-    v = F.conv2d(state.values[:, :, y : y + p0], packed.first_vertical.weight, packed.first_vertical.bias)[:, :, 0]
+    v = F.conv2d(
+        state.values[:, :, y : y + p0], packed.first_vertical.weight, packed.first_vertical.bias
+    )[:, :, 0]
     for index, (block, rows) in enumerate(zip(packed.blocks, state.vertical, strict=True)):
         rows[:, :, :-1] = rows[:, :, 1:].clone()
         rows[:, :, -1, p : p + width] = v
@@ -110,7 +118,9 @@ def horizontal_pixel(state: State, y: int, x: int, conditioning: Tensor) -> None
         value = draw(logits + conditioning[colour], job.noise[:, y, x, colour], job.temperature)
         place = job.picture[:, colour, y, x]
         drawn = value.to(torch.uint8)
-        place.copy_(drawn if job.mask is None else torch.where(job.mask[:, colour, y, x], place, drawn))
+        place.copy_(
+            drawn if job.mask is None else torch.where(job.mask[:, colour, y, x], place, drawn)
+        )
         own[:, colour] = to_network(place, config.levels)
 
 

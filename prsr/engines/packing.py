@@ -100,7 +100,7 @@ class Packed:
 
 
 def by_group(matrix: Tensor, inputs: list[slice], outputs: list[slice]) -> list[Tensor]:
-    """What each group reads: ``[outputs, inputs]`` in order → for each g ``[inputs_≤g, outputs_g]``."""
+    """What each group reads: of ``[outputs, inputs]``, for each g ``[inputs_≤g, outputs_g]``."""
     return [
         matrix[rows, : columns.stop].T.contiguous()
         for rows, columns in zip(outputs, inputs, strict=True)

@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
@@ -30,15 +31,19 @@ class ReferenceEngine(Engine):
 
     name = "reference"
 
+    @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         return [] if precision == "fp32" else [f"it computes in fp32 only, not in {precision}"]
 
+    @override
     def pack(self, prior: PriorNetwork, precision: str) -> PriorNetwork:
         return copy.deepcopy(prior).float().eval().requires_grad_(False)
 
+    @override
     def start(self, packed: PriorNetwork, job: Job) -> State:
         return State(packed, job)
 
+    @override
     def row(self, state: State, y: int) -> None:
         job, picture = state.job, state.job.picture
         _, channels, _, width = picture.shape
@@ -52,6 +57,7 @@ class ReferenceEngine(Engine):
                 place.copy_(value)
         state.y = y
 
+    @override
     def probe(self, state: State, layer: int) -> Probe:
         vertical, horizontal = state.prior.features(state.job.picture)[layer]
         return Probe(vertical[:, :, state.y], horizontal[:, :, state.y])

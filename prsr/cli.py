@@ -1,0 +1,271 @@
+"""The command line: ``prsr sample``, ``demo``, ``train`` and ``info``.
+
+What the user got wrong is told in one line with exit code 2, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
+from prsr.config import PRESETS, PRSRConfig
+from prsr.data import SuperResolutionPictures
+from prsr.images import save_picture
+from prsr.info import facts
+from prsr.model import PRSR
+from prsr.sample import Sampler
+from prsr.sheets import sample_sheet
+from prsr.upscale import Upscaling, upscale
+
+console = Console()
+
+PATH = click.Path(path_type=Path)
+
+model_option = click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    help="A bundled model (see `prsr info`), a folder, or an id on the hub.",
+)
+temperature_option = click.option(
+    "--temperature",
+    default=1.0,
+    help="Smaller is sharper and less varied; 0 takes the likeliest level.",
+)
+engine_option = click.option(
+    "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
+)
+device_option = click.option(
+    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.version_option(package_name="prsr")
+def app() -> None:
+    """Pixel recursive super resolution: draw the details that a tiny picture leaves open."""
+
+
+@app.command("sample")
+@click.argument("pictures", nargs=-1, required=True, type=PATH)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=PATH,
+    help="A folder for the pictures and a contact sheet, or a picture file for the sheet alone.",
+)
+@model_option
+@temperature_option
+@click.option("--samples", default=1, type=click.IntRange(1), help="To draw of each picture.")
+@click.option(
+    "--seed", type=int, help="The same seed draws the same pictures; without it, a new one."
+)
+@click.option(
+    "--low-resolution",
+    is_flag=True,
+    help="The pictures are low-resolution ones already: enlarge them as they are.",
+)
+@engine_option
+@click.option("--precision", default="fp32", help="fp32 or bf16.")
+@device_option
+def sample_command(
+    pictures: tuple[Path, ...],
+    out: Path,
+    model: str,
+    temperature: float,
+    samples: int,
+    seed: int | None,
+    low_resolution: bool,
+    engine: str,
+    precision: str,
+    device: str,
+) -> None:
+    r"""Draw high-resolution versions of PICTURES, files or folders of them.
+
+    Any picture will do: it is cropped in the middle and reduced to the model's input size first,
+    so that the result can be compared with the original. With --low-resolution, pictures are
+    enlarged as they are, whatever their size.
+
+    \b
+    prsr sample photo.png -o sheet.png --samples 4
+    prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
+    """
+    sampler = Sampler(load(model, device), engine=engine, precision=precision)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    request = Upscaling(pictures, out, samples, temperature, seed, low_resolution)
+    timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
+
+
+@app.command()
+@click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
+@temperature_option
+@click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
+@click.option("--seed", default=0, help="Of the noise.")
+@engine_option
+@device_option
+def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
+    """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
+    sampler = Sampler(load(DEFAULT_MODEL, device), engine=engine)
+    pictures = SuperResolutionPictures.open(
+        BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
+    )
+
+    def draw() -> list[Path]:
+        sheet = sample_sheet(
+            sampler,
+            pictures,
+            num_samples=samples,
+            temperature=temperature,
+            seed=seed,
+            progress=True,
+        )
+        save_picture(sheet, out)
+        return [out]
+
+    timed(draw, f"{len(pictures)} pictures, {samples} samples each, engine {sampler.engine}")
+
+
+@app.command("train")
+@click.option(
+    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+)
+@click.option("--out", required=True, type=PATH, help="Folder of the run.")
+@click.option("--steps", required=True, type=int, help="Step to end at.")
+@click.option("--preset", default="paper", type=click.Choice(list(PRESETS)), help="The model.")
+@click.option(
+    "--validation",
+    type=PATH,
+    help="Like --data, to validate on; without it, a part of the data is held out.",
+)
+@click.option("--batch-size", default=32, help="Pictures of a step, over all processes.")
+@click.option("--learning-rate", default=4e-4, help="At the start.")
+@click.option("--halve-every", default=500_000, help="Steps that halve the learning rate.")
+@click.option("--clip", default=1.0, help="Largest norm of a gradient.")
+@click.option("--seed", default=0, help="Of the first weights and the order of the data.")
+@click.option(
+    "--precision", default="auto", help="fp32, bf16 (mixed precision), or auto: bf16 on a GPU."
+)
+@click.option(
+    "--report-every", default=1000, help="Steps between validations, sheets and checkpoints."
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@device_option
+def train_command(
+    data: Path,
+    out: Path,
+    steps: int,
+    preset: str,
+    validation: Path | None,
+    batch_size: int,
+    learning_rate: float,
+    halve_every: int,
+    clip: float,
+    seed: int,
+    precision: str,
+    report_every: int,
+    resume: bool,
+    device: str,
+) -> None:
+    r"""Train a model, as the paper does it.
+
+    The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
+    samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
+    checkpoint was, with the same command and --resume.
+
+    \b
+    prsr train --data faces/ --preset compact --out runs/faces --steps 20000
+    prsr sample photo.png -o sheet.png --model runs/faces/model
+    """
+    # TensorBoard comes with an extra, and takes a second to import.
+    from prsr.train import RunPlan, TrainSettings, distributed, train
+
+    chosen = distributed() or choose_device(device)
+    if precision == "auto":
+        precision = "bf16" if chosen.type == "cuda" else "fp32"
+    config = PRSRConfig.preset(preset)
+    settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
+    plan = RunPlan(out, steps, report_every)
+    training = SuperResolutionPictures.open(data, config, progress=True)
+    if validation is None:
+        training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
+    else:
+        validating = SuperResolutionPictures.open(validation, config, progress=True)
+
+    def run() -> list[Path]:
+        train(settings, plan, training, validating, chosen, resume=resume)
+        return [out / "model"]
+
+    timed(run, f"preset {preset}, {len(training)} pictures, {chosen}, {precision}")
+
+
+@app.command()
+def info() -> None:
+    """Show versions, machine, engines (and why one cannot serve here) and bundled models."""
+    for heading, rows in facts().items():
+        table = Table(title=heading, show_header=False, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, if it is here.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} is not to be had here: {reason}") from error
+    return device
+
+
+def load(model: str, device: str) -> PRSR:
+    """A saved model on a device."""
+    return PRSR.from_pretrained(model).to(choose_device(device))
+
+
+def timed(work: Callable[[], list[Path]], described: str) -> None:
+    """Do the work, then say what it wrote and how long it took."""
+    start = time.perf_counter()
+    written = work()
+    seconds = time.perf_counter() - start
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; the exit code is 2 after a mistake of the user's, 130 after Ctrl-C."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("prsr: interrupted; every file that was written is whole", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        fail(error.format_message())
+    except (OSError, ValueError, TypeError, ImportError, ArithmeticError, RuntimeError) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> None:
+    """End with one line on standard error and exit code 2."""
+    line = " ".join(message.split()) or "it failed without a message"
+    print(f"prsr: {line}", file=sys.stderr)
+    sys.exit(2)

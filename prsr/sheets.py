@@ -1,0 +1,53 @@
+"""Contact sheets of what a model makes: input, bicubic, samples and, where it is known, truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from prsr.config import PRSRConfig
+from prsr.data import SuperResolutionPictures
+from prsr.images import contact_sheet, to_picture
+from prsr.sample import Sampler
+
+Comparison = tuple[Tensor, Tensor, Tensor | None]
+"""Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]`` and truth ``[D, H, W]``, if it is known."""
+
+
+def comparison_sheet(comparisons: Sequence[Comparison], config: PRSRConfig) -> Image.Image:
+    """One row a picture: input, bicubic enlargement, its samples and, where known, the truth.
+
+    Args:
+        comparisons: at least one, all with as many samples.
+        config: of the model.
+    """
+    headings = ["input", "bicubic"]
+    headings += [f"sample {s + 1}" for s in range(len(comparisons[0][1]))]
+    if any(truth is not None for _, _, truth in comparisons):
+        headings.append("truth")
+    rows = []
+    for lr, samples, truth in comparisons:
+        picture = to_picture(lr.cpu().numpy(), config)
+        size = (picture.width * config.scale, picture.height * config.scale)
+        drawn = [to_picture(sample, config) for sample in samples.cpu().numpy()]
+        rows.append([picture, picture.resize(size, Image.Resampling.BICUBIC), *drawn])
+        if truth is not None:
+            rows[-1].append(to_picture(truth.cpu().numpy(), config))
+    return contact_sheet(rows, headings)
+
+
+def sample_sheet(
+    sampler: Sampler,
+    pictures: SuperResolutionPictures,
+    *,
+    num_samples: int = 4,
+    temperature: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Image.Image:
+    """Draw samples for every one of ``pictures`` and lay them beside input and truth."""
+    lr, hr = pictures.batch(slice(None))
+    samples = sampler.sample(lr, temperature, seed=seed, num_samples=num_samples, progress=progress)
+    return comparison_sheet(list(zip(lr, samples, hr, strict=True)), sampler.config)
