@@ -36,6 +36,9 @@ def read_array(path: str | Path, config: PRSRConfig) -> Pixels:
         raise ValueError(f"{path} must hold pictures [N, {expected}], it holds {shape}")
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")
+    # 256 levels are all that uint8 has, so that only smaller models need a look at the pixels.
+    if config.levels < 256 and pixels.size and pixels.max() >= config.levels:
+        raise ValueError(f"{path} must hold values below {config.levels}, it has {pixels.max()}")
     return pixels
 
 

@@ -60,12 +60,19 @@ def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     mode = picture_mode(config)
     try:
         with Image.open(path) as picture:
-            return on_white(picture).convert(mode)
+            return on_white(eight_bit(picture)).convert(mode)
     except FileNotFoundError:
         raise
     # Pillow's decoders raise many kinds of error on damaged files.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def eight_bit(picture: Image.Image) -> Image.Image:
+    """A picture of 16-bit grey levels in 8 bits, which Pillow would cut off at 255 instead."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
 
 
 def on_white(picture: Image.Image) -> Image.Image:

@@ -29,8 +29,11 @@ from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluating import evaluating
 from prsr.files import replacing
+from prsr.images import save_picture
 from prsr.loss import picture_bits, prsr_loss
 from prsr.model import PRSR
+from prsr.sample import Sampler
+from prsr.sheets import sample_sheet
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -266,7 +269,10 @@ class Reporter:
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        shown = validation.pixels[: plan.sheet_pictures]
+        self.shown = SuperResolutionPictures(shown, validation.config)
+        self.sampler = Sampler(trainer.model)
+        (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
         self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step)
 
     def scalars(self, values: dict[str, float]) -> None:
@@ -285,6 +291,8 @@ class Reporter:
         progress.console.print(f"step {step}: {described}")
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
         model.save_pretrained(self.plan.folder / "model")
+        sheet = sample_sheet(self.sampler, self.shown)
+        save_picture(sheet, self.plan.folder / "sheets" / f"step-{step:07d}.png")
 
 
 def distributed() -> torch.device | None:

@@ -1,0 +1,204 @@
+"""Saving and loading: what comes back is what was saved, and nothing hostile comes in."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import prsr
+from prsr import PRSR, PRSRConfig
+from prsr.files import replacing
+
+TINY = PRSRConfig.preset("tiny")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "model"
+    PRSR(TINY).save_pretrained(folder)
+    return folder
+
+
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path):
+    model = PRSR(TINY)
+    model.conditioning(torch.zeros(2, 3, 3, 3, dtype=torch.uint8))  # moves the running statistics
+    model.save_pretrained(tmp_path / "model")
+    again = PRSR.from_pretrained(tmp_path / "model")
+    assert again.config == TINY
+    assert not again.training
+    assert model.state_dict().keys() == again.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_the_configuration_on_disk_is_readable(saved):
+    assert json.loads((saved / "config.json").read_text()) == TINY.to_dict()
+    assert {path.name for path in saved.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+
+
+def test_saving_again_replaces_the_weights_and_keeps_the_card(saved):
+    (saved / "README.md").write_text("my own card")
+    other = PRSR(TINY)
+    other.save_pretrained(saved)
+    assert (saved / "README.md").read_text() == "my own card"
+    name = "prior.head.0.weight"
+    assert torch.equal(PRSR.from_pretrained(saved).state_dict()[name], other.state_dict()[name])
+
+
+def test_a_save_that_fails_leaves_the_old_model_whole(saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("prsr.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        PRSR(TINY).save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_every_bundled_model_loads_without_a_network(monkeypatch):
+    def offline(*args, **kwargs):
+        raise AssertionError("asked the hub for a bundled model")
+
+    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", offline)
+    assert "faces" in prsr.bundled_models()
+    for name in prsr.bundled_models():
+        assert isinstance(PRSR.from_pretrained(name), PRSR)
+
+
+def test_a_hub_id_is_fetched_from_the_hub(saved, monkeypatch):
+    asked = []
+
+    def download(repo_id, filename, revision):
+        asked.append((repo_id, filename, revision))
+        return str(saved / filename)
+
+    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", download)
+    assert PRSR.from_pretrained("someone/faces", revision="v1").config == TINY
+    assert asked == [
+        ("someone/faces", "config.json", "v1"),
+        ("someone/faces", "model.safetensors", "v1"),
+    ]
+
+
+def test_a_push_uploads_what_a_save_writes(monkeypatch):
+    uploaded = []
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, repo_id, **kwargs):
+            return type("Url", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, folder_path, **kwargs):
+            uploaded.extend(os.listdir(folder_path))
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    PRSR(TINY).push_to_hub("someone/tiny")
+    assert {"config.json", "model.safetensors", "README.md"} <= set(uploaded)
+
+
+def test_nothing_there_is_told_with_what_there_is(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", offline)
+    with pytest.raises(FileNotFoundError, match=r"'facez' is no bundled model \(faces\)"):
+        PRSR.from_pretrained("facez")
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        PRSR.from_pretrained(tmp_path)
+
+
+def test_pickled_weights_are_not_read(saved):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(saved / "exploded"),)
+
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(FileNotFoundError, match="safetensors only"):
+        PRSR.from_pretrained(saved)
+    shutil.copy(saved / "pytorch_model.bin", saved / "model.safetensors")
+    with pytest.raises(ValueError, match="damaged or not a safetensors file"):
+        PRSR.from_pretrained(saved)
+    assert not (saved / "exploded").exists()
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, 5000])
+def test_truncated_weights_are_told(saved, length):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(ValueError, match="damaged"):
+        PRSR.from_pretrained(saved)
+
+
+def test_a_missing_an_extra_and_a_misshapen_tensor_are_told(saved):
+    path = saved / "model.safetensors"
+    whole = load_file(path)
+    name = "prior.head.0.bias"
+    for change, told in (
+        ({name: None}, "is absent"),
+        ({"intruder": torch.zeros(1)}, "should be absent"),
+        ({name: torch.zeros(3)}, r"should be \[11\], is \[3\]"),
+    ):
+        tensors = {k: v for k, v in {**whole, **change}.items() if v is not None}
+        save_file(tensors, path)
+        with pytest.raises(ValueError, match=told):
+            PRSR.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not a valid configuration"),
+        ("[1, 2]", "it holds no object"),
+        ("[" * 100_000, "not a valid configuration"),
+        ('{"channels": 3}', "lacks"),
+        (json.dumps({**TINY.to_dict(), "extra": 1}), "unknown fields extra"),
+        (json.dumps({**TINY.to_dict(), "prior_layers": 10**9}), "prior_layers"),
+        (json.dumps({**TINY.to_dict(), "channels": "3"}), "channels must be an integer"),
+    ],
+)
+def test_a_hostile_configuration_is_told(saved, text, told):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=told):
+        PRSR.from_pretrained(saved)
+
+
+def test_a_configuration_that_asks_for_more_than_the_weights_hold_allocates_nothing(saved):
+    greedy = {**TINY.to_dict(), "head_channels": 65536, "prior_channels": 4096}
+    (saved / "config.json").write_text(json.dumps(greedy))
+    with pytest.raises(ValueError, match="does not fit its configuration"):
+        PRSR.from_pretrained(saved)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,237 @@
+"""The command line: what it writes, and one clear line with exit code 2 for every mistake."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import prsr
+from prsr import PRSR, PRSRConfig, Sampler
+from prsr.cli import main
+
+TINY = PRSRConfig.preset("tiny")
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    PRSR(TINY).save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (40, 50, 3)), ("b.jpg", (30, 30)), ("more/a.png", (7, 9, 3))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def call(monkeypatch, capsys, *arguments):
+    """Exit code, output and error output of ``prsr`` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    code = ended.value.code
+    captured = capsys.readouterr()
+    return code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return lambda *arguments: call(monkeypatch, capsys, *arguments)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_samples_of_a_folder_are_files_and_a_sheet(command, model, photos, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = command("sample", photos, "-o", out, "--model", model, "--seed", 3)
+    assert code == 0
+    assert {path.name for path in out.iterdir()} == {
+        "a.png",
+        "b.png",
+        "a~2.png",
+        "contact-sheet.png",
+    }
+    assert pixels(out / "a.png").shape == (6, 6, 3)
+    assert str(out / "contact-sheet.png") in printed.replace("\n", "")
+    assert "seed 3" in printed
+
+
+def test_the_files_hold_what_the_sampler_draws(command, model, photos, tmp_path):
+    command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
+    from prsr.images import find_pictures, high_resolution, read_picture, reduce, to_picture
+
+    hr = np.stack([high_resolution(read_picture(p, TINY), TINY) for p in find_pictures([photos])])
+    drawn = Sampler(PRSR.from_pretrained(model)).sample(reduce(hr, TINY), seed=3, num_samples=2)
+    for stem, samples in zip(("a", "b", "a~2"), drawn.numpy(), strict=True):
+        for number, sample in enumerate(samples, start=1):
+            expected = np.asarray(to_picture(sample, TINY))
+            assert np.array_equal(pixels(tmp_path / "out" / f"{stem}_{number}.png"), expected)
+
+
+def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
+    command, model, photos, tmp_path, monkeypatch
+):
+    arguments = ("--model", model, "--seed", 5, "--low-resolution")
+    command("sample", photos, "-o", tmp_path / "one", *arguments)
+    monkeypatch.setattr("prsr.upscale.CHUNK", 1)
+    command("sample", photos, "-o", tmp_path / "two", *arguments)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    shapes = {path.name: pixels(path).shape for path in (tmp_path / "one").glob("[ab]*")}
+    assert shapes == {"a.png": (80, 100, 3), "b.png": (60, 60, 3), "a~2.png": (14, 18, 3)}
+
+
+def test_a_sheet_alone_is_one_file(command, model, photos, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    code, _, _ = command("sample", photos / "a.png", "-o", sheet, "--model", model)
+    assert code == 0
+    # input, bicubic, one sample and the truth, 96 wide with gaps of 6
+    assert Image.open(sheet).width == 6 + 4 * 102
+    assert not [path for path in tmp_path.iterdir() if "writing" in path.name]
+
+
+def test_the_demo_draws_the_bundled_pictures(command, tmp_path):
+    sheet = tmp_path / "demo.png"
+    code, printed, _ = command("demo", "-o", sheet, "--samples", 1)
+    assert code == 0
+    assert "demo.png" in printed
+    assert " s" in printed
+    assert Image.open(sheet).width == 6 + 4 * 102
+
+
+def test_training_from_a_folder_gives_a_model_to_sample_with(command, photos, tmp_path):
+    out = tmp_path / "run"
+    code, _, errors = command(
+        "train", "--data", photos, "--preset", "tiny", "--steps", 2, "--out", out, "--device", "cpu"
+    )
+    assert (code, errors) == (0, "")
+    code, _, _ = command(
+        "sample", photos / "a.png", "-o", tmp_path / "s.png", "--model", out / "model"
+    )
+    assert code == 0
+
+
+def test_info_tells_versions_engines_and_models(command):
+    code, printed, _ = command("info")
+    assert code == 0
+    for fact in (prsr.__version__, torch.__version__, "reference", "fp32 only", "faces"):
+        assert fact in printed
+
+
+@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "info"])
+def test_help_teaches(command, name):
+    code, printed, _ = command(*([name] if name else []), "--help")
+    assert code == 0
+    assert "Usage:" in printed
+    if name in ("sample", "train"):
+        assert f"prsr {name} " in printed.split("Options:")[0].split("Usage:")[1].split("\n", 1)[1]
+
+
+def mistakes(tmp_path, photos, model):
+    """Arguments, and what the one line must say."""
+    text, torn, empty = tmp_path / "text.png", tmp_path / "torn.png", tmp_path / "empty"
+    text.write_text("hello")
+    torn.write_bytes((photos / "a.png").read_bytes()[:100])
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    out, with_model = tmp_path / "out", ("--model", model)
+    sample = ("sample", photos, "-o", out, *with_model)
+    train = ("train", "--data", photos, "--preset", "tiny", "--steps", 1)
+    return [
+        (("sample", tmp_path / "nowhere.png", "-o", out), "no such picture or folder"),
+        (("sample", empty, "-o", out, *with_model), "no picture in folder"),
+        (("sample", text, "-o", out, *with_model), "cannot be read as a picture"),
+        (("sample", torn, "-o", out, *with_model), "cannot be read as a picture"),
+        (("sample", "-o", out), "Missing argument"),
+        (("sample", photos), "Missing option"),
+        (("sample", photos, "-o", out, "--model", empty), "no config.json"),
+        ((*sample, "--temperature", "-1"), "temperature must be finite and not negative"),
+        ((*sample, "--temperature", "warm"), "not a valid float"),
+        ((*sample, "--temperature", "nan"), "temperature must be finite"),
+        ((*sample, "--samples", "0"), "samples"),
+        ((*sample, "--seed", "-1"), "seed must be from 0"),
+        ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, torch, reference"),
+        ((*sample, "--precision", "bf16"), "torch: it computes in fp32 only"),
+        ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),
+        ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
+        (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
+        (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
+        (("sample", photos, "-o", photos, *with_model), "would be replaced"),
+        (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
+        (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
+        (("demo", "-o", tmp_path / "no" / "demo.png"), "no"),
+        (("unknown",), "No such command"),
+        ((*train, "--out", out, "--batch-size", 0), "batch_size must be at least 1"),
+        ((*train, "--out", tmp_path / "file"), "Not a directory"),
+        ((*train, "--out", out, "--resume"), "nothing to resume"),
+        ((*train, "--out", out, "--precision", "fp8"), "precision must be fp32 or bf16"),
+        (("train", "--data", empty, "--out", out, "--steps", 1), "no picture in folder"),
+        (("train", "--data", text, "--out", out, "--steps", 1), "not a readable .npy"),
+    ]
+
+
+def test_every_mistake_is_one_line_and_exit_code_2(command, model, photos, tmp_path):
+    cases = mistakes(tmp_path, photos, model)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments, told in cases:
+        code, _, errors = command(*arguments)
+        assert code == 2, (arguments, errors)
+        assert errors.startswith("prsr: "), (arguments, errors)
+        assert errors.count("\n") == 1, (arguments, errors)
+        assert told in errors, (arguments, errors)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    command, model, photos, tmp_path, monkeypatch
+):
+    # Said by os.access and not by a locked folder: the superuser may write to any.
+    monkeypatch.setattr("prsr.upscale.os.access", lambda path, mode: False)
+    monkeypatch.setattr("prsr.sample.Sampler.rows", None)
+    code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
+    assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
+
+
+def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
+    command, model, photos, tmp_path, monkeypatch
+):
+    from prsr.engines.cached import TorchEngine
+
+    rows, row = [], TorchEngine.row
+
+    def interrupted(self, state, y):
+        rows.append(y)
+        if len(rows) == 10:
+            raise KeyboardInterrupt
+        row(self, state, y)
+
+    monkeypatch.setattr(TorchEngine, "row", interrupted)
+    monkeypatch.setattr("prsr.upscale.CHUNK", 1)
+    code, _, errors = command("sample", photos, "-o", tmp_path / "out", "--model", model)
+    assert code == 130
+    assert errors.strip() == "prsr: interrupted; every file that was written is whole"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_it_is_a_program_and_a_module():
+    for start in (["prsr"], [sys.executable, "-m", "prsr"]):
+        path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+        done = subprocess.run(
+            [*start, "--version"],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert prsr.__version__ in done.stdout

@@ -1,0 +1,89 @@
+"""The comparator that settles what an engine draws: it must accept the truth and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import prsr
+from prsr.testing import cdf_violation, parting_distance
+
+EPSILON = 1e-4  # of SPEC, for fp32
+
+
+@pytest.fixture(scope="module")
+def finished(make_model, make_pictures):
+    """A model, low-resolution pictures, a right picture of each, and its noise."""
+    model = make_model(gain=1.5)
+    lr = make_pictures(model.config, 3, 3, 2)
+    picture = prsr.sample(lr, model=model, seed=0, engine="reference")
+    return model, lr, picture, prsr.noise(0, 3, 6, 4, 3)
+
+
+def test_comparator_accepts_what_the_reference_draws(finished):
+    assert cdf_violation(*finished, 1.0).max() <= 1e-6
+    assert parting_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_comparator_rejects_any_single_changed_sub_pixel(finished, step):
+    model, lr, hr, noise = finished
+    count = hr[0].numel()
+    changed = hr[:1].repeat(count, 1, 1, 1)
+    flat = changed.view(count, count)
+    index = torch.arange(count)
+    flat[index, index] = (flat[index, index] + step) % model.config.levels
+    outside = cdf_violation(
+        model, lr[:1].expand(count, -1, -1, -1), changed, noise[:1].expand(count, -1, -1, -1), 1.0
+    )
+    assert bool((outside > EPSILON).all())
+
+
+def test_comparator_rejects_other_noise(finished):
+    model, lr, hr, noise = finished
+    for other in (1 - noise, noise.roll(1, 0), noise.flip(3), prsr.noise(1, *noise.shape)):
+        assert cdf_violation(model, lr, hr, other, 1.0).min() > EPSILON
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0, torch.tensor([0.5, 0.9, 1.1])])
+def test_comparator_rejects_another_temperature(finished, temperature):
+    assert cdf_violation(*finished, temperature).min() > EPSILON
+
+
+@pytest.mark.parametrize("part", ["prior", "conditioning"])
+def test_comparator_rejects_another_model(finished, make_model, part):
+    other = make_model(gain=1.5)
+    for parameter in getattr(other, part).parameters():
+        parameter.data.neg_()
+    assert cdf_violation(other, *finished[1:], 1.0).min() > EPSILON
+
+
+def test_comparator_passes_no_nan(finished, make_model):
+    other = make_model(gain=1.5)
+    other.prior.head[2].bias.data[0] = torch.nan
+    assert not bool((cdf_violation(other, *finished[1:], 1.0) <= EPSILON).any())
+
+
+def test_comparator_leaves_out_masked_sub_pixels_only(finished):
+    model, lr, hr, noise = finished
+    mask = torch.zeros(hr.shape, dtype=torch.bool)
+    mask[:, :, -1, -1] = True
+    changed = torch.where(mask, (hr + 4) % model.config.levels, hr)
+    assert cdf_violation(model, lr, changed, noise, 1.0).min() > EPSILON
+    assert cdf_violation(model, lr, changed, noise, 1.0, mask).max() <= 1e-6
+    assert cdf_violation(model, lr, changed, noise, 1.0, mask.flip(3)).min() > EPSILON
+
+
+def test_parting_distance_is_how_far_u_lies_from_the_edge_where_pictures_part(finished):
+    model, lr, hr, noise = finished
+    other = hr.clone()
+    other[0, 1, 2, 1:] = (other[0, 1, 2, 1:] + 1) % model.config.levels  # parts at y=2, x=1, c=1
+    other[0, 0, 3] = 0
+    distance = parting_distance(model, lr, hr, other, noise)
+    p = model(lr, hr).logits.detach().double().softmax(dim=1)[0, :, 1, 2, 1]
+    u, level = noise[0, 2, 1, 1].double(), int(other[0, 1, 2, 1])
+    edges = torch.stack((p[:level].sum() - u, u - p[: level + 1].sum()))
+    assert_close(distance[0], edges.max(), atol=1e-6, rtol=0)
+    assert distance[0] > EPSILON
+    assert distance[1:].tolist() == [0, 0]

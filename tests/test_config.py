@@ -1,0 +1,118 @@
+"""The configuration: what is valid, what each error says, and the way to a file and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from prsr import PRESETS, PRSRConfig
+
+FIELDS = [field.name for field in dataclasses.fields(PRSRConfig)]
+LEAST = dict.fromkeys(FIELDS, 1) | {"levels": 2, "first_kernel": 3, "conditioning_blocks": 0}
+
+
+def test_paper_preset_has_the_numbers_of_the_paper():
+    paper = PRSRConfig.preset("paper")
+    assert paper == PRSRConfig()
+    assert (paper.channels, paper.levels, paper.scale) == (3, 256, 4)
+    assert (paper.low_height, paper.low_width) == (8, 8)
+    assert (paper.conditioning_channels, paper.conditioning_blocks) == (32, 6)
+    assert (paper.prior_layers, paper.prior_channels, paper.head_channels) == (20, 32, 1024)
+    assert (paper.prior_kernel, paper.first_kernel) == (5, 7)
+    assert PRESETS["paper-64"] == dataclasses.replace(paper, prior_channels=64)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_survives_json(name):
+    config = PRSRConfig.preset(name)
+    values = config.to_dict()
+    assert list(values) == FIELDS
+    assert PRSRConfig.from_dict(json.loads(json.dumps(values))) == config
+
+
+def test_unknown_preset_error_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"no preset 'huge'.*paper-64.*digits"):
+        PRSRConfig.preset("huge")
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 64])
+def test_doublings_are_the_logarithm_of_the_scale(scale):
+    assert 2 ** PRSRConfig(scale=scale).doublings == scale
+
+
+@pytest.mark.parametrize(("kernel", "reach"), [(3, 1), (5, 2), (7, 3)])
+def test_reach_is_half_the_kernel(kernel, reach):
+    config = PRSRConfig(prior_kernel=kernel, first_kernel=kernel)
+    assert (config.reach, config.first_reach) == (reach, reach)
+
+
+def test_least_value_of_every_field_is_valid():
+    assert PRSRConfig(**LEAST).to_dict() == LEAST
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_value_below_the_least_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        PRSRConfig(**LEAST | {name: LEAST[name] - 1})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_value_that_would_exhaust_the_machine_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        PRSRConfig(**{name: 2**31})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", [3.0, "3", None, True, [3]])
+def test_value_that_is_no_integer_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"^{name} must be an integer"):
+        PRSRConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("levels", 257),
+        ("scale", 3),
+        ("scale", 12),
+        ("prior_kernel", 4),
+        ("first_kernel", 6),
+        ("prior_channels", 2),
+        ("head_channels", 2),
+    ],
+)
+def test_value_that_no_network_can_have_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        PRSRConfig(**{name: value})
+
+
+def test_fewer_features_than_channels_error_names_the_channels_too():
+    with pytest.raises(ValueError, match=r"^prior_channels must be at least channels \(4\), got 3"):
+        PRSRConfig(channels=4, prior_channels=3)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_missing_field_is_refused_by_name(name):
+    values = PRSRConfig().to_dict()
+    del values[name]
+    with pytest.raises(ValueError, match=f"lacks {name}$"):
+        PRSRConfig.from_dict(values)
+
+
+def test_unknown_fields_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"unknown fields colour, depth$"):
+        PRSRConfig.from_dict(PRSRConfig().to_dict() | {"depth": 3, "colour": 1})
+
+
+def test_file_cannot_hold_an_invalid_value():
+    with pytest.raises(ValueError, match=r"^scale must be a power of two"):
+        PRSRConfig.from_dict(PRSRConfig().to_dict() | {"scale": 3})
+
+
+def test_configuration_cannot_be_changed_and_can_be_a_key():
+    config = PRSRConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.levels = 2
+    assert {config: "paper"}[PRSRConfig()] == "paper"

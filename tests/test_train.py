@@ -1,0 +1,208 @@
+"""Training: the loss falls, a killed run goes on exactly, and nothing is left half-written."""
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prsr import PRSR, PRSRConfig, prsr_loss
+from prsr.data import SuperResolutionPictures
+from prsr.train import RunPlan, Trainer, TrainSettings, evaluate, train
+
+TINY = PRSRConfig.preset("tiny")
+CPU = torch.device("cpu")
+SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, halve_every=5)
+SLOW_DECAY = dataclasses.replace(SETTINGS, halve_every=1000)
+
+
+def pictures(count=24, seed=0):
+    """Flat pictures with a bright block: easy to learn."""
+    rng = np.random.default_rng(seed)
+    pixels = np.empty((count, 3, 6, 6), np.uint8)
+    pixels[:] = rng.integers(0, 4, (count, 3, 1, 1))
+    pixels[:, :, 2:4, 2:4] += 4
+    return SuperResolutionPictures(pixels, TINY)
+
+
+def run(folder, steps, *, resume=False, report_every=4, settings=SETTINGS):
+    plan = RunPlan(folder, steps, report_every, sheet_pictures=2)
+    return train(settings, plan, pictures(), pictures(6, seed=1), CPU, resume=resume)
+
+
+def checkpoint(folder):
+    return load_file(folder / "checkpoint.safetensors")
+
+
+def assert_equal_tensors(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_training_lowers_the_loss_on_pictures_it_has_not_seen(tmp_path):
+    held = pictures(6, seed=1)
+    before = evaluate(PRSR(TINY), held, CPU)
+    model = run(tmp_path, 60, report_every=60, settings=SLOW_DECAY)
+    after = evaluate(model, held, CPU)
+    assert after["bits/dim"] < 0.7 * before["bits/dim"]
+    assert after["bits/dim"] < after["bits/dim, conditioning alone"]
+
+
+def test_a_run_writes_checkpoint_model_sheets_and_scalars(tmp_path):
+    model = run(tmp_path, 5)
+    saved = PRSR.from_pretrained(tmp_path / "model")
+    assert_equal_tensors(dict(model.state_dict()), dict(saved.state_dict()))
+    sheets = sorted(path.name for path in (tmp_path / "sheets").iterdir())
+    assert sheets == ["step-0000004.png", "step-0000005.png"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [e.step for e in events.Scalars("training/loss")] == [1, 2, 3, 4, 5]
+    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 5]
+    assert {path.name for path in tmp_path.iterdir() if "writing" in path.name} == set()
+
+
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
+    run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 4)
+    run(tmp_path / "parts", 8, resume=True)
+    run(tmp_path / "parts", 12, resume=True)
+    assert_equal_tensors(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
+    folder, data = tmp_path / "killed", tmp_path / "set.npy"
+    np.save(data, pictures().pixels)
+    command = [sys.executable, "-m", "prsr", "train", "--data", str(data), "--validation"]
+    command += [str(data), "--preset", "tiny", "--out", str(folder), "--batch-size", "4"]
+    command += ["--report-every", "3", "--device", "cpu"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    endless = subprocess.Popen([*command, "--steps", "100000"], **quiet)
+    while not (folder / "checkpoint.safetensors").is_file():
+        assert endless.poll() is None
+        time.sleep(0.01)
+    endless.send_signal(signal.SIGKILL)
+    endless.wait()
+    trainer = Trainer(TrainSettings(TINY, batch_size=4), CPU)
+    trainer.restore(folder / "checkpoint.safetensors")
+    end = str(trainer.step + 7)
+    subprocess.run([*command, "--steps", end, "--resume"], check=True, **quiet)
+    whole = [str(tmp_path / "whole") if part == str(folder) else part for part in command]
+    subprocess.run([*whole, "--steps", end], check=True, **quiet)
+    assert_equal_tensors(checkpoint(folder), checkpoint(tmp_path / "whole"))
+
+
+def test_the_first_step_is_rmsprop_of_the_clipped_gradient():
+    settings = dataclasses.replace(SETTINGS, clip=0.01)
+    trainer = Trainer(settings, CPU)
+    lr, hr = pictures().batch(slice(0, 4))
+    twin = PRSR(TINY)
+    twin.load_state_dict(trainer.model.state_dict())
+    prsr_loss(twin(lr, hr), hr).backward()
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in twin.parameters()))
+    scalars = trainer.train_step(lr, hr)
+    assert scalars["gradient norm"] == pytest.approx(norm, rel=1e-4)
+    assert norm > settings.clip
+    for (name, new), old in zip(trainer.model.named_parameters(), twin.parameters(), strict=True):
+        gradient = old.grad * (settings.clip / norm)
+        step = gradient / ((0.05 * gradient**2).sqrt() + 1e-8)
+        expected = old - settings.learning_rate * step
+        # Where the gradient is of the size of ε, its rounding shows.
+        assert torch.allclose(new, expected, atol=2e-4), name
+
+
+def test_the_learning_rate_is_halved_on_time():
+    trainer = Trainer(SETTINGS, CPU)
+    lr, hr = pictures().batch(slice(0, 4))
+    rates = [trainer.train_step(lr, hr)["learning rate"] for _ in range(11)]
+    assert rates == [2e-3] * 5 + [1e-3] * 5 + [5e-4]
+
+
+def test_mixed_precision_trains_too():
+    trainer = Trainer(dataclasses.replace(SETTINGS, precision="bf16"), CPU)
+    lr, hr = pictures().batch(slice(0, 24))
+    losses = [trainer.train_step(lr, hr)["loss"] for _ in range(15)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+
+
+def test_two_processes_end_with_one_model(tmp_path):
+    data = tmp_path / "set.npy"
+    np.save(data, pictures().pixels)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "prsr", "train", "--data", str(data)]
+    command += ["--validation", str(data), "--preset", "tiny", "--steps", "4"]
+    command += ["--batch-size", "8", "--report-every", "4", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trainer = Trainer(TrainSettings(TINY, batch_size=8), CPU)
+    trainer.restore(tmp_path / "run" / "checkpoint.safetensors")
+    assert trainer.step == 4
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        run(tmp_path, 2, resume=True)
+    run(tmp_path, 2)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run(tmp_path, 4)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_other_settings_are_not_resumed(tmp_path):
+    run(tmp_path, 2)
+    for name, value in (("learning_rate", 1e-5), ("batch_size", 3), ("seed", 9)):
+        other = dataclasses.replace(SETTINGS, **{name: value})
+        with pytest.raises(ValueError, match=f"was trained with {name}"):
+            run(tmp_path, 4, resume=True, settings=other)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path):
+    run(tmp_path, 2)
+    path = tmp_path / "checkpoint.safetensors"
+    whole = path.read_bytes()
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for damaged in (whole[:1000], whole[:-1], b"", weights):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a readable training checkpoint"):
+            run(tmp_path, 4, resume=True)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("prsr.train.prsr_loss", lambda output, hr: output.logits.sum() * math.nan)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
+        run(tmp_path, 4, report_every=1)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("halve_every", 0),
+        ("learning_rate", -1.0),
+        ("learning_rate", math.nan),
+        ("clip", 0.0),
+        ("precision", "fp16"),
+    ],
+)
+def test_bad_settings_are_told(name, value):
+    with pytest.raises(ValueError, match=name):
+        dataclasses.replace(SETTINGS, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["steps", "report_every", "sheet_pictures"])
+def test_bad_plans_are_told(tmp_path, name):
+    with pytest.raises(ValueError, match=name):
+        RunPlan(**{"folder": tmp_path, "steps": 1, name: 0})
