@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate`` and ``info``.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -19,6 +19,7 @@ from rich.table import Table
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
+from prsr.evaluate import evaluate
 from prsr.images import save_picture
 from prsr.info import facts
 from prsr.model import PRSR
@@ -207,6 +208,23 @@ def train_command(
         return [out / "model"]
 
     timed(run, f"preset {preset}, {len(training)} pictures, {chosen}, {precision}")
+
+
+@app.command("evaluate")
+@click.option(
+    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+)
+@model_option
+@device_option
+def evaluate_command(data: Path, model: str, device: str) -> None:
+    """Bits per dimension of pictures, under the whole model and under conditioning alone.
+
+    The gap between the two is what the prior network brings.
+    """
+    loaded = load(model, device)
+    pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
+    for name, value in evaluate(loaded, pictures, progress=True).items():
+        console.print(f"{name}: {value:.4f}", highlight=False)
 
 
 @app.command()

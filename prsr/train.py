@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader
 
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
-from prsr.evaluating import evaluating
+from prsr.evaluate import evaluate
 from prsr.files import replacing
 from prsr.images import save_picture
-from prsr.loss import picture_bits, prsr_loss
+from prsr.loss import prsr_loss
 from prsr.model import PRSR
 from prsr.sample import Sampler
 from prsr.sheets import sample_sheet
@@ -165,20 +165,6 @@ class Trainer:
         self.step = step
 
 
-def evaluate(
-    model: PRSR, pictures: SuperResolutionPictures, device: torch.device, batch_size: int = 32
-) -> dict[str, float]:
-    """Mean bits per dimension of the whole model and of the conditioning network alone."""
-    totals = {"bits/dim": 0.0, "bits/dim, conditioning alone": 0.0}
-    with evaluating(model), torch.no_grad():
-        for start in range(0, len(pictures), batch_size):
-            lr, hr = pictures.batch(slice(start, start + batch_size))
-            output = model(lr.to(device), hr := hr.to(device))
-            for name, logits in zip(totals, (output.logits, output[1]), strict=True):
-                totals[name] += picture_bits(logits, hr).sum().item()
-    return {name: total / len(pictures) for name, total in totals.items()}
-
-
 @dataclass(frozen=True)
 class RunPlan:
     """Where a run lives, how long it is and how often it reports; none of it changes the weights.
@@ -283,7 +269,7 @@ class Reporter:
     def report(self, progress: Progress) -> None:
         """Validate, sample, and replace the checkpoint and the model."""
         step, model = self.trainer.step, self.trainer.model
-        results = evaluate(model, self.validation, self.trainer.device)
+        results = evaluate(model, self.validation)
         for name, value in results.items():
             self.writer.add_scalar(f"validation/{name}", value, step)
         self.writer.flush()

@@ -197,8 +197,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     command, model, photos, tmp_path, monkeypatch
 ):
     # Said by os.access and not by a locked folder: the superuser may write to any.
-    monkeypatch.setattr("prsr.upscale.os.access", lambda path, mode: False)
-    monkeypatch.setattr("prsr.sample.Sampler.rows", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(Sampler, "rows", None)
     code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
     assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from prsr import PRSR, PRSRConfig, prsr_loss
 from prsr.data import SuperResolutionPictures
-from prsr.train import RunPlan, Trainer, TrainSettings, evaluate, train
+from prsr.evaluate import evaluate
+from prsr.train import RunPlan, Trainer, TrainSettings, train
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -49,9 +50,9 @@ def assert_equal_tensors(one, other):
 
 def test_training_lowers_the_loss_on_pictures_it_has_not_seen(tmp_path):
     held = pictures(6, seed=1)
-    before = evaluate(PRSR(TINY), held, CPU)
+    before = evaluate(PRSR(TINY), held)
     model = run(tmp_path, 60, report_every=60, settings=SLOW_DECAY)
-    after = evaluate(model, held, CPU)
+    after = evaluate(model, held)
     assert after["bits/dim"] < 0.7 * before["bits/dim"]
     assert after["bits/dim"] < after["bits/dim, conditioning alone"]
 
