@@ -34,7 +34,8 @@ def install() -> None:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             sys.exit(f"build.py needs {program}: install Node.js 18 or newer")
-    if not (HERE / "node_modules").is_dir():
+    # npm writes this file last, so that an interrupted installation does not count.
+    if not (HERE / "node_modules" / ".package-lock.json").is_file():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE, check=True)
 
 
@@ -81,15 +82,15 @@ def main() -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
 
-    install()
-    options.out.mkdir(parents=True, exist_ok=True)
     paths = {s: options.out / f"faces-{s}.npy" for s in ("train", "validation", "test")}
     try:
+        install()
+        options.out.mkdir(parents=True, exist_ok=True)
         with Progress() as progress:
             for split, path in paths.items():
                 build(split, getattr(options, split), path, options.workers, progress)
     except subprocess.CalledProcessError as error:
-        sys.exit(f"the renderer failed ({' '.join(error.cmd)}, exit code {error.returncode})")
+        sys.exit(f"{' '.join(error.cmd)} failed with exit code {error.returncode}")
     for path in paths.values():
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
 
