@@ -13,8 +13,8 @@ from prsr.config import PRESETS, PRSRConfig
 from prsr.engines import engines
 from prsr.loss import bits_per_dim, prsr_loss
 from prsr.model import PRSR, PRSROutput
-from prsr.noise import noise
-from prsr.sample import Sampler, sample
+from prsr.philox import noise
+from prsr.sampling import Sampler, sample
 
 __version__ = version("prsr")
 

@@ -23,7 +23,7 @@ from prsr.evaluate import evaluate
 from prsr.images import save_picture
 from prsr.info import facts
 from prsr.model import PRSR
-from prsr.sample import Sampler
+from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.upscale import Upscaling, upscale
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.images import contact_sheet, to_picture
-from prsr.sample import Sampler
+from prsr.sampling import Sampler
 
 Comparison = tuple[Tensor, Tensor, Tensor | None]
 """Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]`` and truth ``[D, H, W]``, if it is known."""

@@ -32,7 +32,7 @@ from prsr.files import replacing
 from prsr.images import save_picture
 from prsr.loss import prsr_loss
 from prsr.model import PRSR
-from prsr.sample import Sampler
+from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 
 CHECKPOINT_FILE = "checkpoint.safetensors"

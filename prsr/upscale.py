@@ -24,7 +24,7 @@ from prsr.images import (
     to_array,
     to_picture,
 )
-from prsr.sample import Sampler
+from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
 
 SHEET_NAME = "contact-sheet.png"

@@ -28,7 +28,7 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name, shape in (("a.png", (40, 50, 3)), ("b.jpg", (30, 30)), ("more/a.png", (7, 9, 3))):
+    for name, shape in (("a.png", (16, 20, 3)), ("b.jpg", (12, 12)), ("more/a.png", (7, 9, 3))):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
     return folder
 
@@ -89,7 +89,7 @@ def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     shapes = {path.name: pixels(path).shape for path in (tmp_path / "one").glob("[ab]*")}
-    assert shapes == {"a.png": (80, 100, 3), "b.png": (60, 60, 3), "a~2.png": (14, 18, 3)}
+    assert shapes == {"a.png": (32, 40, 3), "b.png": (24, 24, 3), "a~2.png": (14, 18, 3)}
 
 
 def test_a_sheet_alone_is_one_file(command, model, photos, tmp_path):
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     command, model, photos, tmp_path, monkeypatch
 ):
     # Said by os.access and not by a locked folder: the superuser may write to any.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     monkeypatch.setattr(Sampler, "rows", None)
     code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
     assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")

@@ -9,6 +9,7 @@ for convolutional autoregressive models* (arXiv 1704.06001), with this model's s
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +23,27 @@ from prsr.layers import gate
 from prsr.model import PriorNetwork, to_network
 
 
+@dataclass(frozen=True)
+class Step:
+    """Where one block finds and puts one colour group at the current pixel: views of a state.
+
+    Attributes:
+        seen: the block's input up to and with the group, ``[N, C_≤g]``.
+        own: of it, the group, ``[N, C_g]``.
+        given: what everything but the pixel itself adds to the pre-activations, ``[N, 2·C_g]``.
+        gated: the gate's output, ``[N, C_g]``.
+        gated_seen: the gate's outputs up to and with the group, ``[N, C_≤g]``.
+        result: the next block's input, ``[N, C_g]``.
+    """
+
+    seen: Tensor
+    own: Tensor
+    given: Tensor
+    gated: Tensor
+    gated_seen: Tensor
+    result: Tensor
+
+
 class State:
     """The caches of one job; features in the order of the packing, borders zero.
 
@@ -30,9 +52,11 @@ class State:
             ``[N, D, p0 + H, p0 + W + p0]``.
         vertical: input of each block on the last p + 1 rows, ``L × [N, C, p + 1, p + W + p]``.
         above: what the vertical stack adds to the horizontal one on this row, ``[W, L, N, 2C]``.
-        horizontal: input of each block, and of the head, on this row, ``[L + 1, N, p + W, C]``.
-        gated: of each block at this pixel, ``[L, N, C]``.
+        horizontal: input of each block on this row, ``[L, N, p + W, C]``.
+        pixel: input of each block, and of the head, at this pixel, ``[L + 1, N, C]``.
+        given: pre-activations at this pixel, without what it adds itself, ``[L, N, 2C]``.
         hidden: of the head at this pixel, ``[N, M]``.
+        steps: the views that the chain of each colour goes through, ``D × L``.
     """
 
     def __init__(self, packed: Packed, job: Job) -> None:
@@ -46,9 +70,28 @@ class State:
         self.values = zeros(n, channels, p0 + height, p0 + width + p0)
         self.vertical = [zeros(n, features, p + 1, p + width + p) for _ in range(layers)]
         self.above = zeros(width, layers, n, 2 * features)
-        self.horizontal = zeros(layers + 1, n, p + width, features)
-        self.gated = zeros(layers, n, features)
+        self.horizontal = zeros(layers, n, p + width, features)
+        self.pixel = zeros(layers + 1, n, features)
+        self.given = zeros(layers, n, 2 * features)
         self.hidden = zeros(n, config.head_channels)
+        gated = zeros(layers, n, features)
+        # Made once: at batch 1, making a view costs as much as the arithmetic on it.
+        self.steps = [
+            [
+                Step(
+                    seen=self.pixel[layer, :, : group.stop],
+                    own=self.pixel[layer, :, group],
+                    given=self.given[layer, :, gates],
+                    gated=gated[layer, :, group],
+                    gated_seen=gated[layer, :, : group.stop],
+                    result=self.pixel[layer + 1, :, group],
+                )
+                for layer in range(layers)
+            ]
+            for group, gates in zip(
+                packed.features.ranges, packed.features.gate_ranges, strict=True
+            )
+        ]
 
 
 class TorchEngine(Engine):
@@ -107,53 +150,46 @@ def horizontal_pixel(state: State, y: int, x: int, conditioning: Tensor) -> None
     config = packed.config
     p, p0 = config.reach, config.first_reach
     # Of everything to the left, all layers at once; it waits for no colour of this pixel.
-    window = state.horizontal[:-1, :, x : x + p].flatten(2)
-    preactivations = torch.baddbmm(state.above[x], window, packed.taps)
-    pixel = state.horizontal[:, :, p + x]
+    window = state.horizontal[:, :, x : x + p].flatten(2)
+    torch.baddbmm(state.above[x], window, packed.taps, out=state.given)
     left = state.values[:, :, p0 + y, x : x + p0].flatten(1)
-    pixel[0] = torch.addmm(packed.first_left.bias, left, packed.first_left.weight)
+    first = packed.first_left
+    torch.addmm(first.bias, left, first.weight, out=state.pixel[0])
     own = state.values[:, :, p0 + y, p0 + x]
     for colour in range(config.channels):
-        logits = colour_logits(state, colour, own[:, :colour], pixel, preactivations)
-        value = draw(logits + conditioning[colour], job.noise[:, y, x, colour], job.temperature)
+        logits = colour_logits(state, colour, own[:, :colour]) + conditioning[colour]
+        value = draw(logits, job.noise[:, y, x, colour], job.temperature).to(torch.uint8)
         place = job.picture[:, colour, y, x]
-        drawn = value.to(torch.uint8)
-        place.copy_(
-            drawn if job.mask is None else torch.where(job.mask[:, colour, y, x], place, drawn)
-        )
-        own[:, colour] = to_network(place, config.levels)
+        if job.mask is not None:
+            value = torch.where(job.mask[:, colour, y, x], place, value)
+        place.copy_(value)
+        own[:, colour] = to_network(value, config.levels)
+    state.horizontal[:, :, p + x] = state.pixel[:-1]
 
 
-def colour_logits(
-    state: State, colour: int, earlier: Tensor, pixel: Tensor, preactivations: Tensor
-) -> Tensor:
+def colour_logits(state: State, colour: int, earlier: Tensor) -> Tensor:
     """The chain that must run in sequence for one sub-pixel: blocks, then head.
 
     Args:
-        state: its ``gated`` and ``hidden`` are filled for this colour.
+        state: its ``pixel`` and ``hidden`` are filled for this colour's group g.
         colour: g.
         earlier: the pixel's colours before g as the network sees them, ``[N, g]``.
-        pixel: features at the pixel, ``[L + 1, N, C]``, filled here for group g.
-        preactivations: what is known of them without this pixel, ``[L, N, 2C]``.
 
     Returns:
         The prior's logits, ``[N, K]``.
     """
     packed = state.packed
-    group = packed.features.ranges[colour]
-    gates = packed.features.gate_ranges[colour]
-    pixel[0, :, group] += earlier @ packed.first_own[colour]
-    for index, block in enumerate(packed.blocks):
-        seen = pixel[index, :, : group.stop]
-        preactivation = torch.addmm(preactivations[index, :, gates], seen, block.centre[colour])
-        state.gated[index, :, group] = gate(preactivation)
+    group, units = packed.features.ranges[colour], packed.units.ranges[colour]
+    state.pixel[0, :, group] += earlier @ packed.first_own[colour]
+    width = group.stop - group.start
+    for block, step in zip(packed.blocks, state.steps[colour], strict=True):
+        preactivations = torch.addmm(step.given, step.seen, block.centre[colour])
+        first, second = preactivations[:, :width], preactivations[:, width:]
+        torch.mul(first.tanh_(), second.sigmoid_(), out=step.gated)
         mix = block.mix[colour]
-        mixed = torch.addmm(mix.bias, state.gated[index, :, : group.stop], mix.weight)
-        pixel[index + 1, :, group] = seen[:, group] + mixed
-    units = packed.units.ranges[colour]
-    hidden = packed.hidden[colour]
-    state.hidden[:, units] = torch.addmm(
-        hidden.bias, pixel[-1, :, : group.stop], hidden.weight
-    ).relu_()
-    output = packed.output[colour]
+        mixed = torch.addmm(mix.bias, step.gated_seen, mix.weight)
+        torch.add(step.own, mixed, out=step.result)
+    hidden, output = packed.hidden[colour], packed.output[colour]
+    seen = state.pixel[-1, :, : group.stop]
+    state.hidden[:, units] = torch.addmm(hidden.bias, seen, hidden.weight).relu_()
     return torch.addmm(output.bias, state.hidden[:, : units.stop], output.weight)

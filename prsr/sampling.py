@@ -35,7 +35,7 @@ from prsr.evaluating import evaluating
 from prsr.exact import exact_fp32
 from prsr.images import to_array
 from prsr.model import PRSR
-from prsr.noise import picture_noise
+from prsr.philox import picture_noise
 
 Batch = Tensor | NDArray[np.uint8] | Image.Image | Sequence[Image.Image]
 
@@ -342,7 +342,7 @@ def as_tensor(batch: Batch, config: PRSRConfig) -> Tensor:
     if isinstance(batch, np.ndarray):
         if batch.dtype != np.uint8:
             raise TypeError(f"batch must be uint8, got {batch.dtype}")
-        return torch.from_numpy(np.ascontiguousarray(batch))
+        return torch.from_numpy(batch.copy())  # for it may be read-only, or have negative strides
     pictures = [batch] if isinstance(batch, Image.Image) else list(batch)
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
         raise TypeError(

@@ -1,0 +1,174 @@
+"""Whether pictures are drawn as often as p(y|x) says, on models small enough to list every one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from scipy import stats
+from torch.testing import assert_close
+
+import prsr
+from prsr import Sampler
+from prsr.testing import cdf_violation
+
+DRAWS = 4000
+LEAST_P = 1e-4  # of a right sampler's chi-square; a wrong one's is far below
+
+# Sixteen pictures of one colour or sixty-four of three, and the size of what they are drawn from.
+SMALL = {
+    "grey": {"channels": 1, "levels": 2, "scale": 2, "gain": 2},
+    "colour": {"channels": 3, "levels": 4, "scale": 1, "prior_layers": 1, "gain": 2},
+}
+
+
+@pytest.fixture(params=SMALL)
+def small(request, make_model):
+    """A model, a low-resolution pixel, and every picture that can be drawn from it."""
+    model = make_model(seed=0, **SMALL[request.param])
+    config = model.config
+    lr = torch.ones((1, config.channels, 1, 1), dtype=torch.uint8)
+    shape = (config.channels, config.scale, config.scale)
+    values = itertools.product(range(config.levels), repeat=config.channels * config.scale**2)
+    pictures = torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
+    return model, lr, pictures
+
+
+def probabilities(model, lr, pictures, temperature=1.0, drawn=None):
+    """Of each listed picture, ``float64``; ``drawn`` marks what is not given, if not all is."""
+    with torch.no_grad():
+        logits = model(lr.expand(len(pictures), -1, -1, -1), pictures).logits.double()
+    log_p = (logits / temperature).log_softmax(dim=1)
+    log_p = log_p.gather(1, pictures.long()[:, None])[:, 0]
+    return (log_p if drawn is None else log_p * drawn).flatten(1).sum(dim=1).exp()
+
+
+def chi_square_p(expected, pictures, samples):
+    """How likely counts as far from the expected ones are; rare pictures count together."""
+    place = (samples[:, None] == pictures[None]).flatten(2).all(dim=2).int().argmax(dim=1)
+    counts = torch.bincount(place, minlength=len(pictures)).double()
+    means = expected * len(samples)
+    rare = means < 10
+    counts, means = (torch.cat((v[~rare], v[rare].sum()[None])) for v in (counts, means))
+    counts, means = counts[means > 0], means[means > 0]
+    return stats.chisquare(counts, means * counts.sum() / means.sum()).pvalue
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_pictures_come_as_often_as_their_probability_says(small, engine, temperature):
+    model, lr, pictures = small
+    sampler = Sampler(model, engine=engine)
+    samples = sampler.sample(lr, temperature, seed=1, num_samples=DRAWS)[0]
+    expected = probabilities(model, lr, pictures, temperature)
+    assert_close(expected.sum().item(), 1.0)
+    assert chi_square_p(expected, pictures, samples) > LEAST_P
+    # The same draws are no draws from the model at another temperature, or from another model.
+    other = probabilities(model, lr, pictures, 1.5 - temperature)
+    assert chi_square_p(other, pictures, samples) < LEAST_P
+    assert chi_square_p(expected.roll(1), pictures, samples) < LEAST_P
+    # And sub-pixels that each come as often as they should, but alone, are noticed.
+    alone = [values.roll(i) for i, values in enumerate(samples.flatten(1).T)]
+    alone = torch.stack(alone, dim=1).view_as(samples)
+    assert chi_square_p(expected, pictures, alone) < LEAST_P
+
+
+def test_pictures_of_a_batch_come_as_often_as_samples_of_one(small):
+    model, lr, pictures = small
+    samples = Sampler(model).sample(lr.expand(DRAWS, -1, -1, -1), seed=2)
+    assert chi_square_p(probabilities(model, lr, pictures), pictures, samples) > LEAST_P
+
+
+@pytest.fixture(params=[0, 1, -1], ids=["first", "second", "last"])
+def completed(request, small):
+    """A mask that gives one sub-pixel, in the order of drawing, and the level it is given."""
+    channels, height, width = small[2].shape[1:]
+    mask = torch.zeros(height * width * channels, dtype=torch.bool)
+    mask[request.param] = True
+    return mask.view(height, width, channels).permute(2, 0, 1), torch.ones_like(small[2][:1])
+
+
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_completions_come_as_often_as_the_rest_of_the_chain_says(small, completed, engine):
+    (model, lr, pictures), (mask, known) = small, completed
+    sampler = Sampler(model, engine=engine)
+    samples = sampler.sample(lr, seed=1, num_samples=DRAWS, known=known, mask=mask)[0]
+    fitting = pictures[(pictures[:, mask] == 1).all(dim=1)]
+    expected = probabilities(model, lr, fitting, drawn=~mask)
+    assert bool((samples[:, mask] == 1).all())
+    assert_close(expected.sum().item(), 1.0)
+    assert chi_square_p(expected, fitting, samples) > LEAST_P
+    assert chi_square_p(expected.roll(1), fitting, samples) < LEAST_P
+
+
+def test_what_follows_a_known_sub_pixel_is_drawn_in_its_light(small):
+    model, lr, pictures = small
+    known, first = torch.ones_like(pictures[:1]), (..., 0, 0, 0)
+    mask = torch.zeros_like(known, dtype=torch.bool)
+    mask[first] = True
+    fitting = pictures[pictures[first] == 1]
+    expected = probabilities(model, lr, fitting, drawn=~mask)
+    # Had it only been pasted into a finished picture, the rest would be distributed otherwise.
+    pasted = Sampler(model).sample(lr, seed=1, num_samples=DRAWS)[0]
+    pasted[first] = 1
+    assert chi_square_p(expected, fitting, pasted) < LEAST_P
+
+
+def scene(make_model, make_pictures):
+    model = make_model()
+    lr = make_pictures(model.config, 4, 2, 3)
+    return model, lr, make_pictures(model.config, 4, 4, 6, seed=1)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 4, 6), (6,), (4, 1), (3, 1, 1), (4, 1, 1, 1), ()])
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_mask_says_what_is_kept_and_the_rest_is_drawn_right(
+    make_model, make_pictures, engine, shape
+):
+    model, lr, known = scene(make_model, make_pictures)
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    sampler = Sampler(model, engine=engine)
+    picture = sampler.sample(lr, 0.8, seed=1, known=known, mask=mask)
+    full = mask.broadcast_to(known.shape)
+    assert torch.equal(picture[full], known[full])
+    assert torch.equal(picture, sampler.sample(lr, 0.8, seed=1, known=known, mask=full))
+    noise = prsr.noise(1, 4, 4, 6, 3)
+    assert cdf_violation(model, lr, picture, noise, 0.8, full).max() <= 1e-4
+
+
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(
+    make_model, make_pictures, engine
+):
+    model, lr, known = scene(make_model, make_pictures)
+    sampler = Sampler(model, engine=engine)
+    none = torch.zeros_like(known, dtype=torch.bool)
+    assert torch.equal(
+        sampler.sample(lr, seed=1, known=known, mask=none), sampler.sample(lr, seed=1)
+    )
+    half = none.clone()
+    half[..., :2, :] = True
+    other = torch.where(half, known, 7 - known)
+    first, second = (sampler.sample(lr, seed=1, known=k, mask=half) for k in (known, other))
+    assert torch.equal(first, second)
+
+
+def test_own_picture_as_known_changes_nothing_and_all_known_is_returned(make_model, make_pictures):
+    model, lr, known = scene(make_model, make_pictures)
+    sampler = Sampler(model)
+    picture = sampler.sample(lr, seed=1)
+    some = torch.rand(known.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(sampler.sample(lr, seed=1, known=picture, mask=some), picture)
+    everything = torch.tensor(True)
+    assert torch.equal(sampler.sample(lr, seed=1, known=known, mask=everything), known)
+
+
+def test_known_sub_pixels_hold_for_every_sample(make_model, make_pictures):
+    model, lr, known = scene(make_model, make_pictures)
+    mask = torch.tensor([True, False, False])[:, None, None]
+    pictures = Sampler(model).sample(lr, seed=1, num_samples=3, known=known, mask=mask)
+    assert torch.equal(pictures[:, :, 0], known[:, None, 0].expand(-1, 3, -1, -1))
+    for s in range(3):
+        noise, full = prsr.noise(1, 4, 4, 6, 3, sample=s), mask.expand_as(known)
+        assert cdf_violation(model, lr, pictures[:, s], noise, 1.0, full).max() <= 1e-4

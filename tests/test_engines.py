@@ -1,0 +1,270 @@
+"""The engines: each draws what its noise decides, on any configuration; and the choice of one."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import prsr
+from prsr import PRESETS, Sampler
+from prsr.engines import ENGINES, Engine, Job
+from prsr.engines.base import draw
+from prsr.testing import cdf_violation, parting_distance
+
+EPSILON = 1e-4  # of SPEC, for fp32
+HIGHEST = 1 - 2.0**-24  # the largest u that noise has
+
+# The package's function of that name hides the module.
+dispatch = importlib.import_module("prsr.engines")
+
+
+@st.composite
+def configurations(choose):
+    """Numbers of a small model: every kernel, groups that are even and groups that are not."""
+    channels = choose(st.integers(1, 3))
+    return {
+        "channels": channels,
+        "levels": choose(st.sampled_from([*range(2, 10), 256])),
+        "scale": choose(st.sampled_from([1, 2, 4])),
+        "conditioning_blocks": choose(st.integers(0, 1)),
+        "prior_channels": choose(st.integers(channels, 9)),
+        "prior_layers": choose(st.integers(1, 3)),
+        "prior_kernel": choose(st.sampled_from([1, 3, 5])),
+        "first_kernel": choose(st.sampled_from([3, 5, 7])),
+        "head_channels": choose(st.integers(channels, 12)),
+        "gain": choose(st.sampled_from([1.5, 2, 3])),
+        "seed": choose(st.integers(0, 99)),
+    }
+
+
+@st.composite
+def requests(choose):
+    """A configuration, and a call of a size that the naive sampler can still follow."""
+    changes = choose(configurations())
+    sides = st.integers(1, {1: 5, 2: 3, 4: 1}[changes["scale"]])
+    n = choose(st.integers(1, 4))
+    temperatures = st.sampled_from([0.0, 0.3, 1.0, 2.0])
+    each = st.lists(temperatures, min_size=n, max_size=n).map(torch.tensor)
+    call = {
+        "size": (n, choose(sides), choose(sides)),
+        "temperature": choose(temperatures | each),
+        "given": choose(st.sampled_from([0, 0, 0.4])),
+        "seed": choose(st.integers(0, 2**64 - 1)),
+    }
+    return changes, call
+
+
+def able(config):
+    """The engines that serve on this machine."""
+    reasons = prsr.engines(config)
+    return [engine for engine in ENGINES if not reasons[engine.name]]
+
+
+def make_job(model, make_pictures, n=3, height=3, width=2, temperature=1.0, seed=0):
+    """Low-resolution pictures and the job of enlarging them."""
+    config = model.config
+    lr = make_pictures(config, n, height, width)
+    shape = (n, config.channels, config.scale * height, config.scale * width)
+    noise = prsr.noise(seed, n, shape[2], shape[3], config.channels)
+    with torch.no_grad():
+        conditioning = model.conditioning(lr)
+    picture = torch.zeros(shape, dtype=torch.uint8)
+    return lr, Job(conditioning, noise, torch.full((n,), temperature), None, picture)
+
+
+@settings(max_examples=60)
+@given(requests())
+def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_pictures, request_):
+    changes, call = request_
+    model = make_model(**changes)
+    config, (n, h, w) = model.config, call["size"]
+    lr = make_pictures(config, n, h, w)
+    noise = prsr.noise(call["seed"], n, config.scale * h, config.scale * w, config.channels)
+    known = make_pictures(config, n, config.scale * h, config.scale * w, seed=1)
+    mask = torch.rand(known.shape, generator=torch.Generator().manual_seed(2)) < call["given"]
+    fixed = {"known": known, "mask": mask} if call["given"] else {}
+    pictures = {
+        engine.name: prsr.sample(
+            lr, call["temperature"], model=model, seed=call["seed"], engine=engine.name, **fixed
+        )
+        for engine in able(config)
+    }
+    assert {"torch", "reference"} <= pictures.keys()
+    for picture in pictures.values():
+        assert torch.equal(picture[mask], known[mask])
+        outside = cdf_violation(model, lr, picture, noise, call["temperature"], mask)
+        assert outside.max() <= EPSILON
+        truth = pictures["reference"]
+        apart = parting_distance(model, lr, picture, truth, noise, call["temperature"])
+        assert apart.max() <= EPSILON
+
+
+@settings(max_examples=25)
+@given(configurations(), st.integers(1, 3), st.integers(1, 3))
+def test_caches_hold_what_the_network_computes(make_model, make_pictures, changes, h, w):
+    model = make_model(**changes | {"scale": 2})
+    for engine in able(model.config):
+        _, job = make_job(model, make_pictures, 2, h, w)
+        state = engine.start(engine.pack(model.prior, "fp32"), job)
+        for y in range(2 * h):
+            engine.row(state, y)
+            with torch.no_grad():
+                features = model.prior.features(job.picture)
+            for layer in range(model.config.prior_layers):
+                expected = [stack[:, :, y] for stack in features[layer]]
+                assert_close(list(engine.probe(state, layer)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_drawn_right(make_model, make_pictures, name):
+    model = make_model(config=PRESETS[name])
+    lr = make_pictures(model.config, 2, 1, 2)
+    scale = model.config.scale
+    noise = prsr.noise(3, 2, scale, 2 * scale, model.config.channels)
+    for engine in able(model.config):
+        if engine.name == "reference":  # the naive sampler would take minutes
+            continue
+        picture = prsr.sample(lr, model=model, seed=3, engine=engine.name)
+        assert cdf_violation(model, lr, picture, noise, 1.0).max() <= EPSILON
+
+
+@pytest.mark.parametrize("engine", able(PRESETS["tiny"]), ids=lambda engine: engine.name)
+def test_packed_weights_are_a_copy(make_model, make_pictures, engine):
+    model = make_model()
+    packed = engine.pack(model.prior, "fp32")
+    pictures = []
+    for _ in range(2):
+        _, job = make_job(model, make_pictures, 1, 1, 2)
+        state = engine.start(packed, job)
+        for y in range(2):
+            engine.row(state, y)
+        pictures.append(job.picture)
+        for parameter in model.prior.parameters():
+            parameter.data.mul_(-1)
+    assert torch.equal(*pictures)
+
+
+# One draw: what is taken for u at the lower end, in the middle, and at the upper end.
+@pytest.mark.parametrize(
+    ("logits", "levels"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], (0, 2, 3)),
+        ([0.0, 0.0], (0, 1, 1)),  # u = ½ is the edge: it belongs to the level above
+        ([-math.inf, 0.0, 0.0, -math.inf], (1, 2, 2)),
+        ([-300.0, -300.0, 0.0, -300.0], (2, 2, 2)),
+        ([1e30, -1e30, 1e30, 0.0], (0, 2, 2)),
+        ([-1e30, -1e30, -1e30], (0, 1, 2)),
+        ([3e38, -3e38], (0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_draw_at_the_extremes(logits, levels, temperature):
+    u = torch.tensor([0.0, 0.5, HIGHEST])
+    drawn = draw(torch.tensor([logits] * 3), u, torch.full((3,), temperature))
+    assert drawn.tolist() == list(levels)
+
+
+def test_greedy_draw_takes_the_first_of_equal_levels_whatever_the_noise():
+    logits = torch.tensor([[0.0, 2.0, 1.0, 2.0], [1e30, 1e30, 0.0, 0.0], [-1e30, 0.0, 0.0, -1.0]])
+    for u in (0.0, 0.5, HIGHEST):
+        assert draw(logits, torch.full((3,), u), torch.zeros(3)).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-45])
+def test_temperature_near_zero_draws_the_largest_level(temperature):
+    logits = torch.tensor([[0.0, 2.0, 1.999, -3.0]] * 3)
+    drawn = draw(logits, torch.tensor([0.0, 0.5, HIGHEST]), torch.full((3,), temperature))
+    assert drawn.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 3.0])
+@pytest.mark.parametrize("levels", [2, 7, 256])
+def test_draw_inverts_the_cdf_and_takes_no_level_without_mass(levels, temperature):
+    random = torch.Generator().manual_seed(levels)
+    logits = 3 * torch.randn((2000, levels), generator=random)
+    logits[torch.rand(logits.shape, generator=random) < 0.3] = -1e4
+    u = torch.rand(2000, generator=random)
+    u[:400], u[400:800] = 0, HIGHEST
+    drawn = draw(logits, u, torch.full((2000,), temperature))[:, None]
+    p = (logits.double() / temperature).softmax(dim=1)
+    cdf = p.cumsum(dim=1).gather(1, drawn)[:, 0]
+    assert bool((p.gather(1, drawn) > 0).all())
+    assert bool((cdf > u - 1e-6).all())
+    assert bool((cdf - p.gather(1, drawn)[:, 0] <= u + 1e-6).all())
+
+
+def test_draw_takes_each_pictures_own_temperature():
+    logits, u = torch.tensor([[0.0, 1.0, 0.5]] * 4), torch.full((4,), 0.2)
+    temperatures = torch.tensor([0.0, 0.01, 1.0, 100.0])
+    assert draw(logits, u, temperatures).tolist() == [1, 1, 1, 0]
+
+
+class Fake(Engine):
+    """Fills pictures with one level, or says why not."""
+
+    def __init__(self, name, level=0, reasons=()):
+        self.name, self.level, self.against = name, level, list(reasons)
+
+    def reasons(self, config, device, precision):
+        return self.against
+
+    def pack(self, prior, precision):
+        return None
+
+    def start(self, packed, job):
+        return job
+
+    def row(self, state, y):
+        state.picture[:, :, y] = self.level
+
+    def probe(self, state, layer):
+        raise NotImplementedError
+
+
+def test_engines_are_listed_with_their_reasons():
+    assert list(prsr.engines()) == [engine.name for engine in ENGINES]
+    assert {"torch", "reference"} <= prsr.engines().keys()
+    for config in PRESETS.values():
+        assert prsr.engines(config)["torch"] == prsr.engines(config)["reference"] == []
+    assert prsr.engines(precision="bf16")["reference"] == ["it computes in fp32 only, not in bf16"]
+
+
+def test_auto_takes_the_first_engine_that_can_serve(make_model, make_pictures, monkeypatch):
+    model = make_model()
+    lr = make_pictures(model.config, 1, 2, 2)
+    fakes = (Fake("broken", reasons=["no card"]), Fake("four", 4), Fake("five", 5))
+    monkeypatch.setattr(dispatch, "ENGINES", fakes)
+    assert prsr.engines() == {"broken": ["no card"], "four": [], "five": []}
+    assert Sampler(model).engine == "four"
+    assert prsr.sample(lr, model=model).unique().tolist() == [4]
+    assert prsr.sample(lr, model=model, engine="five").unique().tolist() == [5]
+
+
+def test_refusal_gives_every_reason_of_every_engine_asked(make_model, monkeypatch):
+    fakes = (Fake("one", reasons=["no card", "too wide"]), Fake("two", reasons=["no compiler"]))
+    monkeypatch.setattr(dispatch, "ENGINES", fakes)
+    with pytest.raises(ValueError, match="one: no card, too wide; two: no compiler"):
+        Sampler(make_model())
+    with pytest.raises(ValueError, match=r"engine='one' cannot serve: one: no card, too wide$"):
+        Sampler(make_model(), engine="one")
+
+
+def test_unknown_engine_and_precision_are_refused_by_name(make_model):
+    with pytest.raises(ValueError, match=r"no engine 'fast'; there are: auto, .*torch, reference"):
+        Sampler(make_model(), engine="fast")
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, got 'fp8'"):
+        Sampler(make_model(), precision="fp8")
+    with pytest.raises(ValueError, match="precision must be one of"):
+        prsr.engines(precision="fp8")
+
+
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_precision_that_an_engine_lacks_is_refused_with_the_reason(make_model, engine):
+    with pytest.raises(ValueError, match=f"{engine}: it computes in fp32 only, not in bf16"):
+        Sampler(make_model(), engine=engine, precision="bf16")

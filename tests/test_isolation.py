@@ -1,0 +1,189 @@
+"""What a call depends on and leaves behind: the model as it is now, and nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import prsr
+from prsr import Sampler
+from prsr.engines.cached import TorchEngine
+from prsr.engines.reference import ReferenceEngine
+
+RAMP = torch.linspace(-3, 3, 24)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def sampler(model):
+    return Sampler(model)
+
+
+@pytest.fixture
+def lr(model, make_pictures):
+    return make_pictures(model.config, 3, 2, 3)
+
+
+def test_rows_hold_no_setting_while_the_caller_has_the_turn(sampler, lr):
+    for _ in sampler.rows(lr, seed=1):
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_interruption_passes_through_and_leaves_nothing_behind(sampler, lr, monkeypatch):
+    expected = sampler.sample(lr, seed=1)
+    plain = TorchEngine.row
+
+    def interrupted(engine, state, y):
+        plain(engine, state, y)
+        if y == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "row", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Sampler(sampler.model, engine="torch").sample(lr, seed=1)
+        interrupted_sampler = Sampler(sampler.model, engine="torch")
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_sampler.sample(lr, seed=1)
+    assert torch.is_grad_enabled()
+    assert torch.equal(interrupted_sampler.sample(lr, seed=1), expected)
+
+
+def step(model):
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=10)
+    hr = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    prsr.prsr_loss(model(hr[:, :, :2, :2], hr), hr).backward()
+    optimizer.step()
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        step,
+        lambda model: model.prior.blocks[0].mix.weight.data.mul_(-1),
+        lambda model: model.prior.head[2].bias.data.numpy().fill(0),
+        lambda model: model.load_state_dict(model.state_dict() | {"prior.head.2.bias": RAMP}),
+        lambda model: model.prior.load_state_dict(
+            {k: v.neg() for k, v in model.prior.state_dict().items()}, assign=True
+        ),
+        lambda model: nn.init.zeros_(model.conditioning[-1].weight),
+        lambda model: model.prior.to(torch.bfloat16),
+    ],
+    ids=["optimizer", "data", "numpy", "load", "assign", "conditioning", "dtype"],
+)
+@pytest.mark.parametrize("engine", ["torch", "reference"])
+def test_changed_weights_are_never_sampled_stale(model, lr, engine, change):
+    lr = lr[:2]
+    sampler = Sampler(model, engine=engine)
+    before = sampler.sample(lr, seed=1)
+    change(model)
+    after = sampler.sample(lr, seed=1)
+    assert torch.equal(after, Sampler(model, engine=engine).sample(lr, seed=1))
+    assert not torch.equal(after, before)
+
+
+def test_unchanged_weights_are_packed_once(sampler, lr, monkeypatch):
+    packings = []
+    for engine in (TorchEngine, ReferenceEngine):
+        plain = engine.pack
+        monkeypatch.setattr(
+            engine, "pack", lambda *call, plain=plain: packings.append(1) or plain(*call)
+        )
+    for engine in ("torch", "reference"):
+        sampler = Sampler(sampler.model, engine=engine)
+        for seed in range(3):
+            sampler.sample(lr[:1], seed=seed)
+    assert len(packings) == 2
+
+
+def test_modes_and_statistics_of_the_model_are_left_as_they_were(sampler, lr):
+    model = sampler.model
+    expected = sampler.sample(lr, seed=1)
+    model.train()
+    model.conditioning[1].eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(sampler.sample(lr, seed=1), expected)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_failing_conditioning_leaves_the_modes_as_they_were(sampler, lr):
+    sampler.model.train()
+    sampler.model.conditioning[-1].weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="conditioning"):
+        sampler.sample(lr)
+    assert all(module.training for module in sampler.model.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_callers_arrays_and_tensors_are_only_read(sampler, lr):
+    known, mask = torch.ones((3, 3, 4, 6), dtype=torch.uint8), torch.tensor([True, False] * 3)
+    temperature = torch.full((3,), 0.5)
+    given = lr, known, mask, temperature
+    copies = [tensor.clone() for tensor in given]
+    sampler.sample(lr, temperature, seed=1, known=known, mask=mask)
+    assert all(map(torch.equal, given, copies))
+
+
+def test_seed_of_none_follows_torchs_generator_and_a_seed_leaves_it_alone(sampler, lr):
+    torch.manual_seed(5)
+    first, second = sampler.sample(lr), sampler.sample(lr)
+    torch.manual_seed(5)
+    assert torch.equal(sampler.sample(lr), first)
+    assert not torch.equal(first, second)
+    state = torch.get_rng_state()
+    sampler.sample(lr, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_autocast_and_inference_mode_around_the_call_change_nothing(sampler, lr):
+    expected = sampler.sample(lr, 0.9, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sampler.sample(lr, 0.9, seed=1), expected)
+        assert torch.equal(list(sampler.rows(lr, 0.9, seed=1))[-1], expected)
+        assert torch.is_autocast_enabled("cpu")
+    with torch.inference_mode():
+        fresh = Sampler(sampler.model)
+        assert torch.equal(fresh.sample(lr, 0.9, seed=1), expected)
+    assert torch.equal(fresh.sample(lr, 0.9, seed=1), expected)
+    warm = torch.tensor(0.9, requires_grad=True)
+    assert torch.equal(sampler.sample(lr, warm, seed=1), expected)
+
+
+def test_product_precision_of_the_caller_is_put_back(sampler, lr):
+    expected = sampler.sample(lr, seed=1)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(sampler.sample(lr, seed=1), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_two_threads_may_share_a_sampler(sampler, lr):
+    expected = [sampler.sample(lr, seed=seed) for seed in range(8)]
+    shared, meet, pictures = Sampler(sampler.model), threading.Barrier(2), {}
+
+    def work(seeds):
+        meet.wait()
+        for seed in seeds:
+            pictures[seed] = shared.sample(lr, seed=seed)
+
+    threads = [threading.Thread(target=work, args=(range(i, 8, 2),)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(8))

@@ -1,0 +1,274 @@
+"""The networks as they are trained: who sees whom, in which order, and what is minimised."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+import prsr.model
+from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
+from prsr.layers import RowConvolution
+from prsr.model import ResNetBlock, as_logits, to_network
+
+# Few channels and layers, so that a picture of 5×6 is larger than the receptive field.
+SIGHTS = [
+    {"channels": 3, "prior_channels": 7, "head_channels": 11, "first_kernel": 3, "prior_layers": 1},
+    {"channels": 3, "prior_channels": 3, "head_channels": 3, "first_kernel": 5, "prior_kernel": 1},
+    {"channels": 2, "prior_channels": 5, "head_channels": 4, "first_kernel": 3, "prior_layers": 2},
+    {"channels": 1, "prior_channels": 1, "head_channels": 3, "first_kernel": 3, "prior_layers": 1},
+    {"channels": 1, "prior_channels": 4, "head_channels": 5, "first_kernel": 7, "prior_kernel": 5},
+]
+
+
+def raster(height, width, channels):
+    """Row, column and colour of every sub-pixel, in the order in which they are drawn."""
+    return [(y, x, c) for y in range(height) for x in range(width) for c in range(channels)]
+
+
+def inside_field(config, at, seen):
+    """Whether the sub-pixel ``seen`` lies before ``at`` and in its receptive field.
+
+    Each block sees its reach further than the one before it: to both sides and up in the rows
+    above, to the left in the own row.
+    """
+    (y, x, colour), (row, column, other) = at, seen
+    reach = config.first_reach + config.prior_layers * config.reach
+    if row == y:
+        return x - reach <= column < x or (column == x and other < colour)
+    return y - reach <= row < y and abs(column - x) <= reach
+
+
+@pytest.mark.parametrize("changes", SIGHTS)
+def test_sub_pixel_sees_all_before_it_in_its_field_and_nothing_else(
+    make_model, monkeypatch, changes
+):
+    model = make_model(levels=3, gain=1, **changes).double()
+    prior, channels = model.prior, model.config.channels
+    # Every unit of the head alive, so that no gradient is zero by chance.
+    nn.init.constant_(prior.head[0].bias, 20)
+    monkeypatch.setattr(prsr.model, "to_network", lambda pictures, levels: pictures)
+    places = raster(5, 6, channels)
+    random = torch.Generator().manual_seed(0)
+    picture = torch.rand((channels, 5, 6), dtype=torch.double, generator=random) - 0.5
+
+    # Picture i is asked for its logits at place i alone.
+    pictures = picture.repeat(len(places), 1, 1, 1).requires_grad_()
+    logits = prior(pictures).permute(0, 3, 4, 2, 1).flatten(1, 3)
+    own = torch.stack([logits[i, i] for i in range(len(places))])
+    (own @ torch.tensor([1.0, 2.0, -4.0]).double()).sum().backward()
+    influence = pictures.grad.permute(0, 2, 3, 1).flatten(1) != 0
+    expected = torch.tensor([[inside_field(model.config, i, j) for j in places] for i in places])
+    assert torch.equal(influence, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_change_of_a_sub_pixel_shows_after_it_and_never_at_it_or_before(
+    make_model, make_pictures, channels
+):
+    model = make_model(channels=channels, first_kernel=7, prior_kernel=5)
+    config, places = model.config, raster(4, 5, channels)
+    pictures = make_pictures(config, 1, 4, 5).repeat(len(places) + 1, 1, 1, 1)
+    for i, (y, x, c) in enumerate(places):
+        pictures[i, c, y, x] = (pictures[i, c, y, x] + config.levels // 2) % config.levels
+    with torch.no_grad():
+        logits = model.prior(pictures).permute(0, 3, 4, 2, 1).flatten(1, 3)
+    for i in range(len(places) - 1):
+        assert torch.equal(logits[i, : i + 1], logits[-1, : i + 1])
+        assert not torch.equal(logits[i, i + 1 :], logits[-1, i + 1 :])
+
+
+def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
+    model = make_model()
+    picture = make_pictures(model.config, 2, 6, 6)
+    expected = model.prior(picture)
+    for layer in model.prior.modules():
+        if isinstance(layer, RowConvolution):
+            layer.weight.data[~layer.mask] = torch.nan
+    assert torch.equal(model.prior(picture), expected)
+
+
+def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
+    config = PRSRConfig(channels=3, levels=5)
+    outputs = torch.arange(15.0).view(1, 15, 1, 1).expand(2, 15, 4, 6)
+    logits = as_logits(outputs, config)
+    assert logits.shape == (2, 5, 3, 4, 6)
+    for j in range(15):
+        assert bool((logits[:, j // 3, j % 3] == j).all())
+
+
+def test_networks_see_values_from_minus_a_half_to_a_half():
+    assert to_network(torch.tensor([0, 255], dtype=torch.uint8), 256).tolist() == [-0.5, 0.5]
+    assert to_network(torch.tensor([0, 1, 2], dtype=torch.uint8), 3).tolist() == [-0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (4, 2)])
+def test_forward_takes_any_size_and_adds_the_two_networks(
+    make_model, make_pictures, scale, height, width
+):
+    model = make_model(scale=scale)
+    config = model.config
+    lr = make_pictures(config, 2, height, width)
+    hr = make_pictures(config, 2, scale * height, scale * width)
+    output = model(lr, hr)
+    assert output.logits.shape == (2, 8, 3, scale * height, scale * width)
+    assert torch.equal(output.conditioning_logits, model.conditioning(lr))
+    assert torch.equal(output.prior_logits, model.prior(hr))
+    assert torch.equal(output.logits, output.conditioning_logits + output.prior_logits)
+
+
+def test_conditioning_network_is_built_as_the_paper_says():
+    model = PRSR(PRSRConfig(conditioning_blocks=2, conditioning_channels=5, levels=7))
+    kinds = [type(layer) for layer in model.conditioning]
+    doubling = [ResNetBlock] * 2 + [nn.ConvTranspose2d, nn.ReLU]
+    assert kinds == [nn.Conv2d, *doubling * 2, *[ResNetBlock] * 2, nn.Conv2d]
+    assert model.conditioning[0].kernel_size == model.conditioning[-1].kernel_size == (1, 1)
+    assert model.conditioning[-1].weight.shape == (7 * 3, 5, 1, 1)
+
+
+def test_resnet_block_adds_its_input(make_pictures):
+    block = ResNetBlock(4).eval()
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.linspace(-1, 1, 36).view(1, 4, 3, 3)
+    assert torch.equal(block(x), x)
+
+
+def test_initial_weights_are_a_narrow_truncated_normal_and_biases_zero():
+    torch.manual_seed(0)
+    model = PRSR(PRSRConfig(prior_layers=2, conditioning_blocks=1))
+    layers = [x for x in model.modules() if isinstance(x, (nn.Conv2d, nn.ConvTranspose2d))]
+    weights = torch.cat([layer.weight.detach().flatten() for layer in layers])
+    assert weights.abs().max() <= 0.2
+    # The deviation of a normal distribution that is cut at two of its deviations.
+    assert_close(weights.std(), torch.tensor(0.1 * 0.8796), atol=2e-4, rtol=0)
+    assert all(not layer.bias.any() for layer in layers)
+
+
+def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_pictures):
+    model = make_model()
+    hr = make_pictures(model.config, 2, 4, 6)
+    output = model(make_pictures(model.config, 2, 2, 3), hr)
+    total = 0.0
+    for logits in (output.logits, output.conditioning_logits):
+        p = logits.detach().double().softmax(dim=1)
+        chosen = [
+            p[n, int(hr[n, c, y, x]), c, y, x] for n in range(2) for y, x, c in raster(4, 6, 3)
+        ]
+        total -= sum(map(math.log, chosen)) / len(chosen)
+    assert_close(prsr_loss(output, hr).item(), total, rtol=1e-5, atol=0)
+
+
+def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, make_pictures):
+    model = make_model(gain=0.5)
+    nn.init.constant_(model.prior.head[0].bias, 5)  # no unit of the head is dead by chance
+    hr = make_pictures(model.config, 4, 6, 6)
+    prsr_loss(model(make_pictures(model.config, 4, 3, 3), hr), hr).backward()
+    for name, layer in model.prior.named_modules():
+        for kind, parameter in layer.named_parameters(recurse=False):
+            hidden = isinstance(layer, RowConvolution) and kind == "weight"
+            expected = layer.mask if hidden else torch.ones_like(parameter, dtype=torch.bool)
+            assert torch.equal(parameter.grad != 0, expected), f"{name}.{kind}"
+
+
+def test_bits_per_dim_of_a_model_that_knows_nothing_is_log2_of_the_levels(make_pictures):
+    model = PRSR(PRSRConfig.preset("tiny"))
+    for layer in (model.conditioning[-1], model.prior.head[2]):
+        nn.init.zeros_(layer.weight)
+    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    assert_close(bits_per_dim(model, lr, hr), torch.full((3,), 3.0))
+
+
+def test_bits_per_dim_is_the_loss_of_each_picture_in_bits(make_model, make_pictures):
+    model = make_model()
+    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    bits = bits_per_dim(model, lr, hr)
+    for i in range(3):
+        logits = model(lr[i : i + 1], hr[i : i + 1]).logits
+        nats = F.cross_entropy(logits, hr[i : i + 1].long())
+        assert_close(bits[i], nats.detach() / math.log(2))
+    assert not bits.requires_grad
+
+
+def test_bits_per_dim_leaves_modes_and_statistics_as_they_were(make_model, make_pictures):
+    model = make_model().train()
+    model.conditioning[1].eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    bits = bits_per_dim(model, lr, hr)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(bits, bits_per_dim(model.eval(), lr, hr))
+
+
+def gradients(model, lr, hr):
+    """Logits, loss and gradients of a training step."""
+    model.zero_grad()
+    output = model(lr, hr)
+    loss = prsr_loss(output, hr)
+    loss.backward()
+    return output.logits, loss, [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_compiled_training_step_equals_the_plain_one(make_model, make_pictures):
+    model = make_model(gain=1, prior_layers=1, conditioning_blocks=0)
+    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert_close(gradients(compiled, *pair), gradients(model, *pair))
+
+
+def test_distributed_training_step_equals_the_plain_one(make_model, make_pictures, tmp_path):
+    model = make_model(gain=1)
+    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    expected = gradients(model, *pair)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        assert_close(gradients(parallel, *pair), expected)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_bf16_autocast_stays_close_to_fp32(make_model, make_pictures):
+    model = make_model(gain=1)
+    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(*pair)
+        loss = prsr_loss(output, pair[1])
+    assert output.prior_logits.dtype == torch.bfloat16
+    plain = model(*pair)
+    assert_close(loss.float(), prsr_loss(plain, pair[1]), atol=0.03, rtol=0)
+    assert_close(output.logits.float(), plain.logits, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "shape", "dtype", "error", "message"),
+    [
+        ("lr", (2, 3, 2, 3), torch.float32, TypeError, "lr must be a uint8 tensor, got torch.fl"),
+        ("hr", (2, 3, 4, 6), torch.int64, TypeError, "hr must be a uint8 tensor, got torch.int64"),
+        ("lr", (3, 2, 3), torch.uint8, ValueError, r"lr must be \[N, 3, height, width\]"),
+        ("hr", (2, 1, 4, 6), torch.uint8, ValueError, r"hr must be \[N, 3, height, width\]"),
+        ("lr", (2, 3, 0, 3), torch.uint8, ValueError, "lr must be"),
+        ("hr", (2, 3, 4, 5), torch.uint8, ValueError, r"hr must be \[2, 3, 4, 6\], 2 times lr"),
+        ("hr", (1, 3, 4, 6), torch.uint8, ValueError, r"hr must be \[2, 3, 4, 6\]"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused_by_name(
+    make_model, make_pictures, argument, shape, dtype, error, message
+):
+    model = make_model()
+    pair = {"lr": make_pictures(model.config, 2, 2, 3), "hr": make_pictures(model.config, 2, 4, 6)}
+    with pytest.raises(error, match=message):
+        model(**pair | {argument: torch.zeros(shape, dtype=dtype)})
+
+
+def test_model_wants_a_configuration():
+    with pytest.raises(TypeError, match="config must be a PRSRConfig, got dict"):
+        PRSR(PRSRConfig().to_dict())

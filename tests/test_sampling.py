@@ -1,0 +1,209 @@
+"""The public call: one seed is one picture, whatever surrounds it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import prsr
+from prsr import Sampler, sampling
+from prsr.testing import cdf_violation
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def sampler(model):
+    return Sampler(model)
+
+
+@pytest.fixture
+def lr(model, make_pictures):
+    return make_pictures(model.config, 5, 2, 3)
+
+
+def test_function_and_sampler_draw_what_the_noise_decides(model, sampler, lr):
+    picture = prsr.sample(lr, 0.8, model=model, seed=2**64 - 1, first_index=7)
+    assert picture.shape == (5, 3, 4, 6)
+    assert picture.dtype == torch.uint8
+    noise = prsr.noise(2**64 - 1, 5, 4, 6, 3, 7)
+    assert cdf_violation(model, lr, picture, noise, 0.8).max() <= 1e-4
+    assert torch.equal(picture, sampler.sample(lr, 0.8, seed=2**64 - 1, first_index=7))
+
+
+def test_other_seeds_give_other_pictures(sampler, lr):
+    pictures = [sampler.sample(lr, seed=seed) for seed in (0, 1, 2**32, 2**63)]
+    assert len(torch.stack(pictures).unique(dim=0)) == 4
+
+
+def test_picture_is_the_same_in_any_batch_and_shard(sampler, lr):
+    batch = sampler.sample(lr, seed=1, first_index=3)
+    for i in range(5):
+        assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=3 + i)[0], batch[i])
+    shards = [sampler.sample(lr[:2], seed=1, first_index=3)]
+    shards.append(sampler.sample(lr[2:], seed=1, first_index=5))
+    assert torch.equal(torch.cat(shards), batch)
+
+
+def test_place_in_the_batch_decides_the_noise(sampler, lr):
+    same = lr[:1].expand(5, -1, -1, -1)
+    assert len(sampler.sample(same, seed=1).unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize("num_samples", [None, 3])
+def test_slicing_changes_nothing(sampler, lr, monkeypatch, num_samples):
+    call = {
+        "temperature": torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0]),
+        "known": torch.full((5, 3, 4, 6), 2, dtype=torch.uint8),
+        "mask": torch.rand((5, 3, 4, 6), generator=torch.Generator().manual_seed(0)) < 0.3,
+        "num_samples": num_samples,
+        "seed": 1,
+    }
+    whole = sampler.sample(lr, **call)
+    for per_slice in (1, 2, 4):
+        monkeypatch.setattr(sampling, "SLICE_BYTES", per_slice * 4 * 8 * 3 * 4 * 6)
+        assert torch.equal(sampler.sample(lr, **call), whole)
+
+
+def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch):
+    sizes = []
+    sampler.model.conditioning.register_forward_hook(lambda *call: sizes.append(len(call[1][0])))
+    monkeypatch.setattr(sampling, "SLICE_BYTES", 2 * 4 * 8 * 3 * 4 * 6 + 1)
+    sampler.sample(lr, seed=1)
+    assert sizes == [2, 2, 1]
+
+
+def test_sample_is_the_same_whatever_their_number(sampler, lr):
+    five = sampler.sample(lr, seed=1, num_samples=5)
+    assert five.shape == (5, 5, 3, 4, 6)
+    for count in (1, 2):
+        assert torch.equal(sampler.sample(lr, seed=1, num_samples=count), five[:, :count])
+    assert torch.equal(sampler.sample(lr, seed=1), five[:, 0])
+    assert torch.equal(sampler.sample(lr[3:], seed=1, num_samples=2, first_index=3), five[3:, :2])
+    assert len(five.flatten(0, 1).unique(dim=0)) == 25
+
+
+def test_every_sample_draws_with_its_own_noise(sampler, lr):
+    pictures = sampler.sample(lr, seed=1, num_samples=3)
+    for s in range(3):
+        noise = prsr.noise(1, 5, 4, 6, 3, sample=s)
+        assert cdf_violation(sampler.model, lr, pictures[:, s], noise, 1.0).max() <= 1e-4
+
+
+def test_temperature_may_differ_by_picture(sampler, lr):
+    temperatures = [0.0, 0.3, 1.0, 2.0, 5.0]
+    batch = sampler.sample(lr, torch.tensor(temperatures), seed=1)
+    for i, temperature in enumerate(temperatures):
+        assert torch.equal(batch[i], sampler.sample(lr, temperature, seed=1)[i])
+    assert torch.equal(batch[0], sampler.sample(lr, 0, seed=99)[0])
+
+
+@pytest.mark.parametrize("num_samples", [None, 2])
+def test_rows_grow_into_the_sampled_picture(sampler, lr, num_samples):
+    whole = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
+    rows = list(sampler.rows(lr, 0.7, seed=1, num_samples=num_samples))
+    assert len(rows) == 4
+    for y, picture in enumerate(rows):  # kept till now, so each has its own memory
+        assert torch.equal(picture, whole[..., : y + 1, :])
+
+
+def test_rows_closed_early_leave_the_sampler_usable(sampler, lr):
+    expected = sampler.sample(lr, seed=1)
+    rows = sampler.rows(lr, seed=2)
+    next(rows)
+    assert torch.equal(sampler.sample(lr, seed=1), expected)  # while they are still open
+    rows.close()
+    assert torch.equal(sampler.sample(lr, seed=1), expected)
+
+
+def test_rows_check_their_arguments_before_the_first(sampler, lr):
+    with pytest.raises(ValueError, match="temperature"):
+        sampler.rows(lr, -1)
+
+
+class Constant(nn.Module):
+    """Conditioning of one's own: the same logits everywhere."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.level = nn.Parameter(torch.linspace(0, 1, config.levels))
+
+    def forward(self, lr):
+        n, channels, height, width = lr.shape
+        s = self.config.scale
+        return self.level[:, None, None, None].expand(n, -1, channels, s * height, s * width)
+
+
+def test_any_module_with_the_parts_of_a_model_can_be_sampled(model, lr):
+    model.conditioning = Constant(model.config)
+    parts = SimpleNamespace(config=model.config, prior=model.prior, conditioning=model.conditioning)
+    picture = prsr.sample(lr, model=parts, seed=1)
+    assert cdf_violation(model, lr, picture, prsr.noise(1, 5, 4, 6, 3), 1.0).max() <= 1e-4
+    assert torch.equal(prsr.sample(lr, model=model, seed=1), picture)
+
+
+def test_progress_counts_every_row_of_every_picture(sampler, lr, monkeypatch):
+    counts = []
+
+    class Bar(contextlib.nullcontext):
+        def __enter__(self):
+            return self
+
+        def add_task(self, name, total):
+            counts.append(-total)
+            return "task"
+
+        def advance(self, task, rows):
+            counts.append(rows)
+
+    expected = sampler.sample(lr, seed=1, num_samples=2)
+    monkeypatch.setattr(sampling, "Progress", lambda **options: Bar())
+    monkeypatch.setattr(sampling, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
+    assert torch.equal(sampler.sample(lr, seed=1, num_samples=2, progress=True), expected)
+    assert counts[0] == -10 * 4
+    assert sum(counts) == 0
+
+
+def test_numpy_arrays_are_taken_like_tensors(sampler, lr):
+    expected = sampler.sample(lr, seed=1)
+    array = lr.numpy()
+    locked = array.copy()
+    locked.flags.writeable = False
+    assert torch.equal(sampler.sample(array, seed=1), expected)
+    assert torch.equal(sampler.sample(np.asfortranarray(array), seed=1), expected)
+    assert torch.equal(sampler.sample(locked, seed=1), expected)
+    flipped = sampler.sample(lr.flip(3), seed=1)
+    assert torch.equal(sampler.sample(array[..., ::-1], seed=1), flipped)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (3, "RGBA"), (3, "L"), (1, "L")])
+def test_pillow_pictures_are_taken_like_tensors(make_model, channels, mode):
+    model = make_model(channels=channels, levels=256)
+    random = np.random.default_rng(0)
+    pixels = random.integers(256, size=(2, 2, 3, channels), dtype=np.uint8)
+    if mode == "L":
+        pixels[...] = pixels[..., :1]
+    pictures = [Image.fromarray(p.squeeze() if channels == 1 else p).convert(mode) for p in pixels]
+    if channels == 3 and mode == "L":  # Pillow's grey of equal colours is that colour
+        assert [np.asarray(p).tolist() for p in pictures] == pixels[..., 0].tolist()
+    lr = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    sampler = Sampler(model)
+    expected = sampler.sample(lr, seed=1)
+    assert torch.equal(sampler.sample(pictures, seed=1), expected)
+    assert torch.equal(sampler.sample(pictures[0], seed=1), expected[:1])
+
+
+def test_pillow_pictures_are_brought_to_the_models_levels(sampler):
+    grey = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8))
+    lr = torch.tensor([[[[0, 4, 7]]] * 1], dtype=torch.uint8).expand(1, 3, 1, 3)
+    assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))
