@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,17 +55,18 @@ def check_model(model: object) -> None:
 
 
 def check_integer(value: object, name: str, least: int, below: int) -> int:
-    """An integer in ``least`` … ``below`` − 1.
+    """An integer in ``least`` … ``below`` − 1, NumPy's among them, as a Python one.
 
     Raises:
         TypeError: it is no integer.
         ValueError: it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not least <= value < below:
-        raise ValueError(f"{name} must be from {least} to {below - 1}, got {value}")
-    return value
+    number = int(value)
+    if not least <= number < below:
+        raise ValueError(f"{name} must be from {least} to {below - 1}, got {number}")
+    return number
 
 
 def check_temperature(temperature: object, n: int) -> Tensor:
@@ -74,7 +76,7 @@ def check_temperature(temperature: object, n: int) -> Tensor:
         TypeError: it is neither a number nor a tensor.
         ValueError: it is negative, infinite or NaN, or not of that shape.
     """
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float, Tensor)):
+    if isinstance(temperature, bool) or not isinstance(temperature, (Real, Tensor)):
         raise TypeError(
             f"temperature must be a number or a tensor [{n}], got {type(temperature).__name__}"
         )

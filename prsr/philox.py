@@ -107,10 +107,10 @@ def noise(
         TypeError: an argument is no integer.
         ValueError: one is negative or too large.
     """
-    check_integer(seed, "seed", 0, 2**64)
-    check_integer(n, "n", 0, 2**63)
-    check_integer(first_index, "first_index", 0, 2**63 - n)
-    check_integer(sample, "sample", 0, 2**32)
+    seed = check_integer(seed, "seed", 0, 2**64)
+    n = check_integer(n, "n", 0, 2**63)
+    first_index = check_integer(first_index, "first_index", 0, 2**63 - n)
+    sample = check_integer(sample, "sample", 0, 2**32)
     for name, size in (("height", height), ("width", width), ("channels", channels)):
         check_integer(size, name, 0, 2**32)
     pictures = torch.arange(first_index, first_index + n)

@@ -250,8 +250,8 @@ class Sampler:
         scale = self.config.scale
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
         if num_samples is not None:
-            check_integer(num_samples, "num_samples", 1, 2**32)
-        check_integer(first_index, "first_index", 0, 2**63 - len(lr))
+            num_samples = check_integer(num_samples, "num_samples", 1, 2**32)
+        first_index = check_integer(first_index, "first_index", 0, 2**63 - len(lr))
         if seed is None:
             seed = int(torch.randint(2**62, ()))
         known, mask = check_known(known, mask, shape, self.config)

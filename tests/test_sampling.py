@@ -40,6 +40,14 @@ def test_function_and_sampler_draw_what_the_noise_decides(model, sampler, lr):
     assert torch.equal(picture, sampler.sample(lr, 0.8, seed=2**64 - 1, first_index=7))
 
 
+def test_numpy_numbers_are_taken_like_pythons(sampler, lr):
+    expected = sampler.sample(lr, 0.5, seed=2**63, first_index=3, num_samples=2)
+    drawn = sampler.sample(
+        lr, np.float32(0.5), seed=np.uint64(2**63), first_index=np.int64(3), num_samples=np.int8(2)
+    )
+    assert torch.equal(drawn, expected)
+
+
 def test_other_seeds_give_other_pictures(sampler, lr):
     pictures = [sampler.sample(lr, seed=seed) for seed in (0, 1, 2**32, 2**63)]
     assert len(torch.stack(pictures).unique(dim=0)) == 4
