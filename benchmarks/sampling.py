@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -72,7 +73,8 @@ def measure(model: prsr.PRSR, batch: int, runs: int, table: Table, rate: float) 
         if engine.name == "reference" or engine.reasons(config, torch.device("cpu"), "fp32"):
             continue
         sampler = prsr.Sampler(model, engine=engine.name)
-        times = [t / batch * 1e3 for t in seconds(lambda s=sampler: s.sample(lr, seed=0), runs)]
+        draw = partial(sampler.sample, lr, seed=0)
+        times = [t / batch * 1e3 for t in seconds(draw, runs)]
         median = statistics.median(times)
         table.add_row(
             str(batch),
