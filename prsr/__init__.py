@@ -8,6 +8,7 @@ The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution
 
 from importlib.metadata import version
 
+from prsr import data, testing
 from prsr.checkpoint import bundled_models
 from prsr.config import PRESETS, PRSRConfig
 from prsr.engines import engines
@@ -27,8 +28,10 @@ __all__ = [
     "__version__",
     "bits_per_dim",
     "bundled_models",
+    "data",
     "engines",
     "noise",
     "prsr_loss",
     "sample",
+    "testing",
 ]

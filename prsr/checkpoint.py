@@ -22,6 +22,7 @@ from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
+from prsr.files import replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -66,13 +67,18 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     expected = {name: list(value.shape) for name, value in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: tensor.get_shape() for name, tensor in slices.items()}
+            kinds = {name: tensor.get_dtype() for name, tensor in slices.items()}
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise ValueError(
                     f"{path} does not fit its configuration: tensor {name!r} should be "
                     f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}"
                 )
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() != ("F" in kinds[name]):
+                raise ValueError(f"{path}: tensor {name!r} has a strange dtype: {kinds[name]}")
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
@@ -88,6 +94,8 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
     folder = BUNDLED / source if source in bundled_models() else Path(source)
     if folder.is_dir():
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    if folder.parent.is_dir() and folder.parent != Path():
+        raise FileNotFoundError(f"no folder {source}")
     try:
         config, weights = (
             Path(hf_hub_download(repo_id=source, filename=file, **hub_options))
@@ -155,7 +163,8 @@ class HubModel(
             result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():
-                    os.replace(Path(temporary) / file, folder / file)
+                    with replacing(folder / file) as whole:
+                        os.replace(Path(temporary) / file, whole)
         return result
 
     def _save_pretrained(self, save_directory: Path) -> None:

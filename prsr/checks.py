@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,11 @@ def check_model(model: object) -> None:
             f"model must be a prsr.PRSR or have its parts, got {type(model).__name__} "
             f"without {', '.join(missing)}"
         )
+    for part in ("conditioning", "prior"):
+        if not isinstance(getattr(model, part), torch.nn.Module):
+            raise TypeError(
+                f"model.{part} must be a torch.nn.Module, got {describe(getattr(model, part))}"
+            )
 
 
 def check_integer(value: object, name: str, least: int, below: int) -> int:
@@ -114,6 +120,23 @@ def check_known(
         raise ValueError(
             f"mask must be {list(shape)} or broadcast to it, got {list(mask.shape)}"
         ) from None
+
+
+def check_fits(size: int, what: str, device: torch.device) -> None:
+    """So many bytes are less than the memory of the device as a whole.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise ValueError(
+            f"{what} would take {size / 2**30:,.0f} GiB for a single picture, "
+            f"and {device} has {memory / 2**30:,.0f} GiB"
+        )
 
 
 def check_finite(values: Tensor, name: str) -> None:

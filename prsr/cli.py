@@ -5,6 +5,8 @@ What the user got wrong is told in one line with exit code 2, never as a traceba
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 import click
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
@@ -51,10 +54,14 @@ device_option = click.option(
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    invoke_without_command=True,
 )
 @click.version_option(package_name="prsr")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """Pixel recursive super resolution: draw the details that a tiny picture leaves open."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @app.command("sample")
@@ -189,7 +196,7 @@ def train_command(
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """
     # TensorBoard comes with an extra, and takes a second to import.
-    from prsr.train import RunPlan, TrainSettings, distributed, train
+    from prsr.train import RunPlan, TrainSettings, distributed, leave, train
 
     chosen = distributed() or choose_device(device)
     if precision == "auto":
@@ -204,7 +211,10 @@ def train_command(
         validating = SuperResolutionPictures.open(validation, config, progress=True)
 
     def run() -> list[Path]:
-        train(settings, plan, training, validating, chosen, resume=resume)
+        try:
+            train(settings, plan, training, validating, chosen, resume=resume)
+        finally:
+            leave()
         return [out / "model"]
 
     timed(run, f"preset {preset}, {len(training)} pictures, {chosen}, {precision}")
@@ -233,7 +243,7 @@ def info() -> None:
     for heading, rows in facts().items():
         table = Table(title=heading, show_header=False, title_justify="left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
 
 
@@ -265,12 +275,14 @@ def timed(work: Callable[[], list[Path]], described: str) -> None:
     written = work()
     seconds = time.perf_counter() - start
     for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
-    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False)
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False, markup=False)
 
 
 def main() -> None:
     """Run the command line; the exit code is 2 after a mistake of the user's, 130 after Ctrl-C."""
+    # What the hub's client has to say about each attempt, our own error says once.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         sys.exit(app(standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -278,8 +290,15 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         fail(error.format_message())
-    except (OSError, ValueError, TypeError, ImportError, ArithmeticError, RuntimeError) as error:
-        fail(str(error))
+    except Exception as error:
+        if os.environ.get("PRSR_TRACEBACK"):
+            raise
+        known = isinstance(error, (OSError, ValueError, TypeError, ImportError, ArithmeticError))
+        fail(
+            str(error)
+            if known
+            else f"{type(error).__name__}: {error} (PRSR_TRACEBACK=1 shows more)"
+        )
 
 
 def fail(message: str) -> None:

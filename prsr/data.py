@@ -6,6 +6,7 @@ the low one.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,13 +28,15 @@ def read_array(path: str | Path, config: PRSRConfig) -> Pixels:
     """
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable .npy array file: {error}") from error
+    except Exception as error:  # of many kinds: NumPy reads the header as Python
+        raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
     size = (config.scale * config.low_height, config.scale * config.low_width)
-    expected = (config.channels, *size)
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.shape[1:] != expected:
-        shape = list(getattr(pixels, "shape", []))
-        raise ValueError(f"{path} must hold pictures [N, {expected}], it holds {shape}")
+    expected = [config.channels, *size]
+    shape = list(getattr(pixels, "shape", []))
+    if len(shape) != 4 or shape[1:] != expected:
+        raise ValueError(
+            f"{path} must hold pictures [N, {', '.join(map(str, expected))}], it holds {shape}"
+        )
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")
     # 256 levels are all that uint8 has, so that only smaller models need a look at the pixels.
@@ -93,6 +96,8 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             ValueError: ``held_out`` would leave one of them empty.
         """
+        if len(self) < 2:
+            raise ValueError("there must be two pictures at least, one of them to hold out")
         if not 0 < held_out < len(self):
             raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
         order = np.random.default_rng(seed).permutation(len(self))
@@ -101,6 +106,12 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def fingerprint(self) -> str:
+        """Tells one set from another: the number of pictures, and a checksum of some of them."""
+        some = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)
+        checksum = zlib.crc32(np.ascontiguousarray(self.pixels[some]).tobytes())
+        return f"{len(self)} pictures, checksum {checksum:08x}"
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         lr, hr = self.batch([index])

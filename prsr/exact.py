@@ -22,7 +22,9 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision("highest")
         if convolutions and device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
+        plain = torch.autocast(device.type, enabled=False)
+        with torch.inference_mode(False), torch.no_grad(), plain:
             yield
     finally:
         if products != "highest":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from prsr.config import PRSRConfig
 from prsr.files import replacing
@@ -30,8 +31,19 @@ def picture_mode(config: PRSRConfig) -> str:
     return "L" if config.channels == 1 else "RGB"
 
 
-def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
+def is_picture(path: Path, outside: Path | None = None) -> bool:
+    """Whether a path has a picture's name, is not hidden, and lies outside of a folder."""
+    if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        return False
+    return outside is None or outside.resolve() not in path.resolve().parents
+
+
+def find_pictures(paths: Iterable[str | Path], outside: Path | None = None) -> list[Path]:
     """Picture files among ``paths``; a folder stands for those in it and below, sorted by name.
+
+    Args:
+        paths: files and folders.
+        outside: a folder to leave out where it lies below one of them.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no picture.
@@ -39,7 +51,9 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            lies_below = outside is not None and path.resolve() in outside.resolve().parents
+            below = outside if lies_below else None
+            inside = sorted(p for p in path.rglob("*") if is_picture(p, below))
             if not inside:
                 raise FileNotFoundError(f"no picture in folder {path}")
             found += inside
@@ -51,7 +65,7 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
-    """A picture file, decoded, in the mode of the model.
+    """A picture file, decoded, the right way up, in the mode of the model.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,13 +73,20 @@ def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     """
     mode = picture_mode(config)
     try:
-        with Image.open(path) as picture:
-            return on_white(eight_bit(picture)).convert(mode)
+        with warnings.catch_warnings():
+            # A large picture is no attack; one beyond Pillow's own limit is an error all the same.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return plain(ImageOps.exif_transpose(picture), mode)
     except FileNotFoundError:
         raise
-    # Pillow's decoders raise many kinds of error on damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def plain(picture: Image.Image, mode: str) -> Image.Image:
+    """A picture in ``mode``, "L" or "RGB": deep grey levels in 8 bits, transparency on white."""
+    return on_white(eight_bit(picture)).convert(mode)
 
 
 def eight_bit(picture: Image.Image) -> Image.Image:
@@ -104,7 +125,7 @@ def high_resolution(picture: Image.Image, config: PRSRConfig) -> Pixels:
 
 def to_array(picture: Image.Image, config: PRSRConfig) -> Pixels:
     """A Pillow picture at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1."""
-    pixels = np.asarray(picture.convert(picture_mode(config)))
+    pixels = np.asarray(plain(picture, picture_mode(config)))
     channels_first = pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1)
     if config.levels == 256:
         return np.ascontiguousarray(channels_first)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prsr.checks import check_levels
 from prsr.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
         hr: the pictures it was given, ``uint8 [N, D, H, W]``.
     """
     target = hr.long()
-    return F.cross_entropy(output.logits, target) + F.cross_entropy(
-        output.conditioning_logits, target
-    )
+    # Added up anew: in half precision, the sum of the two would be rounded before it is used.
+    conditioning = output.conditioning_logits.float()
+    whole = conditioning + output.prior_logits.float()
+    return F.cross_entropy(whole, target) + F.cross_entropy(conditioning, target)
 
 
 def picture_bits(logits: Tensor, hr: Tensor) -> Tensor:
@@ -45,7 +47,12 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
     Args:
         model: any :class:`prsr.PRSR`.
         lr: ``uint8 [N, D, h, w]``.
-        hr: ``uint8 [N, D, H, W]``.
+        hr: ``uint8 [N, D, H, W]``, values below K.
+
+    Raises:
+        TypeError: a picture is not ``uint8``.
+        ValueError: the shapes do not fit each other or the configuration, or a value is too large.
     """
+    check_levels(hr, "hr", model.config)
     with evaluating(model), torch.no_grad():
         return picture_bits(model(lr, hr).logits, hr)

@@ -74,7 +74,9 @@ class ConditioningNetwork(nn.Sequential):
 
     def forward(self, lr: Tensor) -> Tensor:
         """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
-        x = cast(Tensor, super().forward(to_network(lr, self.config.levels)))
+        weight = cast(nn.Conv2d, self[0]).weight
+        values = to_network(lr, self.config.levels).to(weight.dtype)
+        x = cast(Tensor, super().forward(values))
         return as_logits(x, self.config)
 
 
@@ -107,7 +109,7 @@ class PriorNetwork(nn.Module):
         Returns:
             ``(vertical, horizontal)``, each ``[N, C, H, W]``.
         """
-        x = to_network(hr, self.config.levels)
+        x = to_network(hr, self.config.levels).to(self.first_vertical.weight.dtype)
         stacks = [(self.first_vertical(x), self.first_horizontal(x))]
         for block in self.blocks:
             stacks.append(block(*stacks[-1]))

@@ -6,8 +6,8 @@ interruption and streaming stand here, once; an engine (:mod:`prsr.engines`) onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from prsr.checkpoint import DEFAULT_MODEL
 from prsr.checks import (
     check_finite,
+    check_fits,
     check_integer,
     check_known,
     check_levels,
@@ -117,7 +118,7 @@ class Sampler:
         known: Tensor | None = None,
         mask: Tensor | None = None,
         first_index: int = 0,
-        progress: bool = False,
+        progress: bool | Progress = False,
     ) -> Tensor:
         """Draw high-resolution pictures; see :func:`prsr.sample`."""
         request, device = self._request(
@@ -125,14 +126,12 @@ class Sampler:
         )
         pictures, shaped = self._canvas(request, num_samples)
         height, width = pictures.shape[2:]
-        per_slice = self._slice_length(height, width)
-        with Progress(transient=True) if progress else nullcontext() as bar:
-            task = bar.add_task("sampling", total=request.draws * height) if bar else None
+        per_slice = max(1, SLICE_BYTES // self._logits_size(height, width))
+        with counting(progress, request.draws * height) as advance:
             for start in range(0, request.draws, per_slice):
                 part = pictures[start : start + per_slice]
                 for _ in self._rows(request, start, part):
-                    if bar and task is not None:
-                        bar.advance(task, len(part))
+                    advance(len(part))
         return shaped.to(device)
 
     def rows(
@@ -167,7 +166,8 @@ class Sampler:
         """Empty pictures, one for each draw, and the same memory in the shape the caller gets."""
         height, width = (self.config.scale * size for size in request.lr.shape[2:])
         shape = (request.draws, self.config.channels, height, width)
-        pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        with torch.inference_mode(False):  # rows are drawn into it wherever they are asked for
+            pictures = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         if num_samples is None:
             return pictures, pictures
         return pictures, pictures.view(len(request.lr), num_samples, *shape[1:])
@@ -196,20 +196,29 @@ class Sampler:
         first, last = int(source[0]), int(source[-1]) + 1
         with evaluating(self.model.conditioning):
             logits = self.model.conditioning(request.lr[first:last]).float()
+        config, size = self.config, pictures.shape[2:]
+        expected = (last - first, config.levels, config.channels, *size)
+        if tuple(logits.shape) != expected:
+            raise ValueError(
+                f"the conditioning network's logits must be {list(expected)}, "
+                f"they are {list(logits.shape)}"
+            )
         check_finite(logits, "the conditioning network's logits")
         noise = picture_noise(
             request.seed,
             request.first_index + source,
             draws % request.samples,
-            pictures.shape[2],
-            pictures.shape[3],
-            self.config.channels,
+            size[0],
+            size[1],
+            config.channels,
         )
         mask = None
         if request.known is not None and request.mask is not None:
             mask = request.mask[source]
             pictures.copy_(torch.where(mask, request.known[source], pictures))
-        return Job(logits[source - first], noise, request.temperature[source], mask, pictures)
+        if request.samples > 1:
+            logits = logits[source - first]
+        return Job(logits, noise, request.temperature[source], mask, pictures)
 
     def _prepare(self) -> tuple[Engine, Any]:
         """The engine and the packed weights, packed anew where the prior's have changed.
@@ -227,11 +236,9 @@ class Sampler:
             ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
         return engine, ready[2]
 
-    def _slice_length(self, height: int, width: int) -> int:
-        """Pictures whose conditioning logits fit in ``SLICE_BYTES``; at least one."""
-        return max(
-            1, SLICE_BYTES // (4 * self.config.levels * self.config.channels * height * width)
-        )
+    def _logits_size(self, height: int, width: int) -> int:
+        """Bytes of the conditioning logits of one picture."""
+        return 4 * self.config.levels * self.config.channels * height * width
 
     def _request(
         self,
@@ -243,27 +250,34 @@ class Sampler:
         mask: Tensor | None,
         first_index: int,
     ) -> tuple[Request, torch.device]:
-        """The checked request, on the model's device, and the device that the caller is on."""
+        """The checked request, on the model's device, and the device that the caller is on.
+
+        Everything in it is a copy: what the caller changes later does not show.
+        """
         lr = as_tensor(batch, self.config)
         check_pictures(lr, "batch", self.config)
-        check_levels(lr, "batch", self.config)
         scale = self.config.scale
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
+        check_fits(self._logits_size(*shape[2:]), "conditioning logits", self.device)
+        check_levels(lr, "batch", self.config)
         if num_samples is not None:
             num_samples = check_integer(num_samples, "num_samples", 1, 2**32)
         first_index = check_integer(first_index, "first_index", 0, 2**63 - len(lr))
         if seed is None:
             seed = int(torch.randint(2**62, ()))
         known, mask = check_known(known, mask, shape, self.config)
-        return Request(
-            lr=lr.to(self.device),
-            samples=num_samples or 1,
-            temperature=check_temperature(temperature, len(lr)).to(self.device),
-            known=None if known is None else known.to(self.device),
-            mask=None if mask is None else mask.to(self.device),
-            seed=check_integer(seed, "seed", 0, 2**64),
-            first_index=first_index,
-        ), lr.device
+        temperatures = check_temperature(temperature, len(lr))
+        seed = check_integer(seed, "seed", 0, 2**64)
+        with torch.inference_mode(False):
+            return Request(
+                lr=lr.to(self.device, copy=True),
+                samples=num_samples or 1,
+                temperature=temperatures.detach().to(self.device, copy=True),
+                known=None if known is None else known.to(self.device, copy=True),
+                mask=None if mask is None else mask.to(self.device, copy=True),
+                seed=seed,
+                first_index=first_index,
+            ), lr.device
 
 
 def sample(
@@ -278,7 +292,7 @@ def sample(
     known: Tensor | None = None,
     mask: Tensor | None = None,
     first_index: int = 0,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> Tensor:
     """Draw a high-resolution picture for each low-resolution one.
 
@@ -300,7 +314,7 @@ def sample(
         known: ``uint8 [N, D, H, W]``, sub-pixels to take as given where ``mask`` says so.
         mask: ``bool``, ``[N, D, H, W]`` or what broadcasts to it.
         first_index: the noise index of the first picture: where a shard begins.
-        progress: show a bar.
+        progress: show a bar, or one in a ``rich.progress.Progress`` of the caller's.
 
     Returns:
         ``uint8 [N, D, s·h, s·w]`` on the batch's device, or ``[N, num_samples, D, s·h, s·w]``.
@@ -330,6 +344,20 @@ def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: 
     return PRSR.from_pretrained(DEFAULT_MODEL).to(device)
 
 
+@contextmanager
+def counting(progress: bool | Progress, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with how much is done of ``total``, shown as ``progress`` says."""
+    if not progress:
+        yield lambda done: None
+        return
+    with Progress(transient=True) if progress is True else nullcontext(progress) as bar:
+        task = bar.add_task("sampling", total=total)
+        try:
+            yield lambda done: bar.advance(task, done)
+        finally:
+            bar.remove_task(task)
+
+
 def as_tensor(batch: Batch, config: PRSRConfig) -> Tensor:
     """A batch in any of the accepted forms as a tensor ``[N, D, h, w]``; not yet checked.
 
@@ -343,7 +371,8 @@ def as_tensor(batch: Batch, config: PRSRConfig) -> Tensor:
         if batch.dtype != np.uint8:
             raise TypeError(f"batch must be uint8, got {batch.dtype}")
         return torch.from_numpy(batch.copy())  # for it may be read-only, or have negative strides
-    pictures = [batch] if isinstance(batch, Image.Image) else list(batch)
+    pictures = [batch] if isinstance(batch, Image.Image) else batch
+    pictures = list(pictures) if isinstance(pictures, Sequence) else []
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
         raise TypeError(
             "batch must be a uint8 tensor or array [N, D, h, w] or Pillow pictures, "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prsr.checks import check_temperature
 from prsr.evaluating import evaluating
 from prsr.exact import exact_fp32
 from prsr.model import PRSR
@@ -33,13 +34,19 @@ def violations(
 
     Returns:
         ``float64 [N, D, H, W]``.
+
+    Raises:
+        TypeError: a picture is not ``uint8``, or the temperature no number.
+        ValueError: the shapes do not fit each other, or the temperature is negative or not finite.
     """
+    expected = (hr.shape[0], *hr.shape[2:], hr.shape[1])
+    if tuple(noise.shape) != expected:
+        raise ValueError(f"noise must be {list(expected)}, got {list(noise.shape)}")
     with exact_fp32(lr.device), evaluating(model):
         logits = model(lr, hr).logits.double()
     chosen = hr.long()[:, None]
     u = noise.to(logits).permute(0, 3, 1, 2)
-    t = torch.as_tensor(temperature, dtype=torch.float64, device=lr.device).expand(len(lr))
-    t = t[:, None, None, None, None]
+    t = check_temperature(temperature, len(lr)).to(logits)[:, None, None, None, None]
 
     logits = logits - logits.amax(dim=1, keepdim=True)
     cdf = (logits / torch.where(t > 0, t, 1)).softmax(dim=1).cumsum(dim=1)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
@@ -63,8 +64,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "halve_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_integer(getattr(self, name), name, 1, 2**31)
+        check_integer(self.seed, "seed", 0, 2**63)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -78,11 +79,13 @@ class Trainer:
 
     Args:
         settings: of the run.
+        data: what it is trained on, in words that tell it from other data.
         device: to train on.
     """
 
-    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(self, settings: TrainSettings, data: str, device: torch.device) -> None:
         self.settings = settings
+        self.data = data
         self.device = device
         self.step = 0
         torch.manual_seed(settings.seed)
@@ -127,7 +130,7 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{name}.{key}"] = value
-        about = {"step": self.step, "settings": asdict(self.settings)}
+        about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
         with replacing(path) as temporary:
             save_file(
                 {name: value.contiguous() for name, value in tensors.items()},
@@ -135,25 +138,39 @@ class Trainer:
                 metadata={"prsr": json.dumps(about)},
             )
 
+    def checkpoint_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors of a checkpoint by name."""
+        state = self.model.state_dict().items()
+        shapes = {f"model.{name}": tuple(value.shape) for name, value in state}
+        for name, parameter in self.model.named_parameters():
+            shapes[f"optimiser.{name}.step"] = ()
+            for key in ("square_avg", "momentum_buffer"):
+                shapes[f"optimiser.{name}.{key}"] = tuple(parameter.shape)
+        return shapes
+
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save` wrote.
 
         Raises:
-            ValueError: it is damaged, or of a run with other settings.
+            ValueError: it is damaged, or of a run with other data or settings.
         """
         try:
             with safe_open(path, framework="pt", device=str(self.device)) as file:
                 about = json.loads((file.metadata() or {})["prsr"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            settings, step = dict(about["settings"]), int(about["step"])
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            found = {**about["settings"], "data": about["data"]}
+            step = check_integer(about["step"], "step", 1, 2**63)
+        except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
-        for name, value in asdict(self.settings).items():
-            if settings.get(name) != value:
+        for name, value in {**asdict(self.settings), "data": self.data}.items():
+            if found.get(name) != value:
                 raise ValueError(
-                    f"{path} was trained with {name} = {settings.get(name)}, not {value}: "
-                    "resume with the same settings, or start in another folder"
+                    f"{path} was trained with {name} = {found.get(name)}, not {value}: "
+                    "resume with the same data and settings, or start in another folder"
                 )
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        if shapes != self.checkpoint_shapes():
+            raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )
@@ -183,8 +200,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         for name in ("steps", "report_every", "sheet_pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_integer(getattr(self, name), name, 1, 2**63)
 
 
 def train(
@@ -203,16 +219,22 @@ def train(
     Raises:
         FileExistsError: the folder holds a run already and ``resume`` is false.
         FileNotFoundError: ``resume`` is true and there is nothing to go on from.
-        ValueError: the checkpoint is damaged, or of a run with other settings.
+        ValueError: the checkpoint is damaged, or of a run with other data or settings; or
+            batches cannot be shared evenly by the processes.
         OSError: the folder cannot be written.
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if settings.batch_size % world_size:
+        raise ValueError(
+            f"batch_size must be a multiple of the {world_size} processes, "
+            f"got {settings.batch_size}"
+        )
     checkpoint = plan.folder / CHECKPOINT_FILE
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
     if not resume and checkpoint.is_file():
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
-    trainer = Trainer(settings, device)
+    trainer = Trainer(settings, training.fingerprint(), device)
     if resume:
         trainer.restore(checkpoint)
     reporter = Reporter(plan, validation, trainer) if rank == 0 else None
@@ -259,7 +281,7 @@ class Reporter:
         self.shown = SuperResolutionPictures(shown, validation.config)
         self.sampler = Sampler(trainer.model)
         (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
-        self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step)
+        self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
     def scalars(self, values: dict[str, float]) -> None:
         """Note the scalars of one step."""
@@ -267,18 +289,21 @@ class Reporter:
             self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
 
     def report(self, progress: Progress) -> None:
-        """Validate, sample, and replace the checkpoint and the model."""
+        """Validate, sample, and replace the model and the checkpoint.
+
+        The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
+        """
         step, model = self.trainer.step, self.trainer.model
         results = evaluate(model, self.validation)
         for name, value in results.items():
             self.writer.add_scalar(f"validation/{name}", value, step)
         self.writer.flush()
         described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
-        progress.console.print(f"step {step}: {described}")
-        self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
-        model.save_pretrained(self.plan.folder / "model")
+        progress.console.print(f"step {step}: {described}", markup=False)
         sheet = sample_sheet(self.sampler, self.shown)
         save_picture(sheet, self.plan.folder / "sheets" / f"step-{step:07d}.png")
+        model.save_pretrained(self.plan.folder / "model")
+        self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 
 
 def distributed() -> torch.device | None:
@@ -292,3 +317,9 @@ def distributed() -> torch.device | None:
         return torch.device("cuda", local)
     dist.init_process_group("gloo")
     return torch.device("cpu")
+
+
+def leave() -> None:
+    """Leave the other processes again, if :func:`distributed` joined any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

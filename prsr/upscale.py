@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.images import (
     SUFFIXES,
@@ -52,6 +52,10 @@ class Upscaling:
     seed: int
     low_resolution: bool
 
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature, 1)
+        check_integer(self.seed, "seed", 0, 2**64)
+
     @property
     def sheet(self) -> Path:
         """Where the contact sheet goes."""
@@ -73,27 +77,23 @@ def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
         FileNotFoundError: a picture is missing, a folder is empty, or there is no place to write.
         ValueError: a file is no picture, or an output would replace an input.
     """
-    files = find_pictures(request.pictures)
+    files = find_pictures(request.pictures, None if request.only_sheet else request.out)
     names = output_names(files, request)
     pairs = [read_pair(file, sampler.config, request.low_resolution) for file in files]
     prepare_outputs(files, names, request)
 
     shown: list[Comparison] = []
-    height = sampler.config.scale * sum(lr.shape[1] for lr, _ in pairs)
     with Progress(transient=True) as progress:
-        task = progress.add_task("sampling", total=height)
+        task = progress.add_task("pictures", total=len(files))
         for first, last in chunks(pairs, max(1, CHUNK // request.samples)):
-            lr = torch.stack([low for low, _ in pairs[first:last]])
-            rows = sampler.rows(
-                lr,
+            drawn = sampler.sample(
+                torch.stack([low for low, _ in pairs[first:last]]),
                 request.temperature,
                 seed=request.seed,
                 num_samples=request.samples,
                 first_index=first,
+                progress=progress,
             )
-            drawn = lr
-            for drawn in rows:  # noqa: B007  each is the picture so far; the last one is all of it
-                progress.advance(task, last - first)
             for (low, truth), samples, outputs in zip(
                 pairs[first:last], drawn, names[first:last], strict=True
             ):
@@ -101,21 +101,25 @@ def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
                     save_picture(to_picture(sample, sampler.config), output)
                 if len(shown) < SHEET_ROWS:
                     shown.append((low, samples, truth))
+            progress.advance(task, last - first)
     save_picture(comparison_sheet(shown, sampler.config), request.sheet)
     return [request.sheet] if request.only_sheet else [request.out, request.sheet]
 
 
 def output_names(files: list[Path], request: Upscaling) -> list[list[Path]]:
-    """The files to write for each picture; names that occur twice are numbered."""
+    """The files to write for each picture; a name that is taken already gets a number."""
     if request.only_sheet:
         return [[] for _ in files]
-    seen: Counter[str] = Counter()
-    names = []
+    ends = [""] if request.samples == 1 else [f"_{s + 1}" for s in range(request.samples)]
+    taken, names = {SHEET_NAME}, []
     for file in files:
-        seen[file.stem] += 1
-        stem = file.stem if seen[file.stem] == 1 else f"{file.stem}~{seen[file.stem]}"
-        ends = [""] if request.samples == 1 else [f"_{s + 1}" for s in range(request.samples)]
-        names.append([request.out / f"{stem}{end}.png" for end in ends])
+        for number in count(1):
+            stem = file.stem if number == 1 else f"{file.stem}~{number}"
+            group = [f"{stem}{end}.png" for end in ends]
+            if taken.isdisjoint(group):
+                break
+        taken.update(group)
+        names.append([request.out / name for name in group])
     return names
 
 
@@ -128,6 +132,9 @@ def prepare_outputs(files: list[Path], names: list[list[Path]], request: Upscali
         ValueError: an output would replace an input.
     """
     outputs = {path.resolve() for group in names for path in group} | {request.sheet.resolve()}
+    for output in outputs:
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder: a picture was to be written there")
     for file in files:
         if file.resolve() in outputs:
             raise ValueError(f"{file} would be replaced by its own enlargement: choose another out")

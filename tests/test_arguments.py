@@ -50,6 +50,7 @@ def picture(width, height):
         ([torch.zeros(3, 2, 3, dtype=torch.uint8)], TypeError, "batch must be .* got list"),
         ([picture(2, 3), "face.png"], TypeError, "batch must be .* got list"),
         ("face.png", TypeError, "batch must be .* got str"),
+        (None, TypeError, "batch must be .* got NoneType"),
         ([picture(2, 3), picture(3, 2)], ValueError, "batch must have one size, .*2, 3.*3, 2"),
     ],
 )
@@ -140,6 +141,26 @@ def test_conditioning_logits_that_are_not_finite_are_refused(make_model, lr, val
     model.conditioning[-1].bias.data[5] = value
     with pytest.raises(ValueError, match="the conditioning network's logits must be finite"):
         prsr.sample(lr, model=model, seed=1)
+
+
+def test_picture_whose_logits_no_memory_can_hold_is_refused_before_the_work(sampler):
+    lr = torch.zeros((1, 3, 1, 1), dtype=torch.uint8).expand(1, 3, 2**18, 2**18)
+    with pytest.raises(ValueError, match=r"conditioning logits would take .* GiB for a single pic"):
+        sampler.sample(lr, seed=1)
+
+
+def test_conditioning_logits_of_another_size_are_refused(make_model, lr):
+    model = make_model()
+    model.conditioning.append(torch.nn.Upsample(scale_factor=2))
+    with pytest.raises(ValueError, match=r"logits must be \[2, 8, 3, 4, 6\], they are"):
+        prsr.sample(lr, model=model, seed=1)
+
+
+def test_conditioning_that_is_no_module_is_refused_by_name(make_model):
+    model = make_model()
+    parts = {"config": model.config, "prior": model.prior, "conditioning": lambda lr: lr}
+    with pytest.raises(TypeError, match=r"^model.conditioning must be a torch.nn.Module, got func"):
+        Sampler(SimpleNamespace(**parts))
 
 
 @pytest.mark.parametrize("missing", ["config", "prior", "conditioning"])

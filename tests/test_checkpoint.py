@@ -44,6 +44,25 @@ def test_the_configuration_on_disk_is_readable(saved):
     }
 
 
+def test_others_may_read_what_was_saved(saved):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {0o666 & ~umask}
+
+
+def test_weights_of_a_strange_dtype_are_told(saved):
+    path = saved / "model.safetensors"
+    save_file({name: value.to(torch.int8) for name, value in load_file(path).items()}, path)
+    with pytest.raises(ValueError, match="strange dtype"):
+        PRSR.from_pretrained(saved)
+
+
+def test_a_mistyped_folder_is_not_asked_of_the_hub(saved, monkeypatch):
+    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", None)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        PRSR.from_pretrained(saved.parent / "modle")
+
+
 def test_saving_again_replaces_the_weights_and_keeps_the_card(saved):
     (saved / "README.md").write_text("my own card")
     other = PRSR(TINY)

@@ -92,6 +92,65 @@ def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
     assert shapes == {"a.png": (32, 40, 3), "b.png": (24, 24, 3), "a~2.png": (14, 18, 3)}
 
 
+def test_no_output_replaces_another(command, model, photos, tmp_path):
+    names = ("a.png", "more/a.png", "other/a~2.png", "contact-sheet.png")
+    (photos / "b.jpg").unlink()
+    (photos / "other").mkdir()
+    for name in names[1:]:
+        (photos / name).write_bytes((photos / "a.png").read_bytes())
+    code, _, _ = command("sample", photos, "-o", tmp_path / "out", "--model", model)
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert code == 0
+    assert len(written) == len(names) + 1
+    assert "contact-sheet~2.png" in written
+    assert pixels(tmp_path / "out" / "contact-sheet.png").shape[1] > 96
+
+
+def test_output_inside_the_input_is_no_input_of_the_next_run(command, model, photos):
+    for _ in range(2):
+        code, _, errors = command("sample", photos, "-o", photos / "out", "--model", model)
+        assert (code, errors) == (0, "")
+    assert len(list((photos / "out").iterdir())) == 4
+
+
+def test_many_samples_of_one_picture_are_drawn_in_slices(
+    command, model, photos, tmp_path, monkeypatch
+):
+    drawn = []
+    job = Sampler._job
+    monkeypatch.setattr(
+        Sampler, "_job", lambda self, *call: drawn.append(len(call[2])) or job(self, *call)
+    )
+    monkeypatch.setattr("prsr.sampling.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
+    out = tmp_path / "sheet.png"
+    command("sample", photos / "a.png", "-o", out, "--model", model, "--samples", 7)
+    assert drawn == [4, 3]
+
+
+def test_brackets_in_names_are_not_markup(command, model, photos, tmp_path):
+    (tmp_path / "q[").mkdir()
+    for out in (tmp_path / "q[" / "a].png", tmp_path / "out[old]"):
+        code, printed, _ = command("sample", photos / "a.png", "-o", out, "--model", model)
+        assert code == 0
+        assert str(out) in printed.replace("\n", "")
+
+
+def test_the_name_alone_gives_the_help(command):
+    code, printed, errors = command()
+    assert (code, errors) == (0, "")
+    assert printed.count("\n") > 10
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, photos, tmp_path):
+    def fail(*args):
+        raise LookupError("lost")
+
+    monkeypatch.setattr("prsr.cli.load", fail)
+    code, _, errors = command("sample", photos, "-o", tmp_path / "out")
+    assert code == 2
+    assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows more)\n"
+
+
 def test_a_sheet_alone_is_one_file(command, model, photos, tmp_path):
     sheet = tmp_path / "sheet.png"
     code, _, _ = command("sample", photos / "a.png", "-o", sheet, "--model", model)
@@ -172,25 +231,26 @@ def mistakes(tmp_path, photos, model):
         (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
         (("demo", "-o", tmp_path / "no" / "demo.png"), "no"),
         (("unknown",), "No such command"),
-        ((*train, "--out", out, "--batch-size", 0), "batch_size must be at least 1"),
+        ((*train, "--out", out, "--batch-size", 0), "batch_size must be from 1"),
         ((*train, "--out", tmp_path / "file"), "Not a directory"),
         ((*train, "--out", out, "--resume"), "nothing to resume"),
         ((*train, "--out", out, "--precision", "fp8"), "precision must be fp32 or bf16"),
         (("train", "--data", empty, "--out", out, "--steps", 1), "no picture in folder"),
-        (("train", "--data", text, "--out", out, "--steps", 1), "not a readable .npy"),
+        (("train", "--data", text, "--out", out, "--steps", 1), "nor a readable .npy"),
+        ((*train, "--out", out, "--seed", -1), "seed must be from 0"),
     ]
 
 
 def test_every_mistake_is_one_line_and_exit_code_2(command, model, photos, tmp_path):
     cases = mistakes(tmp_path, photos, model)
-    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    before = set(tmp_path.rglob("*"))
     for arguments, told in cases:
         code, _, errors = command(*arguments)
         assert code == 2, (arguments, errors)
         assert errors.startswith("prsr: "), (arguments, errors)
         assert errors.count("\n") == 1, (arguments, errors)
         assert told in errors, (arguments, errors)
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
@@ -198,7 +258,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
 ):
     # Said by os.access and not by a locked folder: the superuser may write to any.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    monkeypatch.setattr(Sampler, "rows", None)
+    monkeypatch.setattr(Sampler, "sample", None)
     code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
     assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
 

@@ -59,6 +59,19 @@ def test_comparator_rejects_another_model(finished, make_model, part):
     assert cdf_violation(other, *finished[1:], 1.0).min() > EPSILON
 
 
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), torch.ones(2)])
+def test_comparator_refuses_what_is_no_temperature(finished, temperature):
+    with pytest.raises(ValueError, match="temperature must be"):
+        cdf_violation(*finished, temperature)
+
+
+def test_comparator_refuses_noise_of_another_shape(finished):
+    model, lr, hr, noise = finished
+    for other in (noise[:1], noise.transpose(1, 2), noise[..., :1]):
+        with pytest.raises(ValueError, match=r"noise must be \[3, 6, 4, 3\]"):
+            cdf_violation(model, lr, hr, other, 1.0)
+
+
 def test_comparator_passes_no_nan(finished, make_model):
     other = make_model(gain=1.5)
     other.prior.head[2].bias.data[0] = torch.nan

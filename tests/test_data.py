@@ -1,5 +1,6 @@
 """Pictures in, arrays out: the paper's order of reductions, splits, and the order of batches."""
 
+import contextlib
 from itertools import islice
 
 import numpy as np
@@ -69,6 +70,24 @@ def test_every_mode_of_picture_is_read(tmp_path, mode):
     assert high_resolution(read_picture(path, DIGITS), DIGITS).shape == (1, 28, 28)
 
 
+def test_pictures_are_read_the_right_way_up(tmp_path):
+    lying = noise_picture(40, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    lying.save(tmp_path / "phone.png", exif=exif)
+    upright = np.asarray(lying.transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "phone.png", COLOUR)), upright)
+
+
+def test_pictures_from_files_and_from_pillow_are_alike(tmp_path):
+    deep = Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8))
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    for picture in (deep, clear, noise_picture(8, 8)):
+        picture.save(tmp_path / "picture.png")
+        from_file = to_array(read_picture(tmp_path / "picture.png", COLOUR), COLOUR)
+        assert np.array_equal(to_array(picture, COLOUR), from_file)
+
+
 def test_transparency_is_laid_on_white(tmp_path):
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (high_resolution(read_picture(tmp_path / "clear.png", COLOUR), COLOUR) == 255).all()
@@ -93,6 +112,12 @@ def test_folders_are_searched_below_and_in_order(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     found = [path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path])]
     assert found == ["a/c.jpg", "a.png", "b.png"]
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    assert len(find_pictures([tmp_path])) == 3
+    assert [path.name for path in find_pictures([tmp_path], tmp_path / "a")] == ["a.png", "b.png"]
+    assert len(find_pictures([tmp_path / "a"], tmp_path)) == 1
+    assert len(find_pictures([tmp_path], tmp_path)) == 3
     dataset = SuperResolutionPictures.open(tmp_path, COLOUR)
     assert len(dataset) == 3
     lr, hr = dataset[1]
@@ -117,7 +142,7 @@ def test_an_array_file_is_mapped_and_gives_the_same_pairs(tmp_path):
         (np.zeros((5, 32, 32, 3), np.uint8), "must hold pictures"),
         (np.zeros((5, 3, 32, 32), np.float32), "must be uint8"),
         (np.zeros((0, 3, 32, 32), np.uint8), "no pictures"),
-        (np.array([{}], dtype=object), "not a readable"),
+        (np.array([{}], dtype=object), "neither a folder nor a readable"),
     ],
 )
 def test_an_array_that_does_not_fit_is_told(tmp_path, array, told):
@@ -149,6 +174,28 @@ def test_unreadable_data_is_told(tmp_path):
         (tmp_path / name).unlink()
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+def test_a_header_that_is_damaged_anywhere_is_told(tmp_path):
+    path = tmp_path / "set.npy"
+    np.save(path, np.zeros((2, 3, 32, 32), np.uint8))
+    whole = path.read_bytes()
+    for place in range(128):
+        for byte in (b"\\", b"(", b"\x00", b"9"):
+            path.write_bytes(whole[:place] + byte + whole[place + 1 :])
+            with contextlib.suppress(ValueError):  # of our own; some damage changes nothing
+                SuperResolutionPictures.open(path, COLOUR)
+
+
+def test_the_fingerprint_tells_sets_apart():
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
+    prints = [
+        SuperResolutionPictures(some, COLOUR).fingerprint()
+        for some in (pixels, pixels[:99], pixels[::-1], 255 - pixels)
+    ]
+    assert len(set(prints)) == 4
+    assert SuperResolutionPictures(pixels.copy(), COLOUR).fingerprint() == prints[0]
+
+
 def test_a_split_is_disjoint_whole_and_repeatable():
     pixels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 32, 32), np.uint8)
     dataset = SuperResolutionPictures(pixels, COLOUR)
@@ -159,6 +206,8 @@ def test_a_split_is_disjoint_whole_and_repeatable():
     again = dataset.split(6, seed=3)[1].pixels
     assert np.array_equal(again, held.pixels)
     assert not np.array_equal(dataset.split(6, seed=4)[1].pixels, held.pixels)
+    with pytest.raises(ValueError, match="two pictures at least"):
+        SuperResolutionPictures(pixels[:1], COLOUR).split(1)
     for bad in (0, 20):
         with pytest.raises(ValueError, match="held_out"):
             dataset.split(bad)

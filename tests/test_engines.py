@@ -235,6 +235,15 @@ def test_engines_are_listed_with_their_reasons():
     assert prsr.engines(precision="bf16")["reference"] == ["it computes in fp32 only, not in bf16"]
 
 
+def test_devices_that_are_not_here_are_a_reason_and_unknown_ones_an_error():
+    if not torch.cuda.is_available():
+        assert all(
+            "there is no device cuda here" in r for r in prsr.engines(device="cuda").values()
+        )
+    with pytest.raises(ValueError, match="no kind of device called 'warp'"):
+        prsr.engines(device="warp")
+
+
 def test_auto_takes_the_first_engine_that_can_serve(make_model, make_pictures, monkeypatch):
     model = make_model()
     lr = make_pictures(model.config, 1, 2, 2)

@@ -12,6 +12,7 @@ import prsr
 from prsr import Sampler
 from prsr.engines.cached import TorchEngine
 from prsr.engines.reference import ReferenceEngine
+from prsr.evaluating import evaluating
 
 RAMP = torch.linspace(-3, 3, 24)
 
@@ -170,6 +171,54 @@ def test_product_precision_of_the_caller_is_put_back(sampler, lr):
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_threads_leave_the_modes_of_a_shared_model_as_they_were(sampler, lr):
+    model = sampler.model.train()
+    meet = threading.Barrier(4)
+
+    def work():
+        meet.wait()
+        for seed in range(4):
+            sampler.sample(lr[:1], seed=seed)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(module.training for module in model.modules())
+
+
+def test_nested_loans_end_with_the_owners_modes(model):
+    model.train()
+    model.prior.eval()
+    with evaluating(model.conditioning):
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+        assert model.training
+        assert not any(module.training for module in model.conditioning.modules())
+    assert model.conditioning.training
+    assert not model.prior.training
+
+
+def test_rows_begun_in_inference_mode_go_on_outside_of_it(sampler, lr):
+    expected = sampler.sample(lr, seed=1)
+    with torch.inference_mode():
+        rows = sampler.rows(lr, seed=1)
+        next(rows)
+    assert torch.equal(list(rows)[-1], expected)
+
+
+def test_rows_keep_what_they_were_asked_for(sampler, lr):
+    given = {"temperature": torch.ones(3), "known": torch.ones((3, 3, 4, 6), dtype=torch.uint8)}
+    given |= {"mask": torch.rand((3, 3, 4, 6)) < 0.5}
+    expected = sampler.sample(lr, seed=1, **given)
+    batch = lr.clone()
+    rows = sampler.rows(batch, seed=1, **given)
+    for tensor in (batch, *given.values()):
+        tensor.zero_()
+    assert torch.equal(list(rows)[-1], expected)
 
 
 def test_two_threads_may_share_a_sampler(sampler, lr):

@@ -248,6 +248,33 @@ def test_bf16_autocast_stays_close_to_fp32(make_model, make_pictures):
     assert_close(output.logits.float(), plain.logits, atol=0.15, rtol=0)
 
 
+def test_loss_of_half_precision_logits_is_theirs_and_not_that_of_their_rounded_sum(
+    make_model, make_pictures
+):
+    model = make_model(gain=4)
+    hr = make_pictures(model.config, 2, 4, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(make_pictures(model.config, 2, 2, 3), hr)
+    parts = [logits.double() for logits in (output.conditioning_logits, output.prior_logits)]
+    expected = F.cross_entropy(sum(parts), hr.long()) + F.cross_entropy(parts[0], hr.long())
+    assert_close(prsr_loss(output, hr).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_model_of_another_precision_runs_and_is_sampled(make_model, make_pictures, dtype):
+    model = make_model(gain=1).to(dtype)
+    lr, hr = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    assert model(lr, hr).logits.dtype == dtype
+    assert prsr.sample(lr, model=model, seed=1).shape == (2, 3, 4, 6)
+
+
+def test_levels_beyond_the_models_are_refused_by_name(make_model):
+    model = make_model()
+    lr, hr = torch.zeros((1, 3, 1, 1)).byte(), torch.full((1, 3, 2, 2), 8).byte()
+    with pytest.raises(ValueError, match="hr must hold values below 8"):
+        bits_per_dim(model, lr, hr)
+
+
 @pytest.mark.parametrize(
     ("argument", "shape", "dtype", "error", "message"),
     [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress
 from torch import nn
 
 import prsr
@@ -174,12 +175,29 @@ def test_progress_counts_every_row_of_every_picture(sampler, lr, monkeypatch):
         def advance(self, task, rows):
             counts.append(rows)
 
+        def remove_task(self, task):
+            pass
+
     expected = sampler.sample(lr, seed=1, num_samples=2)
     monkeypatch.setattr(sampling, "Progress", lambda **options: Bar())
     monkeypatch.setattr(sampling, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
     assert torch.equal(sampler.sample(lr, seed=1, num_samples=2, progress=True), expected)
     assert counts[0] == -10 * 4
     assert sum(counts) == 0
+
+
+def test_progress_of_the_callers_own_gets_a_task_and_loses_it_again(sampler, lr):
+    totals = []
+
+    class Noting(Progress):
+        def add_task(self, *args, total, **kwargs):
+            totals.append(total)
+            return super().add_task(*args, total=total, **kwargs)
+
+    with Noting(disable=True) as progress:
+        sampler.sample(lr, seed=1, progress=progress)
+        assert totals == [5 * 4]
+        assert progress.tasks == []
 
 
 def test_numpy_arrays_are_taken_like_tensors(sampler, lr):

@@ -1,6 +1,7 @@
 """Training: the loss falls, a killed run goes on exactly, and nothing is left half-written."""
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -11,9 +12,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from prsr import PRSR, PRSRConfig, prsr_loss
+from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
 from prsr.train import RunPlan, Trainer, TrainSettings, train
@@ -31,6 +33,9 @@ def pictures(count=24, seed=0):
     pixels[:] = rng.integers(0, 4, (count, 3, 1, 1))
     pixels[:, :, 2:4, 2:4] += 4
     return SuperResolutionPictures(pixels, TINY)
+
+
+DATA = pictures().fingerprint()
 
 
 def run(folder, steps, *, resume=False, report_every=4, settings=SETTINGS):
@@ -93,7 +98,7 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
         time.sleep(0.01)
     endless.send_signal(signal.SIGKILL)
     endless.wait()
-    trainer = Trainer(TrainSettings(TINY, batch_size=4), CPU)
+    trainer = Trainer(TrainSettings(TINY, batch_size=4), DATA, CPU)
     trainer.restore(folder / "checkpoint.safetensors")
     end = str(trainer.step + 7)
     subprocess.run([*command, "--steps", end, "--resume"], check=True, **quiet)
@@ -104,7 +109,7 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
 
 def test_the_first_step_is_rmsprop_of_the_clipped_gradient():
     settings = dataclasses.replace(SETTINGS, clip=0.01)
-    trainer = Trainer(settings, CPU)
+    trainer = Trainer(settings, DATA, CPU)
     lr, hr = pictures().batch(slice(0, 4))
     twin = PRSR(TINY)
     twin.load_state_dict(trainer.model.state_dict())
@@ -122,33 +127,103 @@ def test_the_first_step_is_rmsprop_of_the_clipped_gradient():
 
 
 def test_the_learning_rate_is_halved_on_time():
-    trainer = Trainer(SETTINGS, CPU)
+    trainer = Trainer(SETTINGS, DATA, CPU)
     lr, hr = pictures().batch(slice(0, 4))
     rates = [trainer.train_step(lr, hr)["learning rate"] for _ in range(11)]
     assert rates == [2e-3] * 5 + [1e-3] * 5 + [5e-4]
 
 
 def test_mixed_precision_trains_too():
-    trainer = Trainer(dataclasses.replace(SETTINGS, precision="bf16"), CPU)
+    trainer = Trainer(dataclasses.replace(SETTINGS, precision="bf16"), DATA, CPU)
     lr, hr = pictures().batch(slice(0, 24))
     losses = [trainer.train_step(lr, hr)["loss"] for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
-def test_two_processes_end_with_one_model(tmp_path):
-    data = tmp_path / "set.npy"
+# Without blocks there is no batch normalisation, which looks at a process's own part of the batch.
+SHARED = """
+import dataclasses, sys, torch
+from pathlib import Path
+from prsr import PRESETS
+from prsr.data import SuperResolutionPictures
+from prsr.train import RunPlan, TrainSettings, distributed, leave, train
+config = dataclasses.replace(PRESETS["tiny"], conditioning_blocks=0)
+data = SuperResolutionPictures.open(sys.argv[1], config)
+device = distributed() or torch.device("cpu")
+rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+settings, out = TrainSettings(config, batch_size=8), Path(sys.argv[2])
+model = train(settings, RunPlan(out, 4, 4), data, data, device)
+torch.save(model.state_dict(), out / f"rank{rank}.pt")
+leave()
+"""
+
+
+def test_two_processes_end_with_the_model_of_one(tmp_path):
+    data, script = tmp_path / "set.npy", tmp_path / "shared.py"
     np.save(data, pictures().pixels)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "prsr", "train", "--data", str(data)]
-    command += ["--validation", str(data), "--preset", "tiny", "--steps", "4"]
-    command += ["--batch-size", "8", "--report-every", "4", "--out", str(tmp_path / "run")]
+    script.write_text(SHARED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    trainer = Trainer(TrainSettings(TINY, batch_size=8), CPU)
-    trainer.restore(tmp_path / "run" / "checkpoint.safetensors")
-    assert trainer.step == 4
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for count in (1, 2):
+        command = [*launch, str(count), str(script), str(data), str(tmp_path / f"of{count}")]
+        subprocess.run(command, env=environment, capture_output=True, check=True)
+    one = torch.load(tmp_path / "of1" / "rank0.pt")
+    first, second = (torch.load(tmp_path / "of2" / f"rank{rank}.pt") for rank in range(2))
+    assert_equal_tensors(first, second)
+    for name, value in one.items():
+        assert torch.allclose(first[name], value, atol=2e-4), name
+
+
+def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 4"):
+        run(tmp_path, 1)
+
+
+def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
+    # Whatever is written last, a run that resumes after it was not writes all of it.
+    for moment in ("sample_sheet", "save_picture", "PRSR.save_pretrained", "Trainer.save"):
+        folder = tmp_path / moment
+
+        def killed(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        run(folder, 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"prsr.train.{moment}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(folder, 8, resume=True)
+        run(folder, 8, resume=True)
+        saved = PRSR.from_pretrained(folder / "model").state_dict()
+        for name, value in saved.items():
+            assert torch.equal(value, checkpoint(folder)[f"model.{name}"]), (moment, name)
+        assert (folder / "sheets" / "step-0000008.png").is_file()
+
+
+def test_scalars_of_before_a_resume_stay(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, 4)
+    run(tmp_path, 8, resume=True)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [e.step for e in events.Scalars("training/loss")] == list(range(1, 9))
+    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 8]
+
+
+def test_evaluation_uses_running_statistics_and_leaves_them_alone():
+    model, data = PRSR(TINY), pictures(6)
+    for part in range(3):
+        model.conditioning(data.batch([part, part + 1])[0])  # in training mode
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    results = evaluate(model, data)
+    assert model.training
+    assert_equal_tensors(dict(model.state_dict()), state)
+    lr, hr = data.batch(slice(None))
+    assert results["bits/dim"] == pytest.approx(float(bits_per_dim(model, lr, hr).mean()), rel=1e-5)
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(tmp_path):
@@ -167,6 +242,38 @@ def test_other_settings_are_not_resumed(tmp_path):
         other = dataclasses.replace(SETTINGS, **{name: value})
         with pytest.raises(ValueError, match=f"was trained with {name}"):
             run(tmp_path, 4, resume=True, settings=other)
+
+
+def test_other_data_is_not_resumed(tmp_path):
+    run(tmp_path, 2)
+    other = pictures(24, seed=5)
+    with pytest.raises(ValueError, match="was trained with data = 24 pictures, checksum"):
+        train(SETTINGS, RunPlan(tmp_path, 4), other, other, CPU, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, about: tensors.pop("model.prior.head.0.weight"),
+        lambda tensors, about: tensors.pop("optimiser.prior.head.0.weight.square_avg"),
+        lambda tensors, about: tensors.update({"optimiser.prior.head.0.bias.step": torch.ones(3)}),
+        lambda tensors, about: tensors.update({"intruder": torch.ones(3)}),
+        lambda tensors, about: about.update(step=-5),
+        lambda tensors, about: about.update(step="2"),
+        lambda tensors, about: about.update(settings=[1]),
+        lambda tensors, about: about.pop("data"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, change):
+    run(tmp_path, 2)
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["prsr"])
+    tensors = checkpoint(tmp_path)
+    change(tensors, about)
+    save_file(tensors, path, {"prsr": json.dumps(about)})
+    with pytest.raises(ValueError, match="not a readable training checkpoint"):
+        run(tmp_path, 4, resume=True)
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path):
@@ -191,6 +298,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, m
     ("name", "value"),
     [
         ("batch_size", 0),
+        ("seed", -1),
         ("halve_every", 0),
         ("learning_rate", -1.0),
         ("learning_rate", math.nan),

@@ -33,11 +33,17 @@ def engines(
         precision: "fp32" or "bf16".
 
     Raises:
-        ValueError: there is no such precision.
+        ValueError: there is no such precision, or no such kind of device.
     """
     check_precision(precision)
-    config, device = config or PRSRConfig(), torch.device(device)
-    return {engine.name: engine.reasons(config, device, precision) for engine in ENGINES}
+    config = config or PRSRConfig()
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no kind of device called {device!r}") from error
+    absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    reasons = [f"there is no device {device} here"] if absent else []
+    return {engine.name: reasons + engine.reasons(config, device, precision) for engine in ENGINES}
 
 
 def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) -> Engine:

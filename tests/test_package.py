@@ -1,0 +1,16 @@
+"""The package as a whole, seen from a fresh interpreter."""
+
+import subprocess
+import sys
+
+
+def test_import_of_the_package_brings_what_the_readme_names():
+    names = "sample noise Sampler PRSR PRSRConfig engines bits_per_dim prsr_loss bundled_models"
+    names += " testing.cdf_violation data.SuperResolutionPictures __version__"
+    code = "import prsr; " + "; ".join(f"prsr.{name}" for name in names.split())
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torchvision_is_never_imported():
+    code = "import sys, prsr, prsr.cli, prsr.train; sys.exit('torchvision' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
