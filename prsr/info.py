@@ -10,6 +10,7 @@ import torch
 
 from prsr.checkpoint import BUNDLED, CONFIG_FILE, bundled_models, read_config
 from prsr.engines import PRECISIONS, engines
+from prsr.engines.native import instruction_sets
 
 LIBRARIES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
 
@@ -48,6 +49,7 @@ def facts() -> dict[str, list[tuple[str, ...]]]:
         "Machine": [
             ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
             *((str(device), describe_device(device)) for device in devices()),
+            ("instruction sets of engine cpu", ", ".join(instruction_sets()) or "not built"),
         ],
         "Engines": list(engine_states()),
         "Bundled models": [

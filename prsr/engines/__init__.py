@@ -10,11 +10,12 @@ import torch
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.cached import TorchEngine
+from prsr.engines.native import CPUEngine
 from prsr.engines.reference import ReferenceEngine
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Job", "Probe", "choose", "engines"]
 
-ENGINES: tuple[Engine, ...] = (TorchEngine(), ReferenceEngine())
+ENGINES: tuple[Engine, ...] = (CPUEngine(), TorchEngine(), ReferenceEngine())
 """In the order that ``engine="auto"`` prefers them."""
 
 PRECISIONS = ("fp32", "bf16")

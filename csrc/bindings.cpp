@@ -1,0 +1,65 @@
+// What Python sees: addresses and sizes in, rows of pictures out. Python has checked everything
+// (prsr/engines/native.py); nothing here knows torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+template <typename T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> result;
+  for (const auto& set : prsr::instruction_sets()) result.push_back(set.name);
+  return result;
+}
+
+prsr::DrawRow kernel(const std::string& instruction_set) {
+  for (const auto& set : prsr::instruction_sets()) {
+    if (set.name == instruction_set) return set.draw_row;
+  }
+  throw std::invalid_argument("no instruction set " + instruction_set + " here");
+}
+
+void draw_row(const std::string& instruction_set, const std::array<int64_t, 7>& config,
+              const std::array<int64_t, 3>& sizes, const std::array<uint64_t, 11>& addresses,
+              int64_t y, int64_t threads) {
+  const auto& [channels, levels, features, layers, reach, first_reach, units] = config;
+  const prsr::Config c{channels, levels, features, layers, reach, first_reach, units};
+  const auto& a = addresses;
+  const prsr::Network network(c, pointer<const float>(a[0]), pointer<const int64_t>(a[1]));
+  const prsr::Job job{sizes[0],
+                      sizes[1],
+                      sizes[2],
+                      pointer<float>(a[2]),
+                      pointer<float>(a[3]),
+                      pointer<float>(a[4]),
+                      pointer<float>(a[5]),
+                      pointer<const float>(a[6]),
+                      pointer<const float>(a[7]),
+                      pointer<const float>(a[8]),
+                      pointer<const uint8_t>(a[9]),
+                      pointer<uint8_t>(a[10])};
+  const prsr::DrawRow chosen = kernel(instruction_set);
+  const py::gil_scoped_release released;
+  prsr::draw_row(chosen, c, network, job, y, threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The C++ engine's kernels; called by prsr.engines.native alone.";
+  module.def("instruction_sets", &names, "Those of this build and machine, the best one last.");
+  module.def("draw_row", &draw_row, py::arg("instruction_set"), py::arg("config"), py::arg("sizes"),
+             py::arg("addresses"), py::arg("y"), py::arg("threads"),
+             "Draw row y of every picture, in place.");
+}

@@ -1,0 +1,83 @@
+#include "crew.h"
+
+#include <pthread.h>
+
+#include <system_error>
+
+namespace prsr {
+
+namespace {
+
+// About 0.1 ms: longer than Python takes from one row to the next.
+constexpr int kSpinsBeforeSleep = 100000;
+
+Crew* crew = nullptr;
+std::once_flag* created = new std::once_flag;
+
+void forget_crew() {
+  // In the child of a fork. What the parent's crew owned is left alone: its locks may be held.
+  crew = nullptr;
+  created = new std::once_flag;
+}
+
+}  // namespace
+
+Crew& Crew::here() {
+  std::call_once(*created, [] {
+    static const int registered = pthread_atfork(nullptr, nullptr, forget_crew);
+    (void)registered;
+    crew = new Crew;  // never deleted: its threads sleep until the process ends
+  });
+  return *crew;
+}
+
+bool Crew::run(int64_t count, const std::function<void(int64_t)>& work) {
+  const std::unique_lock<std::mutex> serving(serving_, std::try_to_lock);
+  if (!serving || !grow(count - 1)) return false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    work_ = &work;
+    wanted_ = count;
+    running_ = count - 1;
+    __atomic_add_fetch(&calls_, 1, __ATOMIC_RELEASE);
+  }
+  called_.notify_all();
+  work(0);
+  std::unique_lock<std::mutex> lock(mutex_);
+  finished_.wait(lock, [this] { return running_ == 0; });
+  return true;
+}
+
+bool Crew::grow(int64_t threads) {
+  try {
+    while (static_cast<int64_t>(threads_.size()) < threads) {
+      const auto member = static_cast<int64_t>(threads_.size()) + 1;
+      threads_.emplace_back([this, member] { serve(member); });
+    }
+  } catch (const std::system_error&) {
+    return false;
+  }
+  return true;
+}
+
+void Crew::serve(int64_t member) {
+  int64_t served = 0;
+  for (;;) {
+    for (int spins = 0; spins < kSpinsBeforeSleep; ++spins) {
+      if (__atomic_load_n(&calls_, __ATOMIC_ACQUIRE) != served) break;
+    }
+    const std::function<void(int64_t)>* work;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      called_.wait(lock, [&] { return calls_ != served; });
+      served = calls_;
+      if (member >= wanted_) continue;
+      work = work_;
+    }
+    (*work)(member);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--running_ == 0) finished_.notify_one();
+  }
+}
+
+}  // namespace prsr

@@ -1,0 +1,275 @@
+"""The engine ``cpu``: the C++ kernels of ``csrc/``, which cache everything and use every lane.
+
+Python keeps the memory and checks it, C++ computes: one call draws one row of every picture, and
+what lives on from row to row is in plain tensors. The extension knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import accumulate
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from prsr.config import PRSRConfig
+from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.packing import Layer, Packed, pack_prior
+from prsr.model import PriorNetwork
+
+_native: ModuleType | None
+try:
+    _native = import_module("prsr._native")
+except ImportError as error:
+    _native = None
+    _absence = str(error)
+
+INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
+"""The environment variable that forces one of :func:`instruction_sets`."""
+
+LINE = 16  # floats in a line of 64 bytes: the outputs that packed weights have side by side
+
+
+def instruction_sets() -> list[str]:
+    """What the extension was built for and this machine has, the best one last."""
+    return [] if _native is None else list(_native.instruction_sets())
+
+
+def chosen_instruction_set() -> str:
+    """The best one here, or the one that ``PRSR_INSTRUCTION_SET`` asks for.
+
+    Raises:
+        ValueError: that one is not to be had here.
+    """
+    names = instruction_sets()
+    wanted = os.environ.get(INSTRUCTION_SET, names[-1])
+    if wanted not in names:
+        raise ValueError(
+            f"{INSTRUCTION_SET} must be one of {', '.join(names)} on this machine, got {wanted!r}"
+        )
+    return wanted
+
+
+def aligned_zeros(*shape: int) -> Tensor:
+    """Zeros from a line of 64 bytes on, with a line behind them that may be read too."""
+    size = math.prod(shape)
+    memory = torch.zeros(size + 2 * LINE)
+    start = -memory.data_ptr() // 4 % LINE
+    return memory[start : start + size].view(shape)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A prior as ``csrc/engine.cpp`` reads it.
+
+    Attributes:
+        packed: the same by colour groups.
+        weights: every matrix and bias behind one another, each from a line on, ``float32``.
+        offsets: where each begins, ``int64``.
+        numbers: D, K, C, L, p, p0, M.
+    """
+
+    packed: Packed
+    weights: Tensor
+    offsets: Tensor
+    numbers: list[int]
+
+
+def panels(matrix: Tensor) -> Tensor:
+    """``[inputs, outputs]`` as panels of 16 outputs, ``[⌈outputs / 16⌉, inputs, 16]``, flat."""
+    inputs, outputs = matrix.shape
+    count = -(-outputs // LINE)
+    padded = matrix.new_zeros(inputs, count * LINE)
+    padded[:, :outputs] = matrix
+    return padded.view(inputs, count, LINE).transpose(0, 1).flatten()
+
+
+def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """A matrix ``[inputs, outputs]`` and its bias, ready to be laid out."""
+    return [panels(weight), bias]
+
+
+def convolution(kernel: Layer) -> list[Tensor]:
+    """A kernel ``[outputs, C, rows, columns]``: inputs row by row, pixel by pixel."""
+    return layer(kernel.weight.permute(2, 3, 1, 0).flatten(0, 2), kernel.bias)
+
+
+def lay_out(packed: Packed) -> Laid:
+    """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
+    config = packed.config
+    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
+    parts = convolution(packed.first_vertical)
+    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
+    parts += map(panels, packed.first_own)
+    for block, taps in zip(packed.blocks, packed.taps, strict=True):
+        parts += convolution(block.vertical) + layer(block.link.weight, block.link.bias)
+        parts += [panels(taps), *map(panels, block.centre)]
+        parts += [part for mix in block.mix for part in layer(mix.weight, mix.bias)]
+    for head in (packed.hidden, packed.output):
+        parts += [part for group in head for part in layer(group.weight, group.bias)]
+    offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
+    weights = aligned_zeros(offsets[-1])
+    for part, offset in zip(parts, offsets, strict=False):
+        weights[offset : offset + part.numel()] = part
+    numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
+    numbers += [config.reach, config.first_reach, config.head_channels]
+    return Laid(packed, weights, torch.tensor(offsets[:-1]), numbers)
+
+
+def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int, ...]]:
+    """The caches of ``csrc/engine.h``, ``float32``, for pictures of that size."""
+    channels, _, features, layers, p, p0, _ = numbers
+    n, _, height, width = picture
+    return {
+        "values": (n, p0 + height, p0 + width + p0, channels),
+        "vertical": (n, layers, p + 1, p + width + p, features),
+        "above": (n, layers, width, 2 * features),
+        "horizontal": (n, layers + 1, p + width, features),
+    }
+
+
+# Not torch.library.custom_op: its first call imports the compiler, a second of waiting.
+_library = torch.library.Library("prsr", "DEF")
+_library.define(
+    "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
+    "Tensor(e!) horizontal, Tensor weights, Tensor offsets, Tensor conditioning, Tensor noise, "
+    "Tensor temperature, Tensor? mask, int[] numbers, int y) -> ()"
+)
+
+
+@torch.library.impl(_library, "draw_row", "CPU")
+def _draw_row(
+    picture: Tensor,
+    values: Tensor,
+    vertical: Tensor,
+    above: Tensor,
+    horizontal: Tensor,
+    weights: Tensor,
+    offsets: Tensor,
+    conditioning: Tensor,
+    noise: Tensor,
+    temperature: Tensor,
+    mask: Tensor | None,
+    numbers: list[int],
+    y: int,
+) -> None:
+    """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
+    channels, levels = numbers[:2]
+    n, _, height, width = picture.shape
+    shapes = cache_shapes(numbers, picture.shape)
+    float32 = torch.float32
+    wanted = {
+        "weights": (weights, float32, tuple(weights.shape)),
+        "offsets": (offsets, torch.int64, tuple(offsets.shape)),
+        "values": (values, float32, shapes["values"]),
+        "vertical": (vertical, float32, shapes["vertical"]),
+        "above": (above, float32, shapes["above"]),
+        "horizontal": (horizontal, float32, shapes["horizontal"]),
+        "conditioning": (conditioning, float32, (n, levels, channels, height, width)),
+        "noise": (noise, float32, (n, height, width, channels)),
+        "temperature": (temperature, float32, (n,)),
+        "mask": (mask, torch.bool, (n, channels, height, width)),
+        "picture": (picture, torch.uint8, (n, channels, height, width)),
+    }
+    for name, (tensor, dtype, shape) in wanted.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} must be a contiguous {dtype} tensor {list(shape)}, "
+                f"got {tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}"
+            )
+    if weights.data_ptr() % 64 or not 0 <= y < height:
+        raise ValueError(f"weights must lie on a line of 64 bytes, and y below {height}, got {y}")
+    assert _native is not None
+    _native.draw_row(
+        chosen_instruction_set(),
+        numbers,
+        [n, height, width],
+        [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
+        y,
+        torch.get_num_threads(),
+    )
+
+
+def _draw_nothing(*tensors: object) -> None:
+    """What the operator gives where tensors have no memory: nothing, as always."""
+
+
+torch.library.register_fake("prsr::draw_row", _draw_nothing, lib=_library)
+
+
+class State:
+    """The caches of one job, and the row drawn last; features in order of the groups."""
+
+    def __init__(self, laid: Laid, job: Job) -> None:
+        self.laid = laid
+        self.job = job
+        shapes = cache_shapes(laid.numbers, job.picture.shape)
+        self.caches = {name: aligned_zeros(*shape) for name, shape in shapes.items()}
+        self.y = -1
+
+
+class CPUEngine(Engine):
+    """Fused C++: on CPUs, the fastest."""
+
+    name = "cpu"
+
+    @override
+    def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
+        reasons = []
+        if _native is None:
+            reasons.append(f"its extension was not built or does not load ({_absence})")
+        if device.type != "cpu":
+            reasons.append(f"it runs on the CPU, but the model lies on {device}")
+        if precision != "fp32":
+            reasons.append(f"it computes in fp32 only, not in {precision}")
+        return reasons
+
+    @override
+    def pack(self, prior: PriorNetwork, precision: str) -> Laid:
+        return lay_out(pack_prior(copy.deepcopy(prior).float()))
+
+    @override
+    def start(self, packed: Laid, job: Job) -> State:
+        job.conditioning = job.conditioning.contiguous()
+        job.noise = job.noise.contiguous()
+        job.temperature = job.temperature.contiguous()
+        if job.mask is not None:
+            job.mask = job.mask.contiguous()
+        return State(packed, job)
+
+    @override
+    def row(self, state: State, y: int) -> None:
+        job, laid = state.job, state.laid
+        torch.ops.prsr.draw_row(
+            job.picture,
+            **state.caches,
+            weights=laid.weights,
+            offsets=laid.offsets,
+            conditioning=job.conditioning,
+            noise=job.noise,
+            temperature=job.temperature,
+            mask=job.mask,
+            numbers=laid.numbers,
+            y=y,
+        )
+        state.y = y
+
+    @override
+    def probe(self, state: State, layer: int) -> Probe:
+        p = state.laid.packed.config.reach
+        width = state.job.picture.shape[3]
+        natural = state.laid.packed.features.order.argsort()
+        vertical = state.caches["vertical"][:, layer, state.y % (p + 1), p : p + width]
+        horizontal = state.caches["horizontal"][:, layer, p:]
+        return Probe(
+            vertical[..., natural].transpose(1, 2), horizontal[..., natural].transpose(1, 2)
+        )

@@ -1,0 +1,262 @@
+"""The C++ engine beyond what holds for every engine: threads, instruction sets, forks, its op."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import prsr
+from prsr import PRESETS, Sampler
+from prsr.engines import Job
+from prsr.engines.native import CPUEngine, aligned_zeros, instruction_sets, panels
+from prsr.testing import cdf_violation
+
+pytestmark = pytest.mark.skipif(
+    not instruction_sets(), reason="the extension is not built: there was no compiler"
+)
+
+
+@pytest.fixture
+def threads():
+    """A function to set torch's number of threads, which is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["tiny", "compact", "digits"])
+@pytest.mark.parametrize("n", [1, 2, 5, 9, 26])
+def test_pictures_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
+    make_model, make_pictures, threads, name, n
+):
+    model = make_model(config=PRESETS[name])
+    lr = make_pictures(model.config, n, 2, 3)
+    sampler = Sampler(model, engine="cpu")
+    pictures = []
+    for count in (1, 2, 3, 5, 9):
+        threads(count)
+        pictures.append(sampler.sample(lr, seed=1))
+    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
+    for i in range(0, n, 4):
+        assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], pictures[0][i])
+
+
+@pytest.mark.parametrize("threads_of_job", [1, 2])
+def test_caches_are_the_same_to_a_bit_in_any_batch(
+    make_model, make_pictures, threads, threads_of_job
+):
+    # Pictures could hide it: a draw seldom turns on the last bit of a logit.
+    threads(threads_of_job)
+    model = make_model(prior_channels=33, head_channels=35)
+    engine, caches = CPUEngine(), []
+    packed = engine.pack(model.prior, "fp32")
+    lr = make_pictures(model.config, 13, 2, 3)
+    conditioning = model.conditioning(lr).detach()
+    noise = prsr.noise(0, 13, 4, 6, 3)
+    for n in (1, 2, 4, 13):
+        picture = torch.zeros((n, 3, 4, 6), dtype=torch.uint8)
+        job = Job(conditioning[:n], noise[:n], torch.ones(n), None, picture)
+        state = engine.start(packed, job)
+        for y in range(4):
+            engine.row(state, y)
+        caches.append({name: cache[0] for name, cache in state.caches.items()})
+    for other in caches[1:]:
+        assert all(torch.equal(cache, other[name]) for name, cache in caches[0].items())
+
+
+DRAW = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from conftest import build_model, build_pictures
+from prsr import Sampler
+from prsr.testing import cdf_violation
+import prsr
+for changes in ({}, {"prior_channels": 33, "levels": 256}, {"channels": 1, "prior_kernel": 1}):
+    for n in (1, 7):
+        model = build_model(**changes)
+        lr = build_pictures(model.config, n, 3, 2)
+        picture = Sampler(model, engine="cpu").sample(lr, seed=2)
+        noise = prsr.noise(2, n, 6, 4, model.config.channels)
+        assert cdf_violation(model, lr, picture, noise, 1.0).max() <= 1e-4
+"""
+
+
+@pytest.mark.parametrize("name", instruction_sets())
+def test_every_instruction_set_of_this_machine_draws_right(name):
+    environment = {**os.environ, "PRSR_INSTRUCTION_SET": name}
+    command = [sys.executable, "-c", DRAW, os.path.dirname(__file__)]
+    subprocess.run(command, env=environment, check=True)
+
+
+def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_pictures, monkeypatch):
+    monkeypatch.setenv("PRSR_INSTRUCTION_SET", "altivec")
+    model = make_model()
+    with pytest.raises(ValueError, match=r"PRSR_INSTRUCTION_SET must be one of .* got 'altivec'"):
+        prsr.sample(make_pictures(model.config, 1, 1, 1), model=model, engine="cpu")
+
+
+def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
+    threads(2)
+    model = make_model()
+    lr = make_pictures(model.config, 3, 3, 3)
+    expected = [Sampler(model, engine="cpu").sample(lr, seed=seed) for seed in range(12)]
+    pictures, meet = {}, threading.Barrier(3)
+
+    def work(seeds):
+        torch.set_num_threads(2)
+        sampler = Sampler(model, engine="cpu")
+        meet.wait()
+        for seed in seeds:
+            pictures[seed] = sampler.sample(lr, seed=seed)
+
+    workers = [threading.Thread(target=work, args=(range(i, 12, 3),)) for i in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(12))
+
+
+# The conditioning is done before the fork: torch's own threads do not survive one.
+FORK = """
+import os, sys, torch
+sys.path.insert(0, sys.argv[1])
+from conftest import build_model, build_pictures
+import prsr
+from prsr.engines import Job
+from prsr.engines.native import CPUEngine
+model, engine = build_model(), CPUEngine()
+conditioning = model.conditioning(build_pictures(model.config, 1, 2, 2)).detach()
+laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
+def draw():
+    picture = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    state = engine.start(laid, Job(conditioning, noise, torch.ones(1), None, picture))
+    for y in range(4):
+        engine.row(state, y)
+    return picture
+torch.set_num_threads(2)
+expected = draw()
+child = os.fork()
+same = torch.equal(draw(), expected)
+if child == 0:
+    os._exit(0 if same else 1)
+assert same and os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_child_of_fork_may_sample_on():
+    command = [sys.executable, "-c", FORK, os.path.dirname(__file__)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def job_of(model, make_pictures):
+    lr = make_pictures(model.config, 2, 1, 2)
+    picture = torch.zeros((2, 3, 2, 4), dtype=torch.uint8)
+    conditioning = model.conditioning(lr).detach()
+    return Job(conditioning, prsr.noise(0, 2, 2, 4, 3), torch.ones(2), None, picture)
+
+
+def operands(make_model, make_pictures):
+    model, engine = make_model(), CPUEngine()
+    job = job_of(model, make_pictures)
+    laid = engine.pack(model.prior, "fp32")
+    state = engine.start(laid, job)
+    given = {"picture": job.picture, **state.caches}
+    given |= {"weights": laid.weights, "offsets": laid.offsets}
+    given |= {"conditioning": job.conditioning, "noise": job.noise}
+    given |= {"temperature": job.temperature, "mask": None, "numbers": laid.numbers, "y": 0}
+    return given
+
+
+def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
+    given = tuple(operands(make_model, make_pictures).values())
+    torch.library.opcheck(torch.ops.prsr.draw_row.default, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("picture", lambda tensor: tensor.int()),
+        ("picture", lambda tensor: tensor.flip(3).transpose(0, 1).contiguous().transpose(0, 1)),
+        ("noise", lambda tensor: tensor[:1]),
+        ("noise", lambda tensor: tensor.double()),
+        ("conditioning", lambda tensor: tensor[..., :1]),
+        ("conditioning", lambda tensor: tensor.flip(1).transpose(3, 4).contiguous()),
+        ("temperature", lambda tensor: tensor.expand(2, 2)[0].expand(3, 2)[:, 0]),
+        ("vertical", lambda tensor: tensor[:, :1]),
+        ("horizontal", lambda tensor: tensor[..., ::2]),
+        ("weights", lambda tensor: tensor[1:]),
+        ("y", lambda y: 2),
+        ("y", lambda y: -1),
+    ],
+)
+def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures, name, change):
+    given = operands(make_model, make_pictures)
+    given[name] = change(given[name])
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
+        torch.ops.prsr.draw_row(**given)
+
+
+def test_nothing_outside_the_caches_is_written(make_model, make_pictures):
+    # NaN before and behind every cache: what is read there must not matter, and it must stay.
+    model, engine = make_model(), CPUEngine()
+    job = job_of(model, make_pictures)
+    state = engine.start(engine.pack(model.prior, "fp32"), job)
+    around = []
+    for name, cache in state.caches.items():
+        memory = torch.full((cache.numel() + 96,), torch.nan)
+        start = 48 - memory.data_ptr() // 4 % 16
+        state.caches[name] = memory[start : start + cache.numel()].view(cache.shape).zero_()
+        around.append((memory, start, start + cache.numel()))
+    for y in range(2):
+        engine.row(state, y)
+    for memory, start, end in around:
+        assert bool(memory[:start].isnan().all())
+        assert bool(memory[end:].isnan().all())
+        assert not bool(memory[start:end].isnan().any())
+    lr = make_pictures(model.config, 2, 1, 2)
+    assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= 1e-4
+
+
+def test_panels_hold_sixteen_outputs_side_by_side():
+    matrix = torch.arange(3 * 20.0).view(3, 20)
+    packed = panels(matrix).view(2, 3, 16)
+    assert torch.equal(packed[0], matrix[:, :16])
+    assert torch.equal(packed[1, :, :4], matrix[:, 16:])
+    assert not packed[1, :, 4:].any()
+
+
+def test_zeros_begin_on_a_line():
+    for size in (1, 5, 17, 1000):
+        zeros = aligned_zeros(size, 3)
+        assert zeros.data_ptr() % 64 == 0
+        assert zeros.shape == (size, 3)
+        assert not zeros.any()
+
+
+@pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
+@pytest.mark.parametrize("temperature", [0.0, 1e-30, 0.05, 1.0, 50.0])
+def test_draws_at_the_extremes(make_model, temperature, u):
+    # All mass on the first five levels, on the last, on the odd ones, and the ends of the noise.
+    model, engine = make_model(levels=37, gain=0.01), CPUEngine()
+    conditioning = torch.zeros((3, 37, 3, 2, 4))
+    conditioning[0, 5:] = -1e30
+    conditioning[1, 36] = 1e30
+    conditioning[2, ::2] = -1e4
+    picture = torch.zeros((3, 3, 2, 4), dtype=torch.uint8)
+    job = Job(
+        conditioning, torch.full((3, 2, 4, 3), u), torch.full((3,), temperature), None, picture
+    )
+    state = engine.start(engine.pack(model.prior, "fp32"), job)
+    for y in range(2):
+        engine.row(state, y)
+    assert int(picture[0].max()) < 5
+    assert picture[1].unique().tolist() == [36]
+    assert bool((picture[2] % 2 == 1).all())
+    if temperature == 50 and u != 0.5:
+        assert picture[2].unique().tolist() == [1 if u < 0.5 else 35]
