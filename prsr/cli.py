@@ -39,11 +39,17 @@ model_option = click.option(
     default=DEFAULT_MODEL,
     help="A bundled model (see `prsr info`), a folder, or an id on the hub.",
 )
-temperature_option = click.option(
-    "--temperature",
-    default=1.0,
-    help="Smaller is sharper and less varied; 0 takes the likeliest level.",
-)
+
+
+def temperature_option(default: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option --temperature."""
+    return click.option(
+        "--temperature",
+        default=default,
+        help="Smaller is sharper and less varied; 0 takes the likeliest level.",
+    )
+
+
 engine_option = click.option(
     "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
 )
@@ -74,7 +80,7 @@ def app(context: click.Context) -> None:
     help="A folder for the pictures and a contact sheet, or a picture file for the sheet alone.",
 )
 @model_option
-@temperature_option
+@temperature_option(1.0)
 @click.option("--samples", default=1, type=click.IntRange(1), help="To draw of each picture.")
 @click.option(
     "--seed", type=int, help="The same seed draws the same pictures; without it, a new one."
@@ -117,7 +123,7 @@ def sample_command(
 
 @app.command()
 @click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
-@temperature_option
+@temperature_option(0.8)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
 @click.option("--seed", default=0, help="Of the noise.")
 @engine_option
