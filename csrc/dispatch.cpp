@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 
 #include "crew.h"
@@ -15,6 +16,13 @@ constexpr int64_t kTogether = 24;
 constexpr int64_t kAlone = 4;
 // … but no more of them than this, for they wait for each other six times a pixel.
 constexpr int64_t kTeam = 4;
+
+// Where others want the cores too, members are rarely at work at the same time, and wait for each
+// other far longer than it takes to do the work alone. A row with more yields than this …
+constexpr int64_t kPatience = 8;
+// … is followed by so many of which every picture is one thread's.
+constexpr int64_t kRowsAlone = 64;
+std::atomic<int64_t> rows_alone{0};
 
 std::vector<InstructionSet> find_instruction_sets() {
 #if defined(__x86_64__)
@@ -45,7 +53,8 @@ void draw_row(DrawRow kernel, const Config& config, const Network& network, cons
               int64_t y, int64_t threads) {
   if (job.images == 0) return;
   threads = std::max<int64_t>(threads, 1);
-  const bool alone = job.images >= kAlone * threads;
+  const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
+  const bool alone = contended || job.images >= kAlone * threads;
   const int64_t members = alone ? 1 : std::min(threads, kTeam);
   const int64_t teams = std::min(threads / members, job.images);
   const int64_t most = std::min((job.images + teams - 1) / teams, kTogether);
@@ -66,6 +75,9 @@ void draw_row(DrawRow kernel, const Config& config, const Network& network, cons
   if (teams * members == 1 || !Crew::here().run(teams * members, work)) {
     Team single(1);
     kernel(config, network, job, scratches[0], single, 0, y, 0, job.images);
+  }
+  for (const Team& team : all_teams) {
+    if (team.yields() > kPatience) rows_alone = kRowsAlone;
   }
 }
 

@@ -24,8 +24,13 @@ void Team::meet() {
     return;
   }
   for (int64_t spins = 1; __atomic_load_n(&round_, __ATOMIC_ACQUIRE) == round; ++spins) {
-    if (spins % kSpinsBetweenYields == 0) sched_yield();
+    if (spins % kSpinsBetweenYields == 0) {
+      __atomic_add_fetch(&yields_, 1, __ATOMIC_RELAXED);
+      sched_yield();
+    }
   }
 }
+
+int64_t Team::yields() const { return __atomic_load_n(&yields_, __ATOMIC_RELAXED); }
 
 }  // namespace prsr

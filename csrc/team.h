@@ -15,10 +15,14 @@ class Team {
   // Returns when every member is here; what each wrote before is then seen by all.
   void meet();
 
+  // How often a member has waited so long that it gave its core away.
+  int64_t yields() const;
+
  private:
   const int64_t size_;
   alignas(64) int64_t arrived_ = 0;
   alignas(64) int64_t round_ = 0;
+  alignas(64) int64_t yields_ = 0;
 };
 
 }  // namespace prsr
