@@ -30,11 +30,11 @@ prsr::DrawRow kernel(const std::string& instruction_set) {
   throw std::invalid_argument("no instruction set " + instruction_set + " here");
 }
 
-void draw_row(const std::string& instruction_set, const std::array<int64_t, 7>& config,
-              const std::array<int64_t, 3>& sizes, const std::array<uint64_t, 11>& addresses,
+void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& config,
+              const std::array<int64_t, 3>& sizes, const std::array<uint64_t, 13>& addresses,
               int64_t y, int64_t threads) {
-  const auto& [channels, levels, features, layers, reach, first_reach, units] = config;
-  const prsr::Config c{channels, levels, features, layers, reach, first_reach, units};
+  const auto& [channels, levels, features, layers, reach, first_reach, units, half] = config;
+  const prsr::Config c{channels, levels, features, layers, reach, first_reach, units, half != 0};
   const auto& a = addresses;
   const prsr::Network network(c, pointer<const float>(a[0]), pointer<const int64_t>(a[1]));
   const prsr::Job job{sizes[0],
@@ -44,11 +44,13 @@ void draw_row(const std::string& instruction_set, const std::array<int64_t, 7>& 
                       pointer<float>(a[3]),
                       pointer<float>(a[4]),
                       pointer<float>(a[5]),
-                      pointer<const float>(a[6]),
+                      pointer<float>(a[6]),
                       pointer<const float>(a[7]),
                       pointer<const float>(a[8]),
-                      pointer<const uint8_t>(a[9]),
-                      pointer<uint8_t>(a[10])};
+                      pointer<const float>(a[9]),
+                      pointer<const uint8_t>(a[10]),
+                      pointer<uint8_t>(a[11]),
+                      pointer<double>(a[12])};
   const prsr::DrawRow chosen = kernel(instruction_set);
   const py::gil_scoped_release released;
   prsr::draw_row(chosen, c, network, job, y, threads);

@@ -30,6 +30,7 @@ class Crew {
   std::condition_variable called_, finished_;
   std::vector<std::thread> threads_;
   const std::function<void(int64_t)>* work_ = nullptr;
+  int core_ = -1;        // that the caller is on
   int64_t wanted_ = 0;   // members of this call
   int64_t running_ = 0;  // of them, besides the caller, not finished
   int64_t calls_ = 0;    // so far; also read outside the lock, to see a call without sleeping

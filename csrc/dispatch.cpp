@@ -18,11 +18,16 @@ constexpr int64_t kAlone = 4;
 constexpr int64_t kTeam = 4;
 
 // Where others want the cores too, members are rarely at work at the same time, and wait for each
-// other far longer than it takes to do the work alone. A row with more yields than this …
-constexpr int64_t kPatience = 8;
-// … is followed by so many of which every picture is one thread's.
-constexpr int64_t kRowsAlone = 64;
-std::atomic<int64_t> rows_alone{0};
+// other far longer than it takes to do the work alone. After a row of which that was true, so many
+// rows are drawn by single threads, and twice as many each time that it is true again at once.
+constexpr int64_t kFewestRowsAlone = 4, kMostRowsAlone = 1024;
+std::atomic<int64_t> rows_alone{0}, next_rows_alone{kFewestRowsAlone};
+
+void remember(bool contended) {
+  const int64_t rows = next_rows_alone;
+  if (contended) rows_alone = rows;
+  next_rows_alone = contended ? std::min(2 * rows, kMostRowsAlone) : kFewestRowsAlone;
+}
 
 std::vector<InstructionSet> find_instruction_sets() {
 #if defined(__x86_64__)
@@ -52,12 +57,14 @@ const std::vector<InstructionSet>& instruction_sets() {
 void draw_row(DrawRow kernel, const Config& config, const Network& network, const Job& job,
               int64_t y, int64_t threads) {
   if (job.images == 0) return;
-  threads = std::max<int64_t>(threads, 1);
+  // Parts of the work that overlap could not be told apart.
+  threads = job.seconds ? 1 : std::max<int64_t>(threads, 1);
   const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
   const bool alone = contended || job.images >= kAlone * threads;
   const int64_t members = alone ? 1 : std::min(threads, kTeam);
   const int64_t teams = std::min(threads / members, job.images);
-  const int64_t most = std::min((job.images + teams - 1) / teams, kTogether);
+  int64_t most = (job.images + teams - 1) / teams;
+  if (members == 1) most = std::min(most, kTogether);
 
   // All memory is had before the first thread: none can fail while others wait for it.
   std::deque<Team> all_teams;
@@ -75,9 +82,9 @@ void draw_row(DrawRow kernel, const Config& config, const Network& network, cons
   if (teams * members == 1 || !Crew::here().run(teams * members, work)) {
     Team single(1);
     kernel(config, network, job, scratches[0], single, 0, y, 0, job.images);
-  }
-  for (const Team& team : all_teams) {
-    if (team.yields() > kPatience) rows_alone = kRowsAlone;
+  } else if (members > 1) {
+    remember(std::any_of(all_teams.begin(), all_teams.end(),
+                         [](const Team& team) { return team.contended(); }));
   }
 }
 

@@ -54,25 +54,24 @@ Scratch::Scratch(const Config& c, int64_t width, int64_t images)
     : images(images), alive_(c.units), alive_end_(c.channels) {
   chain_stride = 2 * lines(c.features);
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
-  float** const arrays[] = {&conditioning, &preactivations, &given, &chain,
-                            &gated,        &hidden,         &logits};
-  const int64_t sizes[] = {images * width * c.channels * c.levels,
-                           width * 2 * c.features,
-                           c.layers * images * 2 * c.features,
-                           images * chain_stride,
-                           c.layers * images * c.features,
-                           images * c.units,
-                           2 * images * logits_stride};
+  logits_size = images * logits_stride;
+  float** const arrays[] = {&preactivations, &given, &chain, &gated, &hidden, &logits};
+  const int64_t sizes[] = {width * 2 * c.features, c.layers * images * 2 * c.features,
+                           images * chain_stride,  c.layers * images * c.features,
+                           images * c.units,       2 * logits_size};
   int64_t total = 0;
   for (const int64_t size : sizes) total += lines(size) + kLine;  // a line more may be read
   memory_.reset(static_cast<float*>(::operator new(4 * total, std::align_val_t{64})));
   float* next = memory_.get();
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 6; ++i) {
     *arrays[i] = next;
     next += lines(sizes[i]) + kLine;
   }
   alive = alive_.data();
   alive_end = alive_end_.data();
+  claims_.emplace_back((c.levels + 63) / 64);
+  claims_.emplace_back((c.levels + 63) / 64);
+  claims = claims_.data();
 }
 
 void Scratch::Deleter::operator()(float* memory) const {

@@ -22,22 +22,29 @@ struct Config {
   int64_t reach;        // p
   int64_t first_reach;  // p0
   int64_t units;        // M
+  bool half_head;       // whether the head's weights are bfloat16
 };
 
-// The caches of `images` pictures, one after the other, zero before the first row, and the job.
-// Every array of floats has room for 16 more behind it: whole vectors are read.
+// The caches of N = `images` pictures, zero before the first row, and the job. What the chain from
+// sub-pixel to sub-pixel reads has the pictures side by side.
 struct Job {
   int64_t images, height, width;
-  float* values;      // [p0 + H, p0 + W + p0, D]: the picture as the network sees it
-  float* vertical;    // [L, p + 1, p + W + p, C]: input of each block; row y is at y % (p + 1)
-  float* above;       // [L, W, 2C]: what the vertical stack adds to the horizontal one
-  float* horizontal;  // [L + 1, p + W, C]: input of each block, and of the head, on this row
-  const float* conditioning;  // logits [K, D, H, W]
-  const float* noise;         // [H, W, D]
-  const float* temperature;   // [1]
-  const uint8_t* mask;        // [D, H, W], 1 where known; or null
-  uint8_t* picture;           // [D, H, W]
+  float* values;      // [N, p0 + H, p0 + W + p0, D]: the pictures as the network sees them
+  float* vertical;    // [N, L, p + 1, p + W + p, C]: input of each block; row y is at y % (p + 1)
+  float* above;       // [L, W, N, 2C]: what the vertical stack adds to the horizontal one
+  float* ahead;       // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
+                      // far give; then which row that is, counted from 1
+  float* horizontal;  // [L + 1, p + W, N, C]: input of each block, and of the head, on this row
+  const float* conditioning;  // logits, [N, H, W, D, K]
+  const float* noise;         // [N, H, W, D]
+  const float* temperature;   // [N]
+  const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
+  uint8_t* picture;           // [N, D, H, W]
+  double* seconds;            // of the whole job, by parts, to add to: [kParts]; or null
 };
+
+// What a row's time goes into, as far as the thread sees it that leads.
+enum Part { kVertical, kHorizontal, kHead, kDraw, kParts };
 
 // Weights as product.h reads them, and a bias.
 struct Layer {
@@ -72,21 +79,23 @@ class Network {
 };
 
 // Working memory of one team, for `images` pictures at a time, aligned to lines of 64 bytes.
+// `logits` and `claims` are there for two sub-pixels in turn: while one is drawn, others of the
+// team begin the next.
 class Scratch {
  public:
   Scratch(const Config& config, int64_t width, int64_t images);
 
   int64_t images;
-  int64_t chain_stride, logits_stride;
-  float* conditioning;    // logits of this row, levels side by side: [images][W][D][K]
+  int64_t chain_stride, logits_stride, logits_size;
   float* preactivations;  // of the vertical stack, one picture's row: [W][2C]
   float* given;           // of a pixel, without what it adds itself: [L][images][2C]
   float* chain;           // of one group in one block: [images][2·C_g]
   float* gated;           // [L][images][C]
   float* hidden;          // [images][M]
-  float* logits;          // of two sub-pixels in turn: [2][images][K, then its sums by 16]
+  float* logits;          // [2][images][K, then its sums by 16]
   int32_t* alive;         // of one picture's hidden units those above zero, in order: [M]
   int64_t* alive_end;     // how many, up to and with each group: [D]
+  Claims* claims;         // on the blocks of a sub-pixel's logits: [2]
 
  private:
   struct Deleter {
@@ -95,6 +104,7 @@ class Scratch {
   std::unique_ptr<float, Deleter> memory_;
   std::vector<int32_t> alive_;
   std::vector<int64_t> alive_end_;
+  std::vector<Claims> claims_;
 };
 
 // Draws row y of the images `first` … `first + count − 1`; every member of the team calls it.

@@ -1,19 +1,21 @@
 // The one product that everything is made of: rows of inputs times packed weights.
 //
-//   out[r][o] = bias[o] + start[r][o] + Σ_s Σ_i a_s[r·lda + i] · w[s·length + i][o]
+//   out[r][o] = bias[o] + start[r][o] + Σ_s Σ_i a_s[r·lda + i] · w[s·length + i][o] + then[r][o]
 //
 // Outputs are lanes, so it does not matter whether a row is an image or a column, and one row
-// costs no padding. Weights come in panels of 16 outputs, 64 bytes a line, zero beyond the last
-// output: [panel][segment · length + input][16]. An output is summed up in the order of its
-// inputs by one accumulator, so that its bits do not depend on the rows that it is computed with.
+// costs no padding. Weights come in blocks of 64 outputs, those of a block side by side for each
+// input: [block][input][width], width 64, in the last block what is left rounded up to 16, with
+// zeros beyond the last output. An output is summed up in the order of its inputs by one
+// accumulator, so that its bits do not depend on the rows that it is computed with, nor on whether
+// the inputs come all at once or in turns, each turn starting from the sums of the one before.
 #pragma once
 
 #include "vec.h"
 
 namespace {
 
-constexpr int kPanel = 16;
-constexpr int kPanelVecs = kPanel / kLanes;
+constexpr int kPanel = 16;  // what outputs are rounded up to: 64 bytes
+constexpr int kBlock = 64;
 
 // Registers for accumulators; the rest hold weights and the broadcast input.
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -21,18 +23,10 @@ constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
 #endif
+constexpr int kMostVecs = kBlock / kLanes < 4 ? kBlock / kLanes : 4;
 
-// Rows of a tile. Wide enough that its accumulators hide the latency of a multiply-add.
-#if defined(__AVX512F__)
-constexpr int kMostRows = 12;
-#else
-constexpr int kMostRows = kAccumulators / kPanelVecs;
-#endif
-
-constexpr int panels_at_once(int rows) {
-  const int fit = kAccumulators / (rows * kPanelVecs);
-  return fit > 4 ? 4 : fit;
-}
+// Rows of a tile. Each has an address of its own, and there are registers for six of them.
+constexpr int most_rows(int vecs) { return kAccumulators / vecs < 6 ? kAccumulators / vecs : 6; }
 
 struct Product {
   const float* in = nullptr;  // inputs: segment s of row r begins at s·segment_stride + r·lda
@@ -40,121 +34,186 @@ struct Product {
   int64_t length = 0;  // of a segment
   int64_t segments = 1;
   int64_t segment_stride = 0;
-  int64_t first_segment = 0;  // where a ring of segments begins
-  const float* weights = nullptr;
-  int64_t inputs = 0;  // of a panel, if not all of them are asked for
+  int64_t first_segment = 0;      // where they begin, if they lie in a ring …
+  int64_t ring = 1;               // … of so many
+  const void* weights = nullptr;  // float, or bfloat16 if `half`
+  bool half = false;
+  int64_t first_input = 0;  // which of the weights' inputs is the first of these
+  int64_t inputs = 0;       // of the weights, if these are not all
   int64_t outputs = 0;
   const float* bias = nullptr;   // [outputs, padded], or none
-  const float* start = nullptr;  // [rows][…], or none; up to 15 floats beyond a row are read
+  const float* start = nullptr;  // [rows][…], or none
   int64_t ld_start = 0;
+  const float* then = nullptr;  // [rows][…], or none
+  int64_t ld_then = 0;
+  bool relu = false;
   float* out = nullptr;  // [rows][…]; nothing beyond `outputs` is written
   int64_t ld_out = 0;
   int64_t first_row = 0, last_row = 0;       // compute these rows …
-  int64_t first_panel = 0, last_panel = -1;  // … and these panels; −1 stands for all
-  bool relu = false;
+  int64_t first_block = 0, last_block = -1;  // … and these blocks; −1 stands for all
 
-  int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
+  int64_t blocks() const { return (outputs + kBlock - 1) / kBlock; }
 };
 
-template <int Rows, int Panels>
-inline void tile(const Product& p, int64_t row, int64_t panel) {
-  constexpr int kVecs = Panels * kPanelVecs;
-  const int64_t column = panel * kPanel;
-  Vec sums[Rows][kVecs];
-  for (int v = 0; v < kVecs; ++v) {
-    const Vec bias = p.bias ? load(p.bias + column + v * kLanes) : Vec{};
-    for (int r = 0; r < Rows; ++r) {
-      sums[r][v] = bias;
-      if (p.start) sums[r][v] += load(p.start + (row + r) * p.ld_start + column + v * kLanes);
-    }
+// Some outputs of a block, at most kMostVecs vectors of them.
+template <typename Weight>
+struct Strip {
+  int64_t column;         // the first of all outputs
+  const Weight* weights;  // of the first input
+  int64_t width;          // from one input's to the next one's
+};
+
+// Calls work(r, v) for every row and vector of a tile. Unrolled in full, for only then do the sums
+// stay in registers.
+template <int Rows, int Vecs, typename Work>
+inline void for_each(const Work& work) {
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vecs; ++v) work(r, v);
   }
-  const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
-  const float* w = p.weights + panel * inputs * kPanel;
+}
+
+// Adds numbers of each row to the sums: as many as there are outputs.
+template <int Rows, int Vecs>
+inline void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][Vecs]) {
+  if (left >= Vecs * kLanes) {
+    for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] += load(from + r * ld + v * kLanes); });
+  } else {
+    for_each<Rows, Vecs>([&](int r, int v) {
+      if (left > v * kLanes) {
+        sums[r][v] += load_first(from + r * ld + v * kLanes, left - v * kLanes);
+      }
+    });
+  }
+}
+
+template <typename Weight, int Rows, int Vecs>
+inline void begin_sums(const Product& p, const Strip<Weight>& strip, int64_t row,
+                       Vec (&sums)[Rows][Vecs]) {
+  if (p.bias) {
+    const float* const bias = p.bias + strip.column;
+    for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = load(bias + v * kLanes); });
+  } else {
+    for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = Vec{}; });
+  }
+  if (p.start) {
+    add(p.start + row * p.ld_start + strip.column, p.ld_start, p.outputs - strip.column, sums);
+  }
+}
+
+template <typename Weight, int Rows, int Vecs>
+inline void end_sums(const Product& p, const Strip<Weight>& strip, int64_t row,
+                     Vec (&sums)[Rows][Vecs]) {
+  const int64_t left = p.outputs - strip.column;
+  if (p.then) add(p.then + row * p.ld_then + strip.column, p.ld_then, left, sums);
+  if (p.relu) for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = max(sums[r][v], Vec{}); });
+  float* const out = p.out + row * p.ld_out + strip.column;
+  if (left >= Vecs * kLanes) {
+    for_each<Rows, Vecs>([&](int r, int v) { store(out + r * p.ld_out + v * kLanes, sums[r][v]); });
+  } else {
+    for_each<Rows, Vecs>([&](int r, int v) {
+      if (left > v * kLanes) {
+        store_first(out + r * p.ld_out + v * kLanes, sums[r][v], left - v * kLanes);
+      }
+    });
+  }
+}
+
+template <typename Weight, int Rows, int Vecs>
+inline void tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
+  Vec sums[Rows][Vecs];
+  begin_sums(p, strip, row, sums);
+  const Weight* w = strip.weights;
   for (int64_t s = 0; s < p.segments; ++s) {
-    const int64_t place = (p.first_segment + s) % p.segments;
+    const int64_t place = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     const float* a = p.in + place * p.segment_stride + row * p.lda;
-    for (int64_t i = 0; i < p.length; ++i, w += kPanel) {
-      Vec weights[kVecs];
-      for (int q = 0; q < Panels; ++q) {
-        for (int v = 0; v < kPanelVecs; ++v) {
-          weights[q * kPanelVecs + v] = load(w + q * inputs * kPanel + v * kLanes);
-        }
-      }
-      for (int r = 0; r < Rows; ++r) {
-        const Vec x = broadcast(a[r * p.lda + i]);
-        for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
-      }
+    for (int64_t i = 0; i < p.length; ++i, w += strip.width) {
+      Vec weights[Vecs];
+      for (int v = 0; v < Vecs; ++v) weights[v] = load(w + v * kLanes);
+      for_each<Rows, Vecs>(
+          [&](int r, int v) { sums[r][v] += broadcast(a[r * p.lda + i]) * weights[v]; });
     }
   }
-  for (int v = 0; v < kVecs; ++v) {
-    const int64_t left = p.outputs - column - v * kLanes;
-    if (left <= 0) break;
-    for (int r = 0; r < Rows; ++r) {
-      const Vec result = p.relu ? max(sums[r][v], Vec{}) : sums[r][v];
-      store_first(p.out + (row + r) * p.ld_out + column + v * kLanes, result, left);
-    }
-  }
+  end_sums(p, strip, row, sums);
 }
 
-template <int Rows>
-inline void strip(const Product& p, int64_t row) {
-  constexpr int kAtOnce = panels_at_once(Rows);
-  const int64_t last = p.last_panel < 0 ? p.panels() : p.last_panel;
-  int64_t panel = p.first_panel;
-  for (; panel + kAtOnce <= last; panel += kAtOnce) tile<Rows, kAtOnce>(p, row, panel);
-  for (; panel < last; ++panel) tile<Rows, 1>(p, row, panel);
-}
-
-template <int Rows>
-void strip_of(const Product& p, int64_t row, int64_t rows) {
+template <typename Weight, int Rows, int Vecs>
+inline void tile_of(const Product& p, const Strip<Weight>& strip, int64_t row, int64_t rows) {
   if constexpr (Rows > 0) {
-    if (rows == Rows) return strip<Rows>(p, row);
-    strip_of<Rows - 1>(p, row, rows);
+    if (rows == Rows) return tile<Weight, Rows, Vecs>(p, strip, row);
+    tile_of<Weight, Rows - 1, Vecs>(p, strip, row, rows);
   }
 }
 
-// Rows are dealt out evenly: 13 rows in tiles of at most 12 make 7 and 6, not 12 and 1.
-inline void compute(const Product& p) {
-  int64_t row = p.first_row;
-  for (int64_t tiles = (p.last_row - row + kMostRows - 1) / kMostRows; tiles > 0; --tiles) {
-    const int64_t rows = (p.last_row - row + tiles - 1) / tiles;
-    strip_of<kMostRows>(p, row, rows);
-    row += rows;
-  }
-}
-
-// The same for one row of which only the inputs `from[0 … count − 1]` are not zero: the others'
-// weights are not even read. A product with zero adds nothing, so the result is the same to a bit.
-template <int Panels>
-inline void sparse_tile(const Product& p, const int32_t* from, int64_t count, int64_t panel) {
-  constexpr int kVecs = Panels * kPanelVecs;
-  const int64_t column = panel * kPanel;
-  Vec sums[kVecs];
-  for (int v = 0; v < kVecs; ++v) {
-    sums[v] = p.bias ? load(p.bias + column + v * kLanes) : Vec{};
-    if (p.start) sums[v] += load(p.start + column + v * kLanes);
-  }
-  const float* const w = p.weights + panel * p.inputs * kPanel;
-  for (int64_t i = 0; i < count; ++i) {
-    const Vec x = broadcast(p.in[from[i]]);
-    for (int q = 0; q < Panels; ++q) {
-      for (int v = 0; v < kPanelVecs; ++v) {
-        sums[q * kPanelVecs + v] += x * load(w + (q * p.inputs + from[i]) * kPanel + v * kLanes);
-      }
+// Rows are dealt out evenly: 7 rows in tiles of at most 6 make 4 and 3, not 6 and 1.
+struct Rows {
+  template <typename Weight, int Vecs>
+  static void compute(const Product& p, const Strip<Weight>& strip) {
+    constexpr int kMost = most_rows(Vecs);
+    int64_t row = p.first_row;
+    for (int64_t tiles = (p.last_row - row + kMost - 1) / kMost; tiles > 0; --tiles) {
+      const int64_t rows = (p.last_row - row + tiles - 1) / tiles;
+      tile_of<Weight, kMost, Vecs>(p, strip, row, rows);
+      row += rows;
     }
   }
-  for (int v = 0; v < kVecs && column + v * kLanes < p.outputs; ++v) {
-    store_first(p.out + column + v * kLanes, sums[v], p.outputs - column - v * kLanes);
+};
+
+// One row of which only the inputs `from[0 … count − 1]` are not zero: the others' weights are not
+// even read. A product with zero adds nothing, so the result is the same to a bit.
+struct Sparse {
+  const int32_t* from;
+  int64_t count;
+
+  template <typename Weight, int Vecs>
+  void compute(const Product& p, const Strip<Weight>& strip) const {
+    constexpr int64_t kAhead = 8;  // the gaps are irregular: no machine foresees them
+    Vec sums[1][Vecs];
+    begin_sums(p, strip, 0, sums);
+    for (int64_t i = 0; i < count; ++i) {
+      const Weight* const w = strip.weights + from[i] * strip.width;
+      const Weight* const ahead =
+          strip.weights + from[i + kAhead < count ? i + kAhead : count - 1] * strip.width;
+      for (int v = 0; v < Vecs; v += kPanel / kLanes) __builtin_prefetch(ahead + v * kLanes);
+      const Vec x = broadcast(p.in[from[i]]);
+      for (int v = 0; v < Vecs; ++v) sums[0][v] += x * load(w + v * kLanes);
+    }
+    end_sums(p, strip, 0, sums);
+  }
+};
+
+template <typename Weight, int Vecs, typename How>
+inline void strip_of(const Product& p, const How& how, const Strip<Weight>& strip, int64_t vecs) {
+  if constexpr (Vecs > 0) {
+    if (vecs == Vecs) return how.template compute<Weight, Vecs>(p, strip);
+    strip_of<Weight, Vecs - 1>(p, how, strip, vecs);
   }
 }
 
-inline void compute_sparse(const Product& p, const int32_t* from, int64_t count) {
-  constexpr int kAtOnce = panels_at_once(1);
-  int64_t panel = p.first_panel;
-  for (; panel + kAtOnce <= p.last_panel; panel += kAtOnce) {
-    sparse_tile<kAtOnce>(p, from, count, panel);
+// Strip by strip, for a strip's weights stay in the cache while all rows pass.
+template <typename Weight, typename How>
+void strips(const Product& p, const How& how) {
+  const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
+  const int64_t last = p.last_block < 0 ? p.blocks() : p.last_block;
+  for (int64_t block = p.first_block; block < last; ++block) {
+    const int64_t first = block * kBlock, left = p.outputs - first;
+    const int64_t width = left >= kBlock ? kBlock : (left + kPanel - 1) / kPanel * kPanel;
+    const Weight* const weights =
+        static_cast<const Weight*>(p.weights) + first * inputs + p.first_input * width;
+    constexpr int64_t kWidest = kMostVecs * kLanes;
+    for (int64_t column = 0; column < width; column += kWidest) {
+      const int64_t vecs = (width - column < kWidest ? width - column : kWidest) / kLanes;
+      strip_of<Weight, kMostVecs>(p, how, {first + column, weights + column, width}, vecs);
+    }
   }
-  for (; panel < p.last_panel; ++panel) sparse_tile<1>(p, from, count, panel);
 }
+
+template <typename How>
+inline void compute(const Product& p, const How& how) {
+  p.half ? strips<uint16_t>(p, how) : strips<float>(p, how);
+}
+
+inline void compute(const Product& p) { compute(p, Rows{}); }
 
 }  // namespace

@@ -2,17 +2,40 @@
 
 #include <sched.h>
 
+#include <algorithm>
+#include <chrono>
+
 namespace prsr {
 
 namespace {
 
-// Marks are some ten microseconds apart. Whoever yields earlier than that gives the core away for
-// milliseconds, at every mark; whoever never does burns the core that the last member waits for.
+// What is waited for is some microseconds away. Whoever yields earlier than that gives the core
+// away for milliseconds; whoever never does burns the core that the last member waits for.
 // There is no pause instruction in the loop: on virtual machines, many in a row make the host take
-// the core away (measured: 120 µs a mark instead of 0.2).
+// the core away (measured: 120 µs a meeting instead of 0.2).
 constexpr int64_t kSpinsBetweenYields = 20000;
+// A member waits some microseconds for another, and some hundred if the system takes the other's
+// core away for a moment. Where others want the cores, it is milliseconds.
+constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);  // in all, in a row
+
+// Returns the time after the first yield, in nanoseconds.
+template <typename Condition>
+int64_t spin(const Condition& there) {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point first_yield;
+  for (int64_t spins = 1; !there(); ++spins) {
+    if (spins % kSpinsBetweenYields == 0) {
+      if (spins == kSpinsBetweenYields) first_yield = Clock::now();
+      sched_yield();
+    }
+  }
+  if (first_yield == Clock::time_point()) return 0;
+  return std::chrono::nanoseconds(Clock::now() - first_yield).count();
+}
 
 }  // namespace
+
+Team::Team(int64_t size) : size_(size), lines_(size) {}
 
 void Team::meet() {
   if (size_ == 1) return;
@@ -23,14 +46,58 @@ void Team::meet() {
     __atomic_store_n(&round_, round + 1, __ATOMIC_RELEASE);
     return;
   }
-  for (int64_t spins = 1; __atomic_load_n(&round_, __ATOMIC_ACQUIRE) == round; ++spins) {
-    if (spins % kSpinsBetweenYields == 0) {
-      __atomic_add_fetch(&yields_, 1, __ATOMIC_RELAXED);
-      sched_yield();
-    }
-  }
+  spin([&] { return __atomic_load_n(&round_, __ATOMIC_ACQUIRE) != round; });
 }
 
-int64_t Team::yields() const { return __atomic_load_n(&yields_, __ATOMIC_RELAXED); }
+void Team::count(int64_t member, Kind kind) {
+  int64_t& own = lines_[member].counts[kind];
+  __atomic_store_n(&own, own + 1, __ATOMIC_RELEASE);
+}
+
+bool Team::has(int64_t member, Kind kind, int64_t count) const {
+  return __atomic_load_n(&lines_[member].counts[kind], __ATOMIC_ACQUIRE) >= count;
+}
+
+void Team::wait(int64_t member, Kind kind, int64_t count) {
+  const int64_t waited = spin([&] { return has(member, kind, count); });
+  if (waited) __atomic_add_fetch(&waited_, waited, __ATOMIC_RELAXED);
+}
+
+void Team::wait_for_helpers(Kind kind, int64_t count) {
+  for (int64_t member = 1; member < size_; ++member) wait(member, kind, count);
+}
+
+int64_t Team::next_task() { return __atomic_fetch_add(&next_task_, 1, __ATOMIC_RELAXED); }
+
+bool Team::contended() const {
+  return __atomic_load_n(&waited_, __ATOMIC_RELAXED) > kPatience.count();
+}
+
+void Team::dismiss() { __atomic_store_n(&dismissed_, true, __ATOMIC_RELAXED); }
+
+bool Team::dismissed() const { return __atomic_load_n(&dismissed_, __ATOMIC_RELAXED); }
+
+void Claims::reset() { std::fill(states_.begin(), states_.end(), kFree); }
+
+bool Claims::take_early(int64_t block) {
+  uint8_t free = kFree;
+  return __atomic_compare_exchange_n(&states_[block], &free, kEarlyTaken, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE);
+}
+
+void Claims::early_done(int64_t block) {
+  __atomic_store_n(&states_[block], kEarlyDone, __ATOMIC_RELEASE);
+}
+
+Claims::State Claims::take(int64_t block) {
+  uint8_t state = __atomic_load_n(&states_[block], __ATOMIC_ACQUIRE);
+  while (state == kFree || state == kEarlyDone) {
+    if (__atomic_compare_exchange_n(&states_[block], &state, kTaken, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE)) {
+      return static_cast<State>(state);
+    }
+  }
+  return kTaken;
+}
 
 }  // namespace prsr

@@ -37,7 +37,38 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
+// Weights kept as bfloat16: the upper halves of floats.
+inline Vec load(const uint16_t* from) {
+#if defined(__AVX512F__)
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  // Masked, for GCC 12 takes the plain one for a use of something uninitialized.
+  return (Vec)((IntVec)_mm512_maskz_cvtepu16_epi32(0xFFFF, halves) << 16);
+#elif defined(__AVX2__)
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Vec)((IntVec)_mm256_cvtepu16_epi32(halves) << 16);
+#else
+  IntVec bits;
+  for (int lane = 0; lane < kLanes; ++lane) bits[lane] = static_cast<int32_t>(from[lane]) << 16;
+  return (Vec)bits;
+#endif
+}
+
 // The first `count` lanes only; what lies behind them may belong to someone else.
+inline Vec load_first(const float* from, int64_t count) {
+  if (count >= kLanes) return load(from);
+  Vec v = Vec{};
+#if defined(__AVX512F__)
+  v = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+#elif defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  v = (Vec)_mm256_maskload_ps(from,
+                              _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+#else
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+#endif
+  return v;
+}
+
 inline void store_first(float* to, Vec v, int64_t count) {
   if (count >= kLanes) return store(to, v);
 #if defined(__AVX512F__)
@@ -51,7 +82,8 @@ inline void store_first(float* to, Vec v, int64_t count) {
 #endif
 }
 
-inline Vec broadcast(float x) { return Vec{} + x; }
+// x − 0 is x, and compilers know it; x + 0 is not, for x = −0, and costs an addition.
+inline Vec broadcast(float x) { return x - Vec{}; }
 
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 

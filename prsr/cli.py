@@ -156,7 +156,12 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--steps", required=True, type=int, help="Step to end at.")
-@click.option("--preset", default="paper", type=click.Choice(list(PRESETS)), help="The model.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="The model.  [default: paper]")
+@click.option(
+    "--from",
+    "start",
+    help="Begin with the weights of this model (as for `prsr sample --model`), not of a preset.",
+)
 @click.option(
     "--validation",
     type=PATH,
@@ -179,7 +184,8 @@ def train_command(
     data: Path,
     out: Path,
     steps: int,
-    preset: str,
+    preset: str | None,
+    start: str | None,
     validation: Path | None,
     batch_size: int,
     learning_rate: float,
@@ -199,6 +205,7 @@ def train_command(
 
     \b
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
+    prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """
     # TensorBoard comes with an extra, and takes a second to import.
@@ -207,7 +214,10 @@ def train_command(
     chosen = distributed() or choose_device(device)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" else "fp32"
-    config = PRSRConfig.preset(preset)
+    if preset and start:
+        raise ValueError("--preset and --from exclude each other: a model has its own numbers")
+    first = load(start, "cpu") if start else None
+    config = first.config if first else PRSRConfig.preset(preset or "paper")
     settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
     plan = RunPlan(out, steps, report_every)
     training = SuperResolutionPictures.open(data, config, progress=True)
@@ -218,12 +228,13 @@ def train_command(
 
     def run() -> list[Path]:
         try:
-            train(settings, plan, training, validating, chosen, resume=resume)
+            train(settings, plan, training, validating, chosen, start=first, resume=resume)
         finally:
             leave()
         return [out / "model"]
 
-    timed(run, f"preset {preset}, {len(training)} pictures, {chosen}, {precision}")
+    model = f"from {start}" if start else f"preset {preset or 'paper'}"
+    timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
 
 
 @app.command("evaluate")

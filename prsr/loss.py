@@ -25,11 +25,16 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
         hr: the pictures it was given, ``uint8 [N, D, H, W]``.
     """
-    target = hr.long()
+    target = hr.permute(0, 2, 3, 1).flatten().long()
     # Added up anew: in half precision, the sum of the two would be rounded before it is used.
-    conditioning = output.conditioning_logits.float()
-    whole = conditioning + output.prior_logits.float()
+    conditioning = by_sub_pixel(output.conditioning_logits).float()
+    whole = conditioning + by_sub_pixel(output.prior_logits).float()
     return F.cross_entropy(whole, target) + F.cross_entropy(conditioning, target)
+
+
+def by_sub_pixel(logits: Tensor) -> Tensor:
+    """``[N, K, D, H, W]`` → ``[N·H·W·D, K]``: no copy, for so they lie in memory."""
+    return logits.permute(0, 3, 4, 2, 1).flatten(0, 3)
 
 
 def picture_bits(logits: Tensor, hr: Tensor) -> Tensor:

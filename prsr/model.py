@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prsr.checkpoint import HubModel
 from prsr.checks import check_pictures
@@ -23,10 +24,23 @@ def to_network(pictures: Tensor, levels: int) -> Tensor:
     return pictures.float() / (levels - 1) - 0.5
 
 
-def as_logits(outputs: Tensor, config: PRSRConfig) -> Tensor:
-    """Final convolution's ``[N, K·D, H, W]`` (output j: colour j % D) as ``[N, K, D, H, W]``."""
-    n, _, height, width = outputs.shape
-    return outputs.view(n, config.levels, config.channels, height, width)
+def logits_of(features: Tensor, weight: Tensor, bias: Tensor, config: PRSRConfig) -> Tensor:
+    """A network's last 1×1 convolution: ``[N, C, H, W]`` → logits ``[N, K, D, H, W]``.
+
+    In memory the levels of a sub-pixel lie side by side, ``[N, H, W, D, K]``: that is how a softmax
+    runs over them, and how engines read them.
+
+    Args:
+        features: what the convolution reads.
+        weight: ``[K·D, C, 1, 1]``; output j is that of colour j % D, level j // D.
+        bias: ``[K·D]``.
+        config: says what K and D are.
+    """
+    by_level = config.levels, config.channels
+    matrix = weight.flatten(1).unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
+    offsets = bias.unflatten(0, by_level).T.flatten()
+    logits = F.linear(features.permute(0, 2, 3, 1), matrix, offsets)
+    return logits.unflatten(-1, by_level[::-1]).permute(0, 4, 3, 1, 2)
 
 
 def _initialise(module: nn.Module) -> None:
@@ -75,9 +89,11 @@ class ConditioningNetwork(nn.Sequential):
     def forward(self, lr: Tensor) -> Tensor:
         """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
         weight = cast(nn.Conv2d, self[0]).weight
-        values = to_network(lr, self.config.levels).to(weight.dtype)
-        x = cast(Tensor, super().forward(values))
-        return as_logits(x, self.config)
+        x = to_network(lr, self.config.levels).to(weight.dtype)
+        *layers, last = self
+        for layer in layers:
+            x = layer(x)
+        return logits_of(x, last.weight, cast(Tensor, last.bias), self.config)
 
 
 class PriorNetwork(nn.Module):
@@ -118,7 +134,11 @@ class PriorNetwork(nn.Module):
     def forward(self, hr: Tensor) -> Tensor:
         """``uint8 [N, D, H, W]`` → logits ``[N, K, D, H, W]``."""
         _, h = self.features(hr)[-1]
-        return as_logits(self.head(h), self.config)
+        hidden, relu, last = self.head
+        masked = cast(RowConvolution, last)
+        return logits_of(
+            relu(hidden(h)), masked.masked_weight(), cast(Tensor, masked.bias), self.config
+        )
 
 
 class PRSROutput(NamedTuple):

@@ -37,6 +37,7 @@ from prsr.exact import exact_fp32
 from prsr.images import to_array
 from prsr.model import PRSR
 from prsr.philox import picture_noise
+from prsr.threads import considerate
 
 Batch = Tensor | NDArray[np.uint8] | Image.Image | Sequence[Image.Image]
 
@@ -180,7 +181,7 @@ class Sampler:
         """
         if not len(pictures):
             return
-        with exact_fp32(self.device):
+        with exact_fp32(self.device), considerate(len(pictures)):
             engine, packed = self._prepare()
             job = self._job(request, start, pictures)
             state = engine.start(packed, job)

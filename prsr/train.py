@@ -81,15 +81,26 @@ class Trainer:
         settings: of the run.
         data: what it is trained on, in words that tell it from other data.
         device: to train on.
+        start: a model of the same configuration whose weights to begin with, rather than with
+            random ones.
     """
 
-    def __init__(self, settings: TrainSettings, data: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        data: str,
+        device: torch.device,
+        start: PRSR | None = None,
+    ) -> None:
         self.settings = settings
         self.data = data
         self.device = device
         self.step = 0
         torch.manual_seed(settings.seed)
-        self.model = PRSR(settings.config).to(device)
+        self.model = PRSR(settings.config)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
+        self.model.to(device)
         self.optimiser = torch.optim.RMSprop(
             self.model.parameters(),
             lr=settings.learning_rate,
@@ -210,17 +221,19 @@ def train(
     validation: SuperResolutionPictures,
     device: torch.device,
     *,
+    start: PRSR | None = None,
     resume: bool = False,
 ) -> PRSR:
     """Train a model to ``plan.steps``, reporting on the way.
 
-    Under ``torchrun`` each process takes its share of every batch (:func:`distributed`).
+    Under ``torchrun`` each process takes its share of every batch (:func:`distributed`). With
+    ``start``, the run begins with that model's weights rather than with random ones.
 
     Raises:
         FileExistsError: the folder holds a run already and ``resume`` is false.
         FileNotFoundError: ``resume`` is true and there is nothing to go on from.
-        ValueError: the checkpoint is damaged, or of a run with other data or settings; or
-            batches cannot be shared evenly by the processes.
+        ValueError: the checkpoint is damaged, or of a run with other data or settings; ``start``
+            has another configuration; or batches cannot be shared evenly by the processes.
         OSError: the folder cannot be written.
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -229,12 +242,14 @@ def train(
             f"batch_size must be a multiple of the {world_size} processes, "
             f"got {settings.batch_size}"
         )
+    if start is not None and start.config != settings.config:
+        raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
     checkpoint = plan.folder / CHECKPOINT_FILE
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
     if not resume and checkpoint.is_file():
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
-    trainer = Trainer(settings, training.fingerprint(), device)
+    trainer = Trainer(settings, training.fingerprint(), device, start)
     if resume:
         trainer.restore(checkpoint)
     reporter = Reporter(plan, validation, trainer) if rank == 0 else None

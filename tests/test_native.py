@@ -13,7 +13,7 @@ import torch
 import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines import Job
-from prsr.engines.native import CPUEngine, aligned_zeros, instruction_sets, panels
+from prsr.engines.native import PARTS, CPUEngine, aligned_zeros, blocks, instruction_sets
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.skipif(
@@ -64,7 +64,9 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
         state = engine.start(packed, job)
         for y in range(4):
             engine.row(state, y)
-        caches.append({name: cache[0] for name, cache in state.caches.items()})
+        of_first = {name: cache[0] for name, cache in state.caches.items()}
+        of_first |= {name: state.caches[name][:, :, 0] for name in ("above", "horizontal")}
+        caches.append(of_first)
     for other in caches[1:]:
         assert all(torch.equal(cache, other[name]) for name, cache in caches[0].items())
 
@@ -168,8 +170,9 @@ def operands(make_model, make_pictures):
     state = engine.start(laid, job)
     given = {"picture": job.picture, **state.caches}
     given |= {"weights": laid.weights, "offsets": laid.offsets}
-    given |= {"conditioning": job.conditioning, "noise": job.noise}
-    given |= {"temperature": job.temperature, "mask": None, "numbers": laid.numbers, "y": 0}
+    given |= {"conditioning": state.conditioning, "noise": job.noise}
+    given |= {"temperature": job.temperature, "mask": None, "seconds": None}
+    given |= {"numbers": laid.numbers, "y": 0}
     return given
 
 
@@ -189,6 +192,8 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("conditioning", lambda tensor: tensor.flip(1).transpose(3, 4).contiguous()),
         ("temperature", lambda tensor: tensor.expand(2, 2)[0].expand(3, 2)[:, 0]),
         ("vertical", lambda tensor: tensor[:, :1]),
+        ("ahead", lambda tensor: tensor[:, 1:]),
+        ("seconds", lambda _: torch.zeros(3, dtype=torch.float64)),
         ("horizontal", lambda tensor: tensor[..., ::2]),
         ("weights", lambda tensor: tensor[1:]),
         ("y", lambda y: 2),
@@ -223,12 +228,13 @@ def test_nothing_outside_the_caches_is_written(make_model, make_pictures):
     assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= 1e-4
 
 
-def test_panels_hold_sixteen_outputs_side_by_side():
-    matrix = torch.arange(3 * 20.0).view(3, 20)
-    packed = panels(matrix).view(2, 3, 16)
-    assert torch.equal(packed[0], matrix[:, :16])
-    assert torch.equal(packed[1, :, :4], matrix[:, 16:])
-    assert not packed[1, :, 4:].any()
+def test_blocks_hold_sixty_four_outputs_side_by_side():
+    matrix = torch.arange(3 * 84.0).view(3, 84)
+    packed = blocks(matrix)
+    assert torch.equal(packed[: 3 * 64].view(3, 64), matrix[:, :64])
+    rest = packed[3 * 64 :].view(3, 32)
+    assert torch.equal(rest[:, :20], matrix[:, 64:])
+    assert not rest[:, 20:].any()
 
 
 def test_zeros_begin_on_a_line():

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import prsr.model
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.layers import RowConvolution
-from prsr.model import ResNetBlock, as_logits, to_network
+from prsr.model import ResNetBlock, logits_of, to_network
 
 # Few channels and layers, so that a picture of 5×6 is larger than the receptive field.
 SIGHTS = [
@@ -96,7 +96,7 @@ def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
 def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
     config = PRSRConfig(channels=3, levels=5)
     outputs = torch.arange(15.0).view(1, 15, 1, 1).expand(2, 15, 4, 6)
-    logits = as_logits(outputs, config)
+    logits = logits_of(outputs, torch.eye(15)[..., None, None], torch.zeros(15), config)
     assert logits.shape == (2, 5, 3, 4, 6)
     for j in range(15):
         assert bool((logits[:, j // 3, j % 3] == j).all())

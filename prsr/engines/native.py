@@ -16,6 +16,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
@@ -33,7 +34,11 @@ except ImportError as error:
 INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
 """The environment variable that forces one of :func:`instruction_sets`."""
 
-LINE = 16  # floats in a line of 64 bytes: the outputs that packed weights have side by side
+PARTS = ("vertical", "horizontal", "head", "draw")
+"""What the time of a row goes into, in the order of ``State.seconds``."""
+
+LINE = 16  # floats in a line of 64 bytes
+BLOCK = 64  # outputs whose packed weights lie side by side
 
 
 def instruction_sets() -> list[str]:
@@ -72,7 +77,7 @@ class Laid:
         packed: the same by colour groups.
         weights: every matrix and bias behind one another, each from a line on, ``float32``.
         offsets: where each begins, ``int64``.
-        numbers: D, K, C, L, p, p0, M.
+        numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
     """
 
     packed: Packed
@@ -81,18 +86,21 @@ class Laid:
     numbers: list[int]
 
 
-def panels(matrix: Tensor) -> Tensor:
-    """``[inputs, outputs]`` as panels of 16 outputs, ``[⌈outputs / 16⌉, inputs, 16]``, flat."""
-    inputs, outputs = matrix.shape
-    count = -(-outputs // LINE)
-    padded = matrix.new_zeros(inputs, count * LINE)
-    padded[:, :outputs] = matrix
-    return padded.view(inputs, count, LINE).transpose(0, 1).flatten()
+def blocks(matrix: Tensor) -> Tensor:
+    """``[inputs, outputs]`` as ``csrc/product.h`` reads it, flat: block by block of 64 outputs,
+    ``[inputs, 64]``, the last one as wide as what is left rounded up to 16, with zeros."""
+    padded = F.pad(matrix, (0, -matrix.shape[1] % LINE))
+    return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
+
+
+def halves(matrix: Tensor) -> Tensor:
+    """:func:`blocks` in bfloat16, two in the place of a float."""
+    return blocks(matrix).bfloat16().view(torch.float32)
 
 
 def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
     """A matrix ``[inputs, outputs]`` and its bias, ready to be laid out."""
-    return [panels(weight), bias]
+    return [blocks(weight), bias]
 
 
 def convolution(kernel: Layer) -> list[Tensor]:
@@ -100,38 +108,41 @@ def convolution(kernel: Layer) -> list[Tensor]:
     return layer(kernel.weight.permute(2, 3, 1, 0).flatten(0, 2), kernel.bias)
 
 
-def lay_out(packed: Packed) -> Laid:
+def lay_out(packed: Packed, precision: str) -> Laid:
     """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
     config = packed.config
     # Here the pixels to the left come pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
     parts = convolution(packed.first_vertical)
     parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
-    parts += map(panels, packed.first_own)
+    parts += map(blocks, packed.first_own)
     for block, taps in zip(packed.blocks, packed.taps, strict=True):
         parts += convolution(block.vertical) + layer(block.link.weight, block.link.bias)
-        parts += [panels(taps), *map(panels, block.centre)]
+        parts += [blocks(taps), *map(blocks, block.centre)]
         parts += [part for mix in block.mix for part in layer(mix.weight, mix.bias)]
+    half = precision == "bf16"
     for head in (packed.hidden, packed.output):
-        parts += [part for group in head for part in layer(group.weight, group.bias)]
+        for group in head:
+            parts += [(halves if half else blocks)(group.weight), group.bias]
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     weights = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):
         weights[offset : offset + part.numel()] = part
     numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
-    numbers += [config.reach, config.first_reach, config.head_channels]
+    numbers += [config.reach, config.first_reach, config.head_channels, int(half)]
     return Laid(packed, weights, torch.tensor(offsets[:-1]), numbers)
 
 
 def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int, ...]]:
     """The caches of ``csrc/engine.h``, ``float32``, for pictures of that size."""
-    channels, _, features, layers, p, p0, _ = numbers
+    channels, _, features, layers, p, p0, *_ = numbers
     n, _, height, width = picture
     return {
         "values": (n, p0 + height, p0 + width + p0, channels),
         "vertical": (n, layers, p + 1, p + width + p, features),
-        "above": (n, layers, width, 2 * features),
-        "horizontal": (n, layers + 1, p + width, features),
+        "above": (layers, width, n, 2 * features),
+        "ahead": (n, layers * width * 2 * features + 1),
+        "horizontal": (layers + 1, p + width, n, features),
     }
 
 
@@ -139,8 +150,8 @@ def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int
 _library = torch.library.Library("prsr", "DEF")
 _library.define(
     "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
-    "Tensor(e!) horizontal, Tensor weights, Tensor offsets, Tensor conditioning, Tensor noise, "
-    "Tensor temperature, Tensor? mask, int[] numbers, int y) -> ()"
+    "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, Tensor conditioning, Tensor noise, "
+    "Tensor temperature, Tensor? mask, Tensor(g!)? seconds, int[] numbers, int y) -> ()"
 )
 
 
@@ -150,6 +161,7 @@ def _draw_row(
     values: Tensor,
     vertical: Tensor,
     above: Tensor,
+    ahead: Tensor,
     horizontal: Tensor,
     weights: Tensor,
     offsets: Tensor,
@@ -157,6 +169,7 @@ def _draw_row(
     noise: Tensor,
     temperature: Tensor,
     mask: Tensor | None,
+    seconds: Tensor | None,
     numbers: list[int],
     y: int,
 ) -> None:
@@ -171,12 +184,14 @@ def _draw_row(
         "values": (values, float32, shapes["values"]),
         "vertical": (vertical, float32, shapes["vertical"]),
         "above": (above, float32, shapes["above"]),
+        "ahead": (ahead, float32, shapes["ahead"]),
         "horizontal": (horizontal, float32, shapes["horizontal"]),
-        "conditioning": (conditioning, float32, (n, levels, channels, height, width)),
+        "conditioning": (conditioning, float32, (n, height, width, channels, levels)),
         "noise": (noise, float32, (n, height, width, channels)),
         "temperature": (temperature, float32, (n,)),
         "mask": (mask, torch.bool, (n, channels, height, width)),
         "picture": (picture, torch.uint8, (n, channels, height, width)),
+        "seconds": (seconds, torch.float64, (len(PARTS),)),
     }
     for name, (tensor, dtype, shape) in wanted.items():
         if tensor is None:
@@ -207,13 +222,22 @@ torch.library.register_fake("prsr::draw_row", _draw_nothing, lib=_library)
 
 
 class State:
-    """The caches of one job, and the row drawn last; features in order of the groups."""
+    """The caches of one job, and the row drawn last; features in order of the groups.
+
+    Attributes:
+        conditioning: the job's logits with the levels side by side, ``[N, H, W, D, K]``.
+        seconds: for benchmarks: where each row adds the time of its :data:`PARTS`, ``float64 [4]``;
+            rows are then drawn by one thread. None, as usual, asks for no time.
+    """
 
     def __init__(self, laid: Laid, job: Job) -> None:
         self.laid = laid
         self.job = job
+        # No copy of logits that were made in this order, as those of our own networks are.
+        self.conditioning = job.conditioning.permute(0, 3, 4, 2, 1).contiguous()
         shapes = cache_shapes(laid.numbers, job.picture.shape)
         self.caches = {name: aligned_zeros(*shape) for name, shape in shapes.items()}
+        self.seconds: Tensor | None = None
         self.y = -1
 
 
@@ -229,17 +253,14 @@ class CPUEngine(Engine):
             reasons.append(f"its extension was not built or does not load ({_absence})")
         if device.type != "cpu":
             reasons.append(f"it runs on the CPU, but the model lies on {device}")
-        if precision != "fp32":
-            reasons.append(f"it computes in fp32 only, not in {precision}")
         return reasons
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        return lay_out(pack_prior(copy.deepcopy(prior).float()))
+        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision)
 
     @override
     def start(self, packed: Laid, job: Job) -> State:
-        job.conditioning = job.conditioning.contiguous()
         job.noise = job.noise.contiguous()
         job.temperature = job.temperature.contiguous()
         if job.mask is not None:
@@ -254,10 +275,11 @@ class CPUEngine(Engine):
             **state.caches,
             weights=laid.weights,
             offsets=laid.offsets,
-            conditioning=job.conditioning,
+            conditioning=state.conditioning,
             noise=job.noise,
             temperature=job.temperature,
             mask=job.mask,
+            seconds=state.seconds,
             numbers=laid.numbers,
             y=y,
         )
@@ -269,7 +291,7 @@ class CPUEngine(Engine):
         width = state.job.picture.shape[3]
         natural = state.laid.packed.features.order.argsort()
         vertical = state.caches["vertical"][:, layer, state.y % (p + 1), p : p + width]
-        horizontal = state.caches["horizontal"][:, layer, p:]
+        horizontal = state.caches["horizontal"][layer, p:]
         return Probe(
-            vertical[..., natural].transpose(1, 2), horizontal[..., natural].transpose(1, 2)
+            vertical[..., natural].transpose(1, 2), horizontal[..., natural].permute(1, 2, 0)
         )

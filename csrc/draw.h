@@ -1,0 +1,65 @@
+// The two steps of a row that are no products: gates, and the draw of a level.
+#pragma once
+
+#include "product.h"
+
+namespace {
+
+// tanh(a₁)·σ(a₂) of `size` features, a₂ behind a₁.
+inline void gate_features(const float* a, int64_t size, float* out) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    store_first(out + i, gate(load(a + i), load(a + size + i)), size - i);
+  }
+}
+
+// e to the (logits / temperature), and the smallest level whose sum of them exceeds u of the whole.
+// SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
+inline int64_t draw(float* logits, int64_t levels, float u, float temperature) {
+  const int64_t padded = (levels + kPanel - 1) / kPanel * kPanel;
+  for (int64_t k = levels; k < padded; ++k) logits[k] = -__builtin_inff();
+  Vec most = load(logits);
+  for (int64_t k = kLanes; k < padded; k += kLanes) most = max(most, load(logits + k));
+  const float peak = largest(most);
+  if (!(temperature > 0)) {
+    int64_t level = 0;
+    while (logits[level] < peak) ++level;
+    return level;
+  }
+  // Sums over 16 levels first: a running sum over all of them would wait for each addition.
+  float* const sums = logits + padded;
+  float total = 0;
+  for (int64_t k = 0; k < padded; k += kPanel) {
+    Vec part = Vec{};
+    for (int64_t v = k; v < k + kPanel; v += kLanes) {
+      const Vec mass = exp((load(logits + v) - peak) / temperature);
+      store(logits + v, mass);
+      part += mass;
+    }
+    sums[k / kPanel] = sum(part);
+    total += sums[k / kPanel];
+  }
+  const float target = u * total;
+  float before = 0;
+  int64_t last = 0;  // with mass, of those looked at
+  for (int64_t k = 0; k < padded; k += kPanel) {
+    const float mass = sums[k / kPanel];
+    if (before + mass <= target) {
+      before += mass;
+      if (mass > 0) last = k;  // if rounding leaves no later one, the level is in this part
+      continue;
+    }
+    float running = before;
+    for (int64_t level = k; level < k + kPanel; ++level) {
+      running += logits[level];
+      if (logits[level] > 0) last = level;
+      if (running > target && logits[level] > 0) return level;
+    }
+    return last;
+  }
+  for (int64_t level = last; level < padded && level < last + kPanel; ++level) {
+    if (logits[level] > 0) last = level;
+  }
+  return last;
+}
+
+}  // namespace
