@@ -25,7 +25,6 @@ struct Config {
 };
 
 // The caches of `images` pictures, one after the other, zero before the first row, and the job.
-// Every array of floats has room for 16 more behind it: whole vectors are read.
 struct Job {
   int64_t images, height, width;
   float* values;      // [p0 + H, p0 + W + p0, D]: the picture as the network sees it

@@ -45,7 +45,7 @@ struct Product {
   int64_t inputs = 0;  // of a panel, if not all of them are asked for
   int64_t outputs = 0;
   const float* bias = nullptr;   // [outputs, padded], or none
-  const float* start = nullptr;  // [rows][…], or none; up to 15 floats beyond a row are read
+  const float* start = nullptr;  // [rows][…], or none
   int64_t ld_start = 0;
   float* out = nullptr;  // [rows][…]; nothing beyond `outputs` is written
   int64_t ld_out = 0;
@@ -65,7 +65,9 @@ inline void tile(const Product& p, int64_t row, int64_t panel) {
     const Vec bias = p.bias ? load(p.bias + column + v * kLanes) : Vec{};
     for (int r = 0; r < Rows; ++r) {
       sums[r][v] = bias;
-      if (p.start) sums[r][v] += load(p.start + (row + r) * p.ld_start + column + v * kLanes);
+      if (!p.start) continue;
+      const float* const start = p.start + (row + r) * p.ld_start + column + v * kLanes;
+      sums[r][v] += load_first(start, p.outputs - column - v * kLanes);
     }
   }
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
@@ -132,7 +134,8 @@ inline void sparse_tile(const Product& p, const int32_t* from, int64_t count, in
   Vec sums[kVecs];
   for (int v = 0; v < kVecs; ++v) {
     sums[v] = p.bias ? load(p.bias + column + v * kLanes) : Vec{};
-    if (p.start) sums[v] += load(p.start + column + v * kLanes);
+    if (!p.start) continue;
+    sums[v] += load_first(p.start + column + v * kLanes, p.outputs - column - v * kLanes);
   }
   const float* const w = p.weights + panel * p.inputs * kPanel;
   for (int64_t i = 0; i < count; ++i) {

@@ -52,7 +52,8 @@ struct Strides {
 // tanh(a₁)·σ(a₂) of `size` features, a₂ behind a₁.
 inline void gate_features(const float* a, int64_t size, float* out) {
   for (int64_t i = 0; i < size; i += kLanes) {
-    store_first(out + i, gate(load(a + i), load(a + size + i)), size - i);
+    const Vec first = load_first(a + i, size - i), second = load_first(a + size + i, size - i);
+    store_first(out + i, gate(first, second), size - i);
   }
 }
 
