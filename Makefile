@@ -8,12 +8,13 @@ SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csr
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-install clean
+.PHONY: help demo test lint check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
+	@echo "make sanitize       the C++ engine's tests under sanitizers"
 	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
 
@@ -28,6 +29,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu
 	$(BIN)/mypy
+
+sanitize: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined
+	PYTHON=$(BIN)/python tests/sanitize.sh thread
 
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh
