@@ -34,5 +34,6 @@ export UBSAN_OPTIONS=print_stacktrace=1
 # takes that for races. Only what our own code does is judged.
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 # Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
-exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" --capture=sys \
+export PYTEST_ADDOPTS=--capture=sys
+exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
   -k "$EXPRESSION" "$SOURCE"/tests/test_{native,engines,sampling}.py
