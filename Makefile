@@ -3,17 +3,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What an installation depends on; the C++ engine is built anew when its sources change.
-SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*)
+# What an installation depends on; the extensions are built anew when their sources change.
+SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Of `make sanitize`, what `make test` has the time for where there is the C++ engine.
+QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
+	@echo "make sanitize       the C++ engine's tests under sanitizers"
+	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
 
 demo: $(VENV)/.installed
@@ -21,12 +26,21 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2
+	@[ "$$(uname)" != Linux ] || ! $(BIN)/python -c 'import prsr._native' 2>/dev/null \
+	  || $(MAKE) sanitize EXPRESSION='$(QUICK)'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu
 	$(BIN)/mypy
+
+sanitize: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'
+	PYTHON=$(BIN)/python tests/sanitize.sh thread '$(EXPRESSION)'
+
+check-install: $(VENV)/.installed
+	PYTHON=$(BIN)/python tests/install.sh
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

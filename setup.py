@@ -1,8 +1,9 @@
-"""Builds the C++ extension with CMake and ninja; everything else is in pyproject.toml.
+"""Builds the extensions with CMake and ninja; everything else is in pyproject.toml.
 
-Without a working compiler the installation goes on without the extension, with a warning:
-`prsr.engines()` then says why the engine `cpu` is missing. `PRSR_BUILD_NATIVE=1` makes that an
-error, `PRSR_BUILD_NATIVE=0` does not try.
+`prsr._native`, the C++ engine, wants a C++ compiler, `prsr._cuda` nvcc as well. What cannot be
+built is left out with a warning, which pip shows with -v, and `prsr.engines()` says what is
+missing. `PRSR_BUILD_NATIVE=1` and `PRSR_BUILD_CUDA=1` make a failure an error, 0 does not try.
+`PRSR_SANITIZE=address,undefined` or `thread` builds what `make sanitize` tests.
 """
 
 from __future__ import annotations
@@ -11,47 +12,65 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-WANTED = os.environ.get("PRSR_BUILD_NATIVE", "auto")
+SWITCHES = {"prsr._native": "PRSR_BUILD_NATIVE", "prsr._cuda": "PRSR_BUILD_CUDA"}
+WANTED = {name: os.environ.get(switch, "auto") for name, switch in SWITCHES.items()}
+# Where NVIDIA installs it, it is not on the PATH.
+NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 class CMakeBuild(build_ext):
-    """Configures and builds `CMakeLists.txt`, and puts the module where setuptools wants it."""
+    """Builds each module as a target of `CMakeLists.txt`, and puts it where setuptools wants it."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Build, or warn that there will be no extension."""
+        """Build, or warn that this module will be missing."""
+        filename = self.get_ext_filename(ext.name)
+        # What an earlier build left here must not pass for this one's.
+        for folder in (self.build_lib, *([ROOT] if self.editable_mode else [])):
+            Path(folder, filename).unlink(missing_ok=True)
+        if WANTED[ext.name] == "0":
+            return
         try:
-            self.run_cmake(Path(self.get_ext_fullpath(ext.name)).resolve())
+            self.run_cmake(ext.name.rpartition(".")[2], Path(self.build_lib, filename))
         except (OSError, subprocess.CalledProcessError) as error:
-            if WANTED == "1":
+            if WANTED[ext.name] == "1":
                 raise
-            self.announce(f"prsr: no C++ engine, for it could not be built: {error}", level=4)
+            self.warn(f"{ext.name} is left out, for it could not be built: {error}")
 
-    def run_cmake(self, target: Path) -> None:
+    def run_cmake(self, module: str, target: Path) -> None:
         """Leave the built module at `target`."""
         import pybind11
 
-        build = Path(self.build_temp).resolve() / "cmake"
-        configure = [
-            *("cmake", f"-S{ROOT}", f"-B{build}", "-GNinja", "-DCMAKE_BUILD_TYPE=Release"),
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-        ]
-        subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(build)], check=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(build / target.name, target)
+        # Not in setuptools' build_temp: CMake would remember there the ninja and the pybind11 of
+        # an isolated environment that is gone by the next build.
+        with tempfile.TemporaryDirectory() as build:
+            configure = [
+                *("cmake", f"-S{ROOT}", f"-B{build}", "-GNinja", "-DCMAKE_BUILD_TYPE=Release"),
+                f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+                f"-DPRSR_SANITIZE={os.environ.get('PRSR_SANITIZE', '')}",
+            ]
+            if module == "_cuda":
+                configure += ["-DPRSR_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={NVCC or 'nvcc'}"]
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", build, "--target", module], check=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(Path(build, target.name), target)
 
 
-if WANTED not in ("auto", "0", "1"):
-    sys.exit(f"PRSR_BUILD_NATIVE must be auto, 0 or 1, got {WANTED!r}")
+for name, wanted in WANTED.items():
+    if wanted not in ("auto", "0", "1"):
+        sys.exit(f"{SWITCHES[name]} must be auto, 0 or 1, got {wanted!r}")
+if WANTED["prsr._cuda"] == "auto" and not NVCC:
+    WANTED["prsr._cuda"] = "0"
 setup(
     # Optional: a module that was not built is no reason for setuptools to stop.
-    ext_modules=[] if WANTED == "0" else [Extension("prsr._native", sources=[], optional=True)],
+    ext_modules=[Extension(name, sources=[], optional=True) for name in WANTED],
     cmdclass={"build_ext": CMakeBuild},
 )

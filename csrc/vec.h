@@ -53,30 +53,35 @@ inline Vec load(const uint16_t* from) {
 #endif
 }
 
-// The first `count` lanes only; what lies behind them may belong to someone else.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+inline __m256i first_lanes(int64_t count) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
+}
+#endif
+
+// The first `count` lanes only, and 0 in the others: what lies behind them may belong to a thread
+// that is just writing there, or to nobody.
 inline Vec load_first(const float* from, int64_t count) {
   if (count >= kLanes) return load(from);
-  Vec v = Vec{};
 #if defined(__AVX512F__)
-  v = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
 #elif defined(__AVX2__)
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  v = (Vec)_mm256_maskload_ps(from,
-                              _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+  return (Vec)_mm256_maskload_ps(from, first_lanes(count));
 #else
+  Vec v = {};
   for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
-#endif
   return v;
+#endif
 }
 
+// The first `count` lanes only, as above.
 inline void store_first(float* to, Vec v, int64_t count) {
   if (count >= kLanes) return store(to, v);
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 #elif defined(__AVX2__)
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
-  _mm256_maskstore_ps(to, mask, (__m256)v);
+  _mm256_maskstore_ps(to, first_lanes(count), (__m256)v);
 #else
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = v[lane];
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import import_module
 from importlib.metadata import version
 
 import torch
@@ -29,6 +30,26 @@ def describe_device(device: torch.device) -> str:
     return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads for torch, {vectors}"
 
 
+def cuda_build() -> list[tuple[str, str]]:
+    """What the extension ``_cuda`` was built for, and the GPUs that it sees."""
+    try:
+        cuda = import_module("prsr._cuda")
+    except ModuleNotFoundError:
+        return [("CUDA build", "not built: it takes nvcc, and PRSR_BUILD_CUDA=1 insists on it")]
+    except ImportError as error:
+        return [("CUDA build", f"does not load: {error}")]
+    codes = cuda.architectures()
+    rows = [("CUDA build", f"CUDA {cuda.version()}, {', '.join(codes)}, PTX of {codes[-1]}")]
+    try:
+        gpus = cuda.devices()
+    except RuntimeError as error:
+        return [*rows, ("CUDA devices", f"no device: {error}")]
+    for index, (name, (major, minor), memory) in enumerate(gpus):
+        capability = f"compute capability {major}.{minor}"
+        rows.append((f"CUDA device {index}", f"{name}, {capability}, {memory / 2**30:.1f} GiB"))
+    return rows
+
+
 def engine_states() -> list[tuple[str, str, str, str]]:
     """(device, engine, precision, "ready" or the reasons why not), for the preset ``paper``."""
     return [
@@ -50,6 +71,7 @@ def facts() -> dict[str, list[tuple[str, ...]]]:
             ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
             *((str(device), describe_device(device)) for device in devices()),
             ("instruction sets of engine cpu", ", ".join(instruction_sets()) or "not built"),
+            *cuda_build(),
         ],
         "Engines": list(engine_states()),
         "Bundled models": [

@@ -14,3 +14,10 @@ def test_import_of_the_package_brings_what_the_readme_names():
 def test_torchvision_is_never_imported():
     code = "import sys, prsr, prsr.cli, prsr.train; sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_its_extension_the_engine_cpu_says_how_to_get_it():
+    code = "import sys; sys.modules['prsr._native'] = None; import prsr; print(prsr.engines())"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    for fact in (b"not built", b"C++ compiler", b"PRSR_BUILD_NATIVE=1", b"'torch': []"):
+        assert fact in printed

@@ -27,9 +27,15 @@ from prsr.model import PriorNetwork
 _native: ModuleType | None
 try:
     _native = import_module("prsr._native")
+except ModuleNotFoundError:
+    _native = None
+    _absence = (
+        "its extension was not built: it takes a C++ compiler (apt install g++) when prsr is "
+        "installed, and PRSR_BUILD_NATIVE=1 pip install … then says what stands in the way"
+    )
 except ImportError as error:
     _native = None
-    _absence = str(error)
+    _absence = f"its extension does not load: {error}"
 
 INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
 """The environment variable that forces one of :func:`instruction_sets`."""
@@ -250,7 +256,7 @@ class CPUEngine(Engine):
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         reasons = []
         if _native is None:
-            reasons.append(f"its extension was not built or does not load ({_absence})")
+            reasons.append(_absence)
         if device.type != "cpu":
             reasons.append(f"it runs on the CPU, but the model lies on {device}")
         return reasons

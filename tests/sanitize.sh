@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds the extension with sanitizers and runs the tests of sampling on it: make sanitize.
+#
+#   tests/sanitize.sh address,undefined|thread [EXPRESSION of tests to run, as pytest -k takes it]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_CUDA=0
+# Of the larger presets a picture takes minutes here, and does what the smaller ones do.
+EXPRESSION=${2:-not compact and not digits}
+PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
+SOURCE=$PWD
+ROOM=$PWD/build/sanitize/$1
+
+# A copy of the package beside the one that is in use.
+rm -rf "$ROOM"
+"$PYTHON" -m pip install --quiet --no-deps --target "$ROOM" .
+# From here on prsr is that copy, for pytest as well as for the interpreters that tests start.
+cd "$ROOM"
+export PYTHONPATH=$ROOM
+
+# Python knows nothing of sanitizers, so their runtime must come in before everything else. The C++
+# library comes with it: AddressSanitizer takes hold of its exceptions only if it is there by then.
+find_library() { "${CXX:-c++}" -print-file-name="$1"; }
+case $PRSR_SANITIZE in
+  thread) LD_PRELOAD=$(find_library libtsan.so) ;;
+  *) LD_PRELOAD="$(find_library libasan.so) $(find_library libstdc++.so)" ;;
+esac
+export LD_PRELOAD
+# What Python and torch keep until the end is not ours to free.
+export ASAN_OPTIONS=detect_leaks=0
+export UBSAN_OPTIONS=print_stacktrace=1
+# This takes the place of a list of suppressions. Torch, OpenMP and Python are not instrumented:
+# ThreadSanitizer sees what they copy and free, but not how their threads wait for each other, and
+# takes that for races. Only what our own code does is judged.
+export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
+# Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
+export PYTEST_ADDOPTS=--capture=sys
+exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
+  -k "$EXPRESSION" "$SOURCE"/tests/test_{native,engines,sampling}.py

@@ -1,0 +1,54 @@
+"""What `prsr info` says of the CUDA build, with the module and without."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+
+from prsr.info import cuda_build, facts
+
+
+def no_driver():
+    raise RuntimeError("CUDA driver version is insufficient")
+
+
+def test_a_module_that_is_not_there_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prsr._cuda", None)
+    [(name, said)] = cuda_build()
+    assert name == "CUDA build"
+    assert "not built" in said
+    assert "PRSR_BUILD_CUDA=1" in said
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (no_driver, [("CUDA devices", "no device: CUDA driver version is insufficient")]),
+        (
+            lambda: [("A", (8, 0), 40 * 2**30), ("B", (9, 0), 80 * 2**30)],
+            [
+                ("CUDA device 0", "A, compute capability 8.0, 40.0 GiB"),
+                ("CUDA device 1", "B, compute capability 9.0, 80.0 GiB"),
+            ],
+        ),
+    ],
+)
+def test_the_build_and_its_devices_are_told(monkeypatch, devices, expected):
+    module = SimpleNamespace(
+        version=lambda: "13.0", architectures=lambda: ["sm_80", "sm_90"], devices=devices
+    )
+    monkeypatch.setitem(sys.modules, "prsr._cuda", module)
+    build = ("CUDA build", "CUDA 13.0, sm_80, sm_90, PTX of sm_90")
+    assert cuda_build() == [build, *expected]
+    assert set(cuda_build()) <= set(facts()["Machine"])
+
+
+@pytest.mark.skipif(not find_spec("prsr._cuda"), reason="the extension is not built: no nvcc")
+def test_the_module_that_was_built_has_code_from_a100_on_and_finds_devices_or_says_why_not():
+    (_, build), *devices = cuda_build()
+    assert "sm_80, sm_90" in build
+    assert devices
+    assert all(said.startswith("no device: ") or "GiB" in said for _, said in devices)
