@@ -35,6 +35,11 @@ inline Vec load(const float* from) {
   return v;
 }
 
+// Asks for numbers that are wanted soon.
+inline void prefetch(const float* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+}
+
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
 // Weights kept as bfloat16: the upper halves of floats.
@@ -110,43 +115,54 @@ inline float largest(Vec v) {
   return most;
 }
 
+// 2 to the t for |t| below 126, with f = t − n in [−½, ½]: 2ⁿ comes from the exponent's bits,
+// 2 to the f from a polynomial whose relative error is below 2e-8.
+inline Vec power_of_two(Vec n_and_magic, Vec f) {
+  Vec p = broadcast(1.5252733804e-5f);
+  p = p * f + 1.5403530393e-4f;
+  p = p * f + 1.3333558146e-3f;
+  p = p * f + 9.6181291076e-3f;
+  p = p * f + 5.5504108664e-2f;
+  p = p * f + 2.4022650696e-1f;
+  p = p * f + 6.9314718056e-1f;
+  p = p * f + 1.0f;
+  IntVec bits, n;
+  std::memcpy(&bits, &p, sizeof bits);
+  std::memcpy(&n, &n_and_magic, sizeof n);
+  bits += n << 23;  // the magic's own bits are shifted out
+  std::memcpy(&p, &bits, sizeof p);
+  return p;
+}
+
+constexpr float kLog2E = 1.44269504f;
+constexpr float kMagic = 12582912.0f;  // 1.5·2²³: adding it rounds to an integer
+
 // e to the x, relative error below 2e-7, for x from −87 to 88; below that 0, which is what
 // a level without mass must get. Above 88 it is that of 88.
-//
-// x = n·ln 2 + r, |r| ≤ ½ ln 2: 2ⁿ comes from the exponent's bits, e to the r from a polynomial.
-// ln 2 is split in two, so that n·ln 2 is subtracted without rounding.
 inline Vec exp(Vec x) {
   const Vec least = broadcast(-87.0f);
   const IntVec vanishes = x < least;
   x = min(max(x, least), broadcast(88.0f));
-  const Vec magic = broadcast(12582912.0f);  // 1.5·2²³: adding it rounds to an integer
-  const Vec shifted = x * 1.44269504f + magic;
-  const Vec n = shifted - magic;
-  Vec r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  Vec p = broadcast(1.0f / 5040.0f);
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  IntVec bits;
-  std::memcpy(&bits, &p, sizeof bits);
-  IntVec exponent;
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  bits += exponent << 23;  // the magic's own bits are shifted out
-  std::memcpy(&p, &bits, sizeof p);
+  const Vec shifted = x * kLog2E + kMagic;
+  const Vec n = shifted - kMagic;
+  // x − n·ln 2 without rounding, for ln 2 is split in two; then in units of ln 2.
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  const Vec p = power_of_two(shifted, r * kLog2E);
   return vanishes ? Vec{} : p;
 }
 
-// tanh(a)·σ(b) by one division. The exponents are clamped where both functions are flat in float32
-// but a product of two exponentials could overflow.
+// e to the c·x to within 1e-7 of what matters to a gate, where it is added to 1: the exponent is
+// clamped where float32 is flat, and its rounding counts only where the power is far from 1.
+inline Vec gate_power(Vec x, float c) {
+  const Vec most = broadcast(60.0f);
+  const Vec t = min(max(x * (c * kLog2E), -most), most);
+  const Vec shifted = t + kMagic;
+  return power_of_two(shifted, t - (shifted - kMagic));
+}
+
+// tanh(a)·σ(b) by one division.
 inline Vec gate(Vec a, Vec b) {
-  const Vec most = broadcast(42.0f);
-  const Vec s = exp(min(max(-2.0f * a, -most), most));
-  const Vec t = exp(min(max(-b, -most), most));
+  const Vec s = gate_power(a, -2.0f), t = gate_power(b, -1.0f);
   return (1.0f - s) / ((1.0f + s) * (1.0f + t));
 }
 

@@ -68,9 +68,9 @@ def chosen_instruction_set() -> str:
 
 
 def aligned_zeros(*shape: int) -> Tensor:
-    """Zeros from a line of 64 bytes on, with a line behind them that may be read too."""
+    """Zeros from a line of 64 bytes on."""
     size = math.prod(shape)
-    memory = torch.zeros(size + 2 * LINE)
+    memory = torch.zeros(size + LINE)
     start = -memory.data_ptr() // 4 % LINE
     return memory[start : start + size].view(shape)
 

@@ -1,0 +1,108 @@
+// Where everything of one row of some pictures lies.
+#pragma once
+
+#include "engine.h"
+#include "product.h"
+
+namespace {
+
+using prsr::Block;
+using prsr::Claims;
+using prsr::Config;
+using prsr::Job;
+using prsr::Layer;
+using prsr::Network;
+using prsr::Scratch;
+using prsr::Team;
+
+constexpr int64_t whole_lines(int64_t floats) { return (floats + kPanel - 1) / kPanel * kPanel; }
+
+// A member's share of `count` things in a row: from `first` to before `last`.
+struct Share {
+  int64_t first, last;
+  Share(int64_t count, int64_t member, int64_t members)
+      : first(count * member / members), last(count * (member + 1) / members) {}
+};
+
+// The places of the features (or units) of each colour group: number c belongs to group c % D, so
+// the groups below count % D have one more than the others.
+struct Groups {
+  int64_t count, channels;
+  int64_t begin_of(int64_t g) const {
+    const int64_t more = count % channels;
+    return g * (count / channels) + (g < more ? g : more);
+  }
+  int64_t end_of(int64_t g) const { return begin_of(g + 1); }
+  int64_t size(int64_t g) const { return end_of(g) - begin_of(g); }
+};
+
+// How far one picture's numbers lie from the next one's.
+struct Strides {
+  int64_t value_row, values, vertical_row, vertical, ahead, picture;
+  Strides(const Config& c, const Job& j)
+      : value_row((j.width + 2 * c.first_reach) * c.channels),
+        values((j.height + c.first_reach) * value_row),
+        vertical_row((j.width + 2 * c.reach) * c.features),
+        vertical(c.layers * (c.reach + 1) * vertical_row),
+        ahead(c.layers * j.width * 2 * c.features + 1),
+        picture(c.channels * j.height * j.width) {}
+};
+
+// What a member of a team draws: row y of the images `image` … `image + count − 1`.
+struct Place {
+  Place(const Config& config, const Network& network, const Job& job, const Scratch& scratch,
+        Team& team, int64_t member, int64_t y, int64_t image, int64_t count)
+      : c(config),
+        net(network),
+        j(job),
+        s(scratch),
+        team(team),
+        member(member),
+        y(y),
+        image(image),
+        count(count),
+        strides(config, job),
+        features{config.features, config.channels},
+        units{config.units, config.channels} {}
+
+  float* values_at(int64_t n, int64_t row, int64_t column) const {
+    return j.values + (image + n) * strides.values + row * strides.value_row + column * c.channels;
+  }
+  float* vertical_at(int64_t n, int64_t layer, int64_t row) const {
+    const int64_t slot = row % (c.reach + 1);
+    return j.vertical + (image + n) * strides.vertical +
+           (layer * (c.reach + 1) + slot) * strides.vertical_row;
+  }
+  float* above_at(int64_t n, int64_t layer, int64_t x) const {
+    return j.above + ((layer * j.width + x) * j.images + image + n) * 2 * c.features;
+  }
+  float* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
+    return j.horizontal +
+           ((layer * (c.reach + j.width) + column) * j.images + image + n) * c.features;
+  }
+  const float* conditioning_at(int64_t n, int64_t x, int64_t g) const {
+    return j.conditioning +
+           ((((image + n) * j.height + y) * j.width + x) * c.channels + g) * c.levels;
+  }
+  float* ahead_at(int64_t n, int64_t layer) const {
+    return j.ahead + (image + n) * strides.ahead + layer * j.width * 2 * c.features;
+  }
+  // The row that the sums ahead are for, counted from 1, so that 0 stands for none.
+  float& row_ahead(int64_t n) const { return j.ahead[(image + n + 1) * strides.ahead - 1]; }
+  float* given_at(int64_t layer) const { return s.given + layer * s.images * 2 * c.features; }
+  float* gated_at(int64_t layer) const { return s.gated + layer * s.images * c.features; }
+  float* logits_at(int64_t x, int64_t g) const {
+    return s.logits + (x * c.channels + g) % 2 * s.logits_size;
+  }
+
+  const Config& c;
+  const Network& net;
+  const Job& j;
+  const Scratch& s;
+  Team& team;
+  const int64_t member, y, image, count;
+  const Strides strides;
+  const Groups features, units;
+};
+
+}  // namespace

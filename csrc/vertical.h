@@ -1,0 +1,122 @@
+// The vertical stack of a row: it sees rows above alone, and is computed for all columns at once.
+#pragma once
+
+#include "draw.h"
+#include "place.h"
+
+namespace {
+
+// Columns of a task that is done while waiting: short, for somebody waits for who does it.
+constexpr int64_t kColumnsAhead = 4;
+
+class VerticalStack : Place {
+ public:
+  explicit VerticalStack(const Place& place) : Place(place) {}
+
+  // Members share the columns of a row. Each layer looks at its neighbours', so they meet.
+  void compute_row() {
+    const int64_t c2 = 2 * c.features;
+    const Share columns(j.width, member, team.size());
+    for (int64_t n = 0; n < count; ++n) {
+      Product p;
+      p.in = values_at(n, y, 0);
+      p.segments = c.first_reach;
+      p.segment_stride = strides.value_row;
+      p.length = (2 * c.first_reach + 1) * c.channels;
+      p.lda = c.channels;
+      p.weights = net.first_vertical.weights;
+      p.bias = net.first_vertical.bias;
+      p.outputs = c.features;
+      p.out = vertical_at(n, 0, y) + c.reach * c.features;
+      p.ld_out = c.features;
+      p.first_row = columns.first;
+      p.last_row = columns.last;
+      compute(p);
+    }
+    for (int64_t l = 0; l < c.layers; ++l) {
+      const Block& block = net.blocks[l];
+      team.meet();
+      for (int64_t n = 0; n < count; ++n) {
+        // What comes next lies in the last cache, or beyond: asked for now, it is there in time.
+        if (n + 1 < count) prefetch(vertical_at(n + 1, l, 0), (c.reach + 1) * strides.vertical_row);
+        for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2);
+        Product p = vertical_product(n, l, y);
+        if (row_ahead(n) == static_cast<float>(y + 1)) {
+          // All rows but the last have been added up while the row before was drawn.
+          p.in = vertical_at(n, l, y);
+          p.segments = 1;
+          p.first_segment = 0;
+          p.first_input = c.reach * p.length;
+          p.bias = nullptr;
+          p.start = ahead_at(n, l);
+          p.ld_start = c2;
+        }
+        p.out = s.preactivations;
+        p.first_row = columns.first;
+        p.last_row = columns.last;
+        compute(p);
+
+        Product q;
+        q.in = s.preactivations;
+        q.length = q.lda = c2;
+        q.weights = block.link.weights;
+        q.bias = block.link.bias;
+        q.outputs = c2;
+        q.out = above_at(n, l, 0);
+        q.ld_out = j.images * c2;
+        q.first_row = columns.first;
+        q.last_row = columns.last;
+        compute(q);
+
+        if (l + 1 < c.layers) {
+          float* const next = vertical_at(n, l + 1, y) + c.reach * c.features;
+          for (int64_t x = columns.first; x < columns.last; ++x) {
+            gate_features(s.preactivations + x * c2, c.features, next + x * c.features);
+          }
+        }
+      }
+    }
+    team.meet();
+  }
+
+  // Some columns of one layer of the next row's vertical stack, as far as the rows so far go: what
+  // nobody else has taken. Returns whether there was any.
+  bool work_ahead() {
+    const int64_t parts = (j.width + kColumnsAhead - 1) / kColumnsAhead;
+    if (c.reach == 0 || y + 1 == j.height) return false;
+    const int64_t task = team.next_task();
+    if (task >= count * c.layers * parts) return false;
+    const int64_t n = task / (c.layers * parts), l = task / parts % c.layers;
+    Product p = vertical_product(n, l, y + 1);
+    p.segments = c.reach;  // the last row is not there yet
+    p.out = ahead_at(n, l);
+    p.first_row = task % parts * kColumnsAhead;
+    p.last_row = p.first_row + kColumnsAhead < j.width ? p.first_row + kColumnsAhead : j.width;
+    compute(p);
+    return true;
+  }
+
+  // All that there was to do ahead is done.
+  void note_work_ahead() {
+    for (int64_t n = 0; n < count && c.reach > 0; ++n) row_ahead(n) = static_cast<float>(y + 2);
+  }
+
+ private:
+  // Rows y − p … y lie in a ring: first those from its seam on, then those before it.
+  Product vertical_product(int64_t n, int64_t l, int64_t row) const {
+    Product p;
+    p.in = vertical_at(n, l, 0);
+    p.segments = p.ring = c.reach + 1;
+    p.segment_stride = strides.vertical_row;
+    p.first_segment = (row + 1) % p.ring;
+    p.length = (2 * c.reach + 1) * c.features;
+    p.lda = c.features;
+    p.weights = net.blocks[l].vertical.weights;
+    p.inputs = p.segments * p.length;
+    p.bias = net.blocks[l].vertical.bias;
+    p.outputs = p.ld_out = 2 * c.features;
+    return p;
+  }
+};
+
+}  // namespace
