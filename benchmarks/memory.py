@@ -26,10 +26,11 @@ from prsr.sampling import SLICE_BYTES
 PROCESS = Path("/proc/self")
 ENLARGE = 2  # pictures of 64×64 for the preset paper
 ROWS = 8
+A_FEW = 8e6  # bytes
 
 
 def memory(run: Run) -> None:
-    """A table."""
+    """A table, and its bars: a few MB for a picture, and no more for each of many."""
     if not (PROCESS / "clear_refs").exists():
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
@@ -55,6 +56,14 @@ def memory(run: Run) -> None:
         records,
         f"A whole call draws slices of {in_slice}; the engine alone draws the batch at once.",
     )
+    first, *others = records
+    name = "memory of batch 1 without logits, MB"
+    run.bar(name, first["rest"], most=A_FEW, show=megabytes)
+    for part in ("engine", "rest"):
+        for record in others:
+            growth_of_one = record[part] / record["batch"] / first[part]
+            name = f"memory of batch {record['batch']}, {part}: a picture over one of batch 1"
+            run.bar(name, growth_of_one, most=1.1)
 
 
 def measure(preset: str, batch: int) -> dict[str, int]:

@@ -82,15 +82,23 @@ class Report:
         if note:
             self.console.print(note)
 
-    def bar(self, what: str, value: float, *, most: float | None = None, least: float = 0) -> None:
-        """Whether a ratio is at most, or else at least, what it should be."""
+    def bar(
+        self,
+        what: str,
+        value: float,
+        *,
+        most: float | None = None,
+        least: float = 0,
+        show: Callable[[float], str] = times,
+    ) -> None:
+        """Whether a figure, most often a ratio, is at most, or else at least, what it should be."""
         met = value >= least if most is None else value <= most
-        limit = f">= {times(least)}" if most is None else f"<= {times(most)}"
+        limit = f">= {show(least)}" if most is None else f"<= {show(most)}"
         style = "green" if met else "red"
         verdict = "met" if met else "MISSED"
         bar = {"what": what, "bar": limit, "value": value, "met": met}
         self.results["bars"].append(bar)
-        self.console.print(f"{what}, bar {limit}: {times(value)}, [{style}]{verdict}[/{style}]")
+        self.console.print(f"{what}, bar {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
 
     def write(self, path: Path) -> None:
         """Everything as JSON, times in seconds, memory in bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ class Run:
         """What to go through."""
         return quick if self.quick else everything
 
-    def bar(self, what: str, value: float, *, most: float | None = None, least: float = 0) -> None:
-        """A bar, where there is one: all are set for the preset ``paper``."""
+    def bar(self, what: str, value: float, **bar: Any) -> None:
+        """:meth:`Report.bar`, where there is one: all are set for the preset ``paper``."""
         if self.preset == "paper":
-            self.report.bar(what, value, most=most, least=least)
+            self.report.bar(what, value, **bar)

@@ -43,7 +43,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def interleaved(
-    works: Mapping[Key, Callable[[], object]], rounds: int, at_least: float = 0.2
+    works: Mapping[Key, Callable[[], object]], rounds: int, at_least: float = 0.4
 ) -> dict[Key, Timing]:
     """Time pieces of work in turn, so that a machine that slows down slows them all.
 
