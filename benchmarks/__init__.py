@@ -1,1 +1,5 @@
-"""Measurements: each module prints one table, with bound and comparators from the same run."""
+"""Measurements, each with bounds and comparators from the same run.
+
+``python -m benchmarks.cpu``: speed and memory of the engine ``cpu``.
+``python -m benchmarks.precision``: what bf16 in the head does to the distributions drawn from.
+"""

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "dispatch.h"
+#include "machine.h"
 
 namespace py = pybind11;
 
@@ -64,4 +65,10 @@ PYBIND11_MODULE(_native, module) {
   module.def("draw_row", &draw_row, py::arg("instruction_set"), py::arg("config"), py::arg("sizes"),
              py::arg("addresses"), py::arg("y"), py::arg("threads"),
              "Draw row y of every picture, in place.");
+  const py::call_guard<py::gil_scoped_release> released;
+  module.def("fma_peak", &prsr::fma_peak, py::arg("instruction_set"), py::arg("threads"), released,
+             "Operations a second of fused multiply-adds on registers, two each.");
+  module.def("read_bandwidth", &prsr::read_bandwidth, py::arg("instruction_set"), py::arg("bytes"),
+             py::arg("threads"), released,
+             "Bytes a second, each thread reading its part of so many over and over.");
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from prsr import PRESETS, PRSR
 
 torch.set_num_threads(1)
+sys.path.append(str(Path(__file__).parents[1]))  # for benchmarks; behind the prsr that is installed
 settings.register_profile(
     "prsr",
     derandomize=True,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,14 @@ def test_draws_at_the_extremes(make_model, temperature, u):
     assert bool((picture[2] % 2 == 1).all())
     if temperature == 50 and u != 0.5:
         assert picture[2].unique().tolist() == [1 if u < 0.5 else 35]
+
+
+def test_limits_of_the_machine_are_measured_for_each_instruction_set():
+    native = import_module("prsr._native")
+    for name in instruction_sets():
+        assert native.fma_peak(name, 1) > 0
+        # Less than a line for each thread, and what is no multiple of one.
+        assert min(native.read_bandwidth(name, size, 2) for size in (1, 100_001)) > 0
+    for measure in (lambda: native.fma_peak("mmx", 1), lambda: native.read_bandwidth("mmx", 1, 1)):
+        with pytest.raises(ValueError, match="no instruction set mmx here"):
+            measure()

@@ -1,0 +1,136 @@
+"""Batch sizes: the engine alone against its bound, and whole calls against the comparators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import compiled
+from benchmarks.bounds import bounds
+from benchmarks.report import Column, Record, milliseconds, ms, times, whole_seconds
+from benchmarks.run import Run
+from benchmarks.subject import ENGINE, EPSILON
+from benchmarks.timing import Timing, interleaved, timed
+
+COMPILED_BATCHES = (1, 16)  # each takes half a minute to compile
+
+
+def batches(run: Run) -> None:
+    """Two tables, and their bars."""
+    compiling = Compiling(run)
+    records = {
+        batch: measure(run, batch, compiling) for batch in run.choose((1, 2, 4, 8, 16, 64), (1, 16))
+    }
+    rows = list(records.values())
+    run.report.table(
+        "batches",
+        "ms a picture: the engine alone, conditioning logits given",
+        [
+            Column("batch", "batch"),
+            Column("engine", "engine", milliseconds),
+            Column("bound", "bound", ms),
+            Column("ratio", "of it", times),
+            Column("bf16", "head in bf16", milliseconds),
+        ],
+        rows,
+        f"With batch 1 the engine leaves out hidden units that are zero, "
+        f"here {1 - run.subject.share_alive():.0%}; the bound counts their weights.",
+    )
+    run.report.table(
+        "batches",
+        "ms a picture: whole calls of Sampler.sample, conditioning network and all",
+        [
+            Column("batch", "batch"),
+            Column("call", "engine cpu", milliseconds),
+            Column("eager", "cached eager", milliseconds),
+            Column("by_eager", "faster by", times),
+            Column("compiled", "compiled", milliseconds),
+            Column("by_compiled", "faster by", times),
+            Column("naive", "naive", whole_seconds),
+            Column("by_naive", "faster by", times),
+        ],
+        rows,
+        "Cached eager: engine torch. Naive: a few forwards of the prior, multiplied by H·W·D.\n"
+        f"Compiled: {compiling.note}.",
+    )
+    bars(run, records)
+
+
+class Compiling:
+    """The comparator under ``torch.compile``, as far as it is to be had."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.seconds: dict[int, float] = {}
+        self.trouble = "not in a quick run" if run.quick else ""
+        compiled.register()
+
+    def work(self, batch: int) -> dict[str, Callable[[], object]]:
+        """A whole call, compiled and found right; nothing if it is not to be had."""
+        if self.trouble or batch not in COMPILED_BATCHES:
+            return {}
+        subject = self.run.subject
+        work = subject.whole_call(batch, "compiled")
+        try:
+            self.seconds[batch] = timed(work)
+        except Exception as error:  # whatever a machine's compiler may lack
+            self.trouble = str(error).strip().partition("\n")[0]
+            return {}
+        if not subject.violation(work()) <= EPSILON:
+            self.trouble = "draws wrong pictures"
+            return {}
+        return {"compiled": work}
+
+    @property
+    def note(self) -> str:
+        """How long it took, or what went wrong."""
+        took = [f"{seconds:.0f} s at batch {batch}" for batch, seconds in self.seconds.items()]
+        first = f"the first call, not counted, took {', '.join(took)} (less from a cache)"
+        return self.trouble or first
+
+
+def measure(run: Run, batch: int, compiling: Compiling) -> Record:
+    """Everything about one batch size, in seconds a picture."""
+    subject = run.subject
+    works: dict[str, Callable[[], object]] = {
+        "engine": subject.engine_alone(batch),
+        "call": subject.whole_call(batch),
+        "eager": subject.whole_call(batch, "torch"),
+        "naive": subject.prior_forward(batch),
+        **compiling.work(batch),
+    }
+    if not ENGINE.reasons(subject.config, torch.device("cpu"), "bf16"):
+        works["bf16"] = subject.engine_alone(batch, "bf16")
+    timings: dict[str, Timing] = {
+        name: timing.times(1 / batch) for name, timing in interleaved(works, run.rounds).items()
+    }
+    timings["naive"] = timings["naive"].times(subject.pixels * subject.config.channels)
+    bound = sum(bounds(run.parts, run.limits, subject.pixels, batch).values())
+    call = timings["call"].median
+    return {
+        "batch": batch,
+        **timings,
+        "bound": bound,
+        "ratio": timings["engine"].median / bound,
+        **{
+            f"by_{name}": timings[name].median / call
+            for name in ("eager", "compiled", "naive")
+            if name in timings
+        },
+    }
+
+
+def bars(run: Run, records: dict[int, Record]) -> None:
+    """What each batch size has to meet."""
+    for batch, record in records.items():
+        if 1 < batch < 16:
+            slower = record["call"].median / records[1]["call"].median
+            run.bar(f"batch {batch}: a picture over one of batch 1", slower, most=1.0)
+            continue
+        most, naive = (1.4, 2500) if batch == 1 else (1.2, 5000)
+        run.bar(f"batch {batch}: engine over its bound", record["ratio"], most=most)
+        run.bar(f"batch {batch}: faster than naive", record["by_naive"], least=naive)
+        eager = {1: 40, 16: 8}.get(batch)
+        if eager:
+            run.bar(f"batch {batch}: faster than cached eager", record["by_eager"], least=eager)

@@ -1,0 +1,114 @@
+"""The comparator ``compiled``: the engine ``torch`` with its pixel under ``torch.compile``.
+
+What a careful user of PyTorch gets on a CPU: a pixel, the chain of all its colours, is one pure
+function of tensors, so that neither x nor y is compiled in and one graph of fixed shapes serves the
+whole picture; ``cpp_wrapper`` calls the kernels from C++, not from Python. The vertical stack,
+large convolutions once a row, stays eager.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from prsr.engines.base import draw
+from prsr.engines.cached import State, TorchEngine, vertical_row
+from prsr.engines.packing import Packed
+from prsr.layers import gate
+from prsr.model import PriorNetwork, to_network
+
+Pixel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class CompiledEngine(TorchEngine):
+    """Compiles anew for every batch size, at the first pixel: about half a minute."""
+
+    name = "compiled"
+
+    @override
+    def pack(self, prior: PriorNetwork, precision: str) -> Packed:
+        packed = super().pack(prior, precision)
+        self.pixel: Pixel = torch.compile(
+            pixel_of(packed), fullgraph=True, dynamic=False, options={"cpp_wrapper": True}
+        )
+        return packed
+
+    @override
+    def row(self, state: State, y: int) -> None:
+        job, config = state.job, state.packed.config
+        p, p0 = config.reach, config.first_reach
+        vertical_row(state, y)
+        conditioning = job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
+        for x in range(job.picture.shape[3]):
+            levels, features = self.pixel(
+                state.above[x],
+                state.horizontal[:, :, x : x + p].flatten(2),
+                state.values[:, :, p0 + y, x : x + p0].flatten(1),
+                conditioning[x],
+                job.noise[:, y, x],
+                job.temperature,
+            )
+            job.picture[:, :, y, x] = levels
+            state.values[:, :, p0 + y, p0 + x] = to_network(levels, config.levels)
+            state.horizontal[:, :, p + x] = features
+
+
+def register() -> None:
+    """Let ``prsr.Sampler`` find it by its name."""
+    engines: Any = import_module("prsr.engines")  # ``prsr.engines`` itself is a function
+    engines.ENGINES = (*engines.ENGINES, CompiledEngine())
+
+
+def pixel_of(packed: Packed) -> Pixel:
+    """The function that draws a pixel of every picture of a batch with these weights.
+
+    It takes what the vertical stack adds ``[L, N, 2C]``, each block's input at the pixels to the
+    left ``[L, N, p·C]``, their values ``[N, D·p0]``, the conditioning logits ``[D, N, K]``, the
+    noise ``[N, D]`` and the temperature ``[N]``. It returns the levels ``uint8 [N, D]`` and each
+    block's input at the pixel ``[L, N, C]``.
+    """
+    config = packed.config
+
+    def pixel(
+        above: Tensor,
+        window: Tensor,
+        left: Tensor,
+        conditioning: Tensor,
+        noise: Tensor,
+        temperature: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        given = torch.baddbmm(above, window, packed.taps)
+        first = torch.addmm(packed.first_left.bias, left, packed.first_left.weight)
+        # Of each layer, what the colours so far have given.
+        inputs: list[list[Tensor]] = [[] for _ in range(config.prior_layers + 1)]
+        gated: list[list[Tensor]] = [[] for _ in packed.blocks]
+        hidden: list[Tensor] = []
+        levels: list[Tensor] = []
+        for colour in range(config.channels):
+            group = packed.features.ranges[colour]
+            gates = packed.features.gate_ranges[colour]
+            h = first[:, group]
+            if levels:
+                h = h + to_network(torch.stack(levels, 1), config.levels) @ packed.first_own[colour]
+            inputs[0].append(h)
+            for layer, block in enumerate(packed.blocks):
+                seen = torch.cat(inputs[layer], 1)
+                preactivations = torch.addmm(given[layer, :, gates], seen, block.centre[colour])
+                gated[layer].append(gate(preactivations))
+                mix = block.mix[colour]
+                h = h + torch.addmm(mix.bias, torch.cat(gated[layer], 1), mix.weight)
+                inputs[layer + 1].append(h)
+            units, output = packed.hidden[colour], packed.output[colour]
+            seen = torch.cat(inputs[-1], 1)
+            hidden.append(torch.addmm(units.bias, seen, units.weight).relu())
+            logits = torch.addmm(output.bias, torch.cat(hidden, 1), output.weight)
+            levels.append(draw(logits + conditioning[colour], noise[:, colour], temperature))
+        features = torch.stack([torch.cat(groups, 1) for groups in inputs[:-1]])
+        return torch.stack(levels, 1).to(torch.uint8), features
+
+    return pixel

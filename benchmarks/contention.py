@@ -1,0 +1,58 @@
+"""A picture while other processes want the cores too."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.report import Column, Record, ms
+from benchmarks.run import Run
+from benchmarks.timing import timed
+
+PICTURES = 20
+
+# They end with their parent, whatever becomes of it.
+SPIN = "import os\nwhile os.getppid() == {parent}:\n    sum(range(100_000))"
+
+
+@contextmanager
+def busy_neighbours(count: int) -> Iterator[None]:
+    """So many processes that compute without pause, each on one thread."""
+    command = [sys.executable, "-c", SPIN.format(parent=os.getpid())]
+    neighbours = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def contention(run: Run) -> None:
+    """A table, and its bar."""
+    call = run.subject.whole_call(1)
+    call()
+    quiet = [timed(call) for _ in range(PICTURES)]
+    with busy_neighbours(run.threads):
+        call()
+        busy = [timed(call) for _ in range(PICTURES)]
+    records: list[Record] = [
+        {"state": state, "median": statistics.median(seconds), "most": max(seconds)}
+        for state, seconds in (("quiet", quiet), ("busy", busy))
+    ]
+    run.report.table(
+        "contention",
+        f"ms of a whole call with batch 1, alone and with {run.threads} busy neighbours",
+        [
+            Column("state", ""),
+            Column("median", "median", ms),
+            Column("most", f"slowest of {PICTURES}", ms),
+        ],
+        records,
+    )
+    slower = records[1]["median"] / records[0]["median"]
+    run.bar("busy neighbours: a picture over its quiet time", slower, most=4)

@@ -1,0 +1,83 @@
+"""Growth: with a picture's size, which should be that of its pixels, and with the features."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmarks.bounds import needed
+from benchmarks.report import Column, Record, milliseconds, times
+from benchmarks.run import Run
+from benchmarks.subject import Subject
+from benchmarks.timing import interleaved
+from prsr.engines.packing import pack_prior
+
+
+def sizes(run: Run) -> None:
+    """Pictures twice and four times as high and wide."""
+    enlarged = {n: Subject(run.subject.config, n) for n in run.choose((1, 2, 4), (1, 2))}
+    timings = interleaved({n: each.engine_alone(1) for n, each in enlarged.items()}, run.rounds)
+    records: list[Record] = [
+        {
+            "size": "{}×{}".format(*enlarged[n].size),
+            "engine": timing,
+            "pixel": timing.median / enlarged[n].pixels,
+            "growth": timing.median / n**2 / timings[1].median,
+        }
+        for n, timing in timings.items()
+    ]
+    run.report.table(
+        "sizes",
+        "Growth with size: the engine alone, batch 1",
+        [
+            Column("size", "size"),
+            Column("engine", "ms a picture", milliseconds),
+            Column("pixel", "µs a pixel", lambda seconds: f"{1e6 * seconds:.1f}"),
+            Column("growth", "over the first", times),
+        ],
+        records,
+    )
+    for record in records[1:]:
+        name = f"{record['size']}: a pixel over one of the smallest"
+        run.bar(name, record["growth"], most=1.1)
+
+
+def widths(run: Run) -> None:
+    """Features that fill no vector: they should not cost the rate of useful work."""
+    subjects = {
+        features: Subject(dataclasses.replace(run.subject.config, prior_channels=features))
+        for features in run.choose((32, 30, 33, 48, 64, 100), (32, 33, 100))
+    }
+    flops = {}
+    for features, subject in subjects.items():
+        parts = needed(pack_prior(subject.model.prior)).values()
+        flops[features] = 2 * subject.pixels * sum(part.multiply_adds for part in parts)
+    records: dict[int, Record] = {features: {"features": features} for features in subjects}
+    for batch in (1, 16):
+        works = {features: each.engine_alone(batch) for features, each in subjects.items()}
+        for features, timing in interleaved(works, run.rounds).items():
+            rate = flops[features] * batch / timing.median
+            record = records[features]
+            record[f"rate_{batch}"] = rate
+            record[f"loss_{batch}"] = records[32][f"rate_{batch}"] / rate
+    run.report.table(
+        "widths",
+        "Useful GFLOP/s by features C: the engine alone",
+        [
+            Column("features", "C"),
+            Column("rate_1", "batch 1", gigaflops),
+            Column("loss_1", "C=32 over it", times),
+            Column("rate_16", "batch 16", gigaflops),
+            Column("loss_16", "C=32 over it", times),
+        ],
+        list(records.values()),
+    )
+    for features, record in records.items():
+        for batch in (1, 16):
+            name = f"C={features}, batch {batch}: C=32's rate over its own"
+            if features != 32:
+                run.bar(name, record[f"loss_{batch}"], most=1.5)
+
+
+def gigaflops(rate: float) -> str:
+    """Operations a second in GFLOP/s."""
+    return f"{rate / 1e9:,.0f}"

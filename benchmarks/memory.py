@@ -1,0 +1,105 @@
+"""Peak memory of drawing, in processes of their own: what other work has left behind hides it.
+
+    python -m benchmarks.memory PRESET ENLARGE BATCH
+
+is such a process. It prints as JSON by how many bytes its resident set grew at most, once weights
+were packed and a picture drawn: for a whole call of ``Sampler.sample``, and for the engine alone
+(conditioning logits given, a few rows: memory does not grow with them). On Linux only, by the
+high-water mark in ``/proc``, which can be set back; ``getrusage`` would count the parent's too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.report import Column, Record, megabytes
+from benchmarks.run import Run
+from benchmarks.subject import Subject
+from prsr import PRSRConfig
+from prsr.sampling import SLICE_BYTES
+
+PROCESS = Path("/proc/self")
+ENLARGE = 2  # pictures of 64×64 for the preset paper
+ROWS = 8
+A_FEW = 8e6  # bytes
+
+
+def memory(run: Run) -> None:
+    """A table, and its bars: a few MB for a picture, and no more for each of many."""
+    if not (PROCESS / "clear_refs").exists():
+        run.report.console.print("\nPeak memory is measured on Linux only.")
+        return
+    config = run.subject.config
+    logits = 4 * config.levels * config.channels * run.subject.pixels * ENLARGE**2
+    in_slice = max(1, SLICE_BYTES // logits)
+    records: list[Record] = []
+    for batch in run.choose((1, 16, 64, 256), (1, 16)):
+        record: Record = {"batch": batch, "logits": min(batch, in_slice) * logits}
+        record |= measure(run.preset, batch)
+        record["rest"] = record["call"] - record["logits"]
+        records.append(record)
+    run.report.table(
+        "memory",
+        "Peak memory in MB beyond the weights, pictures twice as high and wide",
+        [
+            Column("batch", "batch"),
+            Column("engine", "engine alone", megabytes),
+            Column("call", "whole call", megabytes),
+            Column("logits", "of it a slice's logits", megabytes),
+            Column("rest", "of it the rest", megabytes),
+        ],
+        records,
+        f"A whole call draws slices of {in_slice}; the engine alone draws the batch at once.",
+    )
+    first, *others = records
+    name = "memory of batch 1 without logits, MB"
+    run.bar(name, first["rest"], most=A_FEW, show=megabytes)
+    for part in ("engine", "rest"):
+        for record in others:
+            growth_of_one = record[part] / record["batch"] / first[part]
+            name = f"memory of batch {record['batch']}, {part}: a picture over one of batch 1"
+            run.bar(name, growth_of_one, most=1.1)
+
+
+def measure(preset: str, batch: int) -> dict[str, int]:
+    """Bytes by which drawing such a batch makes a fresh process grow: "call" and "engine"."""
+    command = [sys.executable, "-m", "benchmarks.memory", preset, str(ENLARGE), str(batch)]
+    folder = Path(__file__).parent.parent
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=folder)
+    figures: dict[str, int] = json.loads(result.stdout)
+    return figures
+
+
+def resident(mark: str) -> int:
+    """``VmRSS``, the resident set, or ``VmHWM``, its high-water mark, in bytes."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(mark))
+
+
+def growth(work: Callable[[], object]) -> int:
+    """By how many bytes the resident set grew at most while ``work`` was done."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)  # what was freed but kept would be had for nothing
+    (PROCESS / "clear_refs").write_text("5")
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+
+def main() -> None:
+    """Print the two figures."""
+    config, enlarge, batch = PRSRConfig.preset(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    Subject(config).whole_call(1)()
+    subject = Subject(config, enlarge)
+    call = growth(subject.whole_call(batch))
+    print(json.dumps({"call": call, "engine": growth(subject.engine_alone(batch, rows=ROWS))}))
+
+
+if __name__ == "__main__":
+    main()

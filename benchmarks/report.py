@@ -1,0 +1,112 @@
+"""What a benchmark tells: tables on the screen, bars met or missed, and all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import Timing
+
+Record = dict[str, Any]
+
+
+def milliseconds(timing: Timing) -> str:
+    """Median and quartiles."""
+    low, high = timing.quartiles
+    return f"{ms(timing.median)} ({ms(low)}–{ms(high)})"
+
+
+def ms(seconds: float) -> str:
+    """Seconds as milliseconds, to three digits or so."""
+    value = 1e3 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def times(ratio: float) -> str:
+    """A ratio: 1.15×, 15.2×, 3,400×."""
+    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:,.1f}×" if ratio < 100 else f"{ratio:,.0f}×"
+
+
+def whole_seconds(timing: Timing) -> str:
+    """The median of what takes minutes."""
+    return f"{timing.median:,.0f} s"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as MB."""
+    return f"{count / 1e6:,.1f}"
+
+
+class Column:
+    """One column of a table: the key of its values in the records, a heading, how to print one."""
+
+    def __init__(self, key: str, heading: str, show: Callable[[Any], str] = str) -> None:
+        self.key, self.heading, self.show = key, heading, show
+
+    def cell(self, record: Record) -> str:
+        """What stands in the table; a dash where there is no such figure."""
+        value = record.get(self.key)
+        return "–" if value is None else self.show(value)
+
+
+class Report:
+    """Prints as it is told, and remembers everything for the JSON file."""
+
+    def __init__(self) -> None:
+        self.console = Console(width=110, highlight=False)
+        self.results: dict[str, Any] = {"bars": []}
+
+    def facts(self, key: str, values: dict[str, str]) -> None:
+        """Lines of "name: value"."""
+        self.results[key] = values
+        for name, value in values.items():
+            self.console.print(f"[bold]{name}[/bold]: {value}")
+
+    def table(
+        self, key: str, title: str, columns: Sequence[Column], records: list[Record], note: str = ""
+    ) -> None:
+        """A table, and a note below it; the JSON file gets the records."""
+        self.results[key] = records
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column.heading, justify="right")
+        for record in records:
+            table.add_row(*(column.cell(record) for column in columns))
+        self.console.print()
+        self.console.print(table)
+        if note:
+            self.console.print(note)
+
+    def bar(
+        self,
+        what: str,
+        value: float,
+        *,
+        most: float | None = None,
+        least: float = 0,
+        show: Callable[[float], str] = times,
+    ) -> None:
+        """Whether a figure, most often a ratio, is at most, or else at least, what it should be."""
+        met = value >= least if most is None else value <= most
+        limit = f">= {show(least)}" if most is None else f"<= {show(most)}"
+        style = "green" if met else "red"
+        verdict = "met" if met else "MISSED"
+        bar = {"what": what, "bar": limit, "value": value, "met": met}
+        self.results["bars"].append(bar)
+        self.console.print(f"{what}, bar {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
+
+    def write(self, path: Path) -> None:
+        """Everything as JSON, times in seconds, memory in bytes."""
+        text = json.dumps(self.results, indent=2, ensure_ascii=False, default=encode)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def encode(timing: Timing) -> dict[str, Any]:
+    """A timing for JSON."""
+    low, high = timing.quartiles
+    return {"median": timing.median, "quartiles": [low, high], "runs": len(timing.seconds)}

@@ -1,0 +1,64 @@
+"""Where the time of a picture goes, part by part, each against its own bound."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks import machine
+from benchmarks.bounds import bounds, draw_bound
+from benchmarks.report import Column, Record, ms, times
+from benchmarks.run import Run
+from benchmarks.subject import ENGINE
+from prsr.engines.native import PARTS
+
+
+def split(run: Run) -> None:
+    """A table, measured on one thread: with several the parts overlap."""
+    torch.set_num_threads(1)
+    limits = machine.limits(run.streamed, 1)
+    records: list[Record] = []
+    for batch in (1, 16):
+        spent = seconds(run, batch)
+        bound = bounds(run.parts, limits, run.subject.pixels, batch)
+        bound["draw"] = draw_bound(run.subject.config, limits, run.subject.pixels)
+        records += [
+            {
+                "batch": batch,
+                "part": name,
+                "seconds": spent[name],
+                "bound": bound[name],
+                "ratio": spent[name] / bound[name],
+            }
+            for name in PARTS
+        ]
+    torch.set_num_threads(run.threads)
+    run.report.table(
+        "split",
+        "ms a picture, part by part: the engine alone, on one thread",
+        [
+            Column("batch", "batch"),
+            Column("part", "part"),
+            Column("seconds", "measured", ms),
+            Column("bound", "bound", ms),
+            Column("ratio", "of it", times),
+        ],
+        records,
+        f"One thread: {limits.peak / 1e9:,.0f} GFLOP/s, {limits.bandwidth / 1e9:,.0f} GB/s. "
+        "The draw's bound counts the multiply-adds of its exponentials, and nothing else.",
+    )
+
+
+@torch.no_grad()
+def seconds(run: Run, batch: int) -> dict[str, float]:
+    """Seconds a picture of each of ``PARTS``, the median of several runs."""
+    subject = run.subject
+    packed, job = ENGINE.pack(subject.model.prior, "fp32"), subject.job(batch)
+    runs = []
+    for _ in range(1 + 2 * run.rounds):
+        state = ENGINE.start(packed, job)
+        state.seconds = torch.zeros(len(PARTS), dtype=torch.float64)
+        for y in range(subject.size[0]):
+            ENGINE.row(state, y)
+        runs.append(state.seconds / batch)
+    medians = torch.stack(runs[1:]).median(dim=0).values  # the first one only warms up
+    return dict(zip(PARTS, medians.tolist(), strict=True))

@@ -1,0 +1,110 @@
+"""A model with random weights, and the work on it that is timed: no work depends on the weights.
+
+But for one thing: the engine ``cpu`` leaves out hidden units that are zero where it draws a
+picture alone. :meth:`Subject.share_alive` tells how many are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+import prsr
+from prsr import PRSRConfig
+from prsr.engines import Job
+from prsr.engines.native import CPUEngine
+from prsr.testing import cdf_violation
+
+ENGINE = CPUEngine()
+
+EPSILON = 1e-4
+"""How far u may lie outside its CDF interval: of SPEC, section 2, for fp32."""
+
+
+class Subject:
+    """A model of some configuration.
+
+    Args:
+        config: its numbers.
+        enlarge: pictures are so many times as high and as wide as the configuration says.
+    """
+
+    def __init__(self, config: PRSRConfig, enlarge: int = 1) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.model = prsr.PRSR(config).eval()
+        self.low_size = enlarge * config.low_height, enlarge * config.low_width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        return self.config.scale * self.low_size[0], self.config.scale * self.low_size[1]
+
+    @property
+    def pixels(self) -> int:
+        """Of a picture."""
+        return self.size[0] * self.size[1]
+
+    def low_resolution(self, batch: int) -> Tensor:
+        """Random pictures, always the same, ``uint8 [batch, D, h, w]``."""
+        shape = (batch, self.config.channels, *self.low_size)
+        random = torch.Generator().manual_seed(0)
+        return torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
+
+    @torch.no_grad()
+    def job(self, batch: int) -> Job:
+        """What an engine is given for such a batch."""
+        config = self.config
+        return Job(
+            conditioning=self.model.conditioning(self.low_resolution(batch)).contiguous(),
+            noise=prsr.noise(0, batch, *self.size, config.channels),
+            temperature=torch.ones(batch),
+            mask=None,
+            picture=torch.zeros(batch, config.channels, *self.size, dtype=torch.uint8),
+        )
+
+    def engine_alone(
+        self, batch: int, precision: str = "fp32", rows: int | None = None
+    ) -> Callable[[], None]:
+        """The engine ``cpu`` on packed weights and conditioning logits: SPEC's bound speaks of it.
+
+        ``rows`` are drawn, or all.
+        """
+        packed = ENGINE.pack(self.model.prior, precision)
+        job = self.job(batch)
+
+        @torch.no_grad()
+        def work() -> None:
+            state = ENGINE.start(packed, job)
+            for y in range(self.size[0] if rows is None else rows):
+                ENGINE.row(state, y)
+
+        return work
+
+    def whole_call(self, batch: int, engine: str = "cpu") -> Callable[[], Tensor]:
+        """``Sampler.sample``: checks, noise and the conditioning network too; with seed 0."""
+        sampler = prsr.Sampler(self.model, engine=engine)
+        lr = self.low_resolution(batch)
+        return lambda: sampler.sample(lr, seed=0)
+
+    def prior_forward(self, batch: int) -> Callable[[], Tensor]:
+        """One forward of the prior: the naive sampler does H·W·D of them."""
+        shape = (batch, self.config.channels, *self.size)
+        hr = torch.randint(self.config.levels, shape, dtype=torch.uint8)
+        return torch.no_grad()(lambda: self.model.prior(hr))
+
+    def violation(self, hr: Tensor) -> float:
+        """The worst of ``prsr.testing.cdf_violation`` over what :meth:`whole_call` has drawn."""
+        lr = self.low_resolution(len(hr))
+        noise = prsr.noise(0, len(hr), *self.size, self.config.channels)
+        return float(cdf_violation(self.model, lr, hr, noise, 1.0).max())
+
+    @torch.no_grad()
+    def share_alive(self) -> float:
+        """Of the head's hidden units, over a few pictures, those that are not zero."""
+        _, features = self.model.prior.features(self.whole_call(2)())[-1]
+        hidden = cast(Tensor, self.model.prior.head[:2](features))
+        return float((hidden > 0).float().mean())

@@ -1,0 +1,46 @@
+// Loops that do nothing but multiply and add, or read, as fast as an instruction set can. Compiled
+// once per set; PRSR_LOOPS is the name it gets.
+#include "machine.h"
+#include "vec.h"
+
+namespace {
+
+// As many sums as hide the latency of a multiply-add and still fit the registers.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kSums = 24;
+#else
+constexpr int kSums = 12;
+#endif
+
+int64_t multiply_add(float* values, int64_t times) {
+  Vec sums[kSums];
+  for (int i = 0; i < kSums; ++i) sums[i] = load(values + i * kLanes);
+  const Vec factor = broadcast(values[0]), more = broadcast(values[1]);
+  for (int64_t t = 0; t < times; ++t) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + more;
+  }
+  for (int i = 0; i < kSums; ++i) store(values + i * kLanes, sums[i]);
+  return times * kSums * kLanes;
+}
+
+float read(const float* from, int64_t lines, int64_t times) {
+  constexpr int kAtOnce = 8;
+  Vec sums[kAtOnce] = {};
+  for (int64_t t = 0; t < times; ++t) {
+    for (int64_t i = 0; i < lines * 16; i += kAtOnce * kLanes) {
+      for (int k = 0; k < kAtOnce; ++k) sums[k] += load(from + i + k * kLanes);
+    }
+    asm volatile("" ::: "memory");  // or what was read once would not be read again
+  }
+  for (int k = 1; k < kAtOnce; ++k) sums[0] += sums[k];
+  return sum(sums[0]);
+}
+
+}  // namespace
+
+namespace prsr {
+
+const Loops PRSR_LOOPS = {multiply_add, read};
+
+}  // namespace prsr

@@ -1,0 +1,92 @@
+#include "machine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace prsr {
+
+namespace {
+
+const Loops& loops(const std::string& name) {
+  for (const InstructionSet& set : instruction_sets()) {
+    if (set.name != name) continue;
+#if defined(__x86_64__)
+    if (name == "avx512") return loops_avx512;
+    if (name == "avx2") return loops_avx2;
+#endif
+    return loops_baseline;
+  }
+  throw std::invalid_argument("no instruction set " + name + " here");
+}
+
+struct Free {
+  void operator()(float* memory) const { std::free(memory); }
+};
+
+// `lines` lines of 64 bytes, all of them written: pages never written are all one in memory.
+std::unique_ptr<float, Free> ones(int64_t lines) {
+  auto* const memory = static_cast<float*>(std::aligned_alloc(64, lines * 64));
+  if (!memory) throw std::bad_alloc();
+  std::fill_n(memory, lines * 16, 1.0f);
+  return std::unique_ptr<float, Free>(memory);
+}
+
+// work() returns how much it has done: done a second, over 50 ms after one time that only warms up.
+template <typename Work>
+double rate(const Work& work) {
+  using Seconds = std::chrono::duration<double>;
+  work();
+  const auto start = std::chrono::steady_clock::now();
+  double done = 0, seconds;
+  do {
+    done += work();
+    seconds = Seconds(std::chrono::steady_clock::now() - start).count();
+  } while (seconds < 0.05);
+  return done / seconds;
+}
+
+// The sum of what `threads` threads return that run at the same time.
+template <typename Work>
+double together(int64_t threads, const Work& work) {
+  std::vector<std::future<double>> results;
+  for (int64_t t = 0; t < threads; ++t) results.push_back(std::async(std::launch::async, work));
+  double total = 0;
+  for (auto& result : results) total += result.get();
+  return total;
+}
+
+}  // namespace
+
+double fma_peak(const std::string& instruction_set, int64_t threads) {
+  const Loops& chosen = loops(instruction_set);
+  return together(threads, [&chosen] {
+    const auto values = ones(32);
+    values.get()[0] = 0.5f;  // x·½ + 1 stays at 2
+    return rate([&] { return 2.0 * chosen.multiply_add(values.get(), 4096); });
+  });
+}
+
+double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t threads) {
+  const Loops& chosen = loops(instruction_set);
+  const int64_t lines = std::max<int64_t>(bytes / std::max<int64_t>(threads, 1) / 512, 1) * 8;
+  const int64_t times =
+      std::max<int64_t>((1 << 20) / (lines * 64), 1);  // many reads a look at the clock
+  return together(threads, [&] {
+    const auto memory = ones(lines);
+    volatile float sink;
+    return rate([&] {
+      sink = chosen.read(memory.get(), lines, times);
+      return 64.0 * lines * times;
+    });
+  });
+}
+
+}  // namespace prsr

@@ -1,0 +1,88 @@
+"""The counting behind the benchmarks: what is needed, bounds, quantiles. Nothing is timed."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.bounds import Limits, Part, bounds, draw_bound, needed, streamed_bytes
+from benchmarks.report import Report
+from benchmarks.timing import Timing, interleaved
+from prsr import PRESETS, PRSR
+from prsr.engines.packing import pack_prior
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return needed(pack_prior(PRSR(PRESETS["paper"]).prior))
+
+
+def test_needed_multiply_adds_of_the_paper_are_those_of_spec(paper):
+    first, blocks, links = 32 * 3 * 3 * 7, 20 * 64 * 32 * 3 * 5, 20 * 64 * 64
+    assert (blocks, links) == (614_400, 81_920)
+    assert paper["vertical"].multiply_adds == first + blocks + links
+    # Groups of 11, 11 and 10 features read 11, 22 and 32; so do groups of 342, 341 and 341 units.
+    mix = 11 * 11 + 11 * 22 + 10 * 32
+    own = 11 * 1 + 10 * 2
+    assert paper["horizontal"].multiply_adds == 20 * (64 * 64 + 3 * mix) + 32 * 9 + own
+    hidden = 342 * 11 + 341 * 22 + 341 * 32
+    assert paper["head"].multiply_adds == hidden + 256 * (342 + 683 + 1024)
+    total = sum(part.multiply_adds for part in paper.values())
+    assert 2 * 1024 * total == pytest.approx(2.8e9, rel=0.01)
+
+
+def test_bytes_that_a_pixel_streams_are_its_weights_and_biases(paper):
+    assert paper["head"].bytes == 4 * (paper["head"].multiply_adds + 1024 + 768)
+    assert streamed_bytes(paper) == paper["horizontal"].bytes + paper["head"].bytes
+    assert streamed_bytes(paper) == pytest.approx(2.65e6, rel=0.02)
+
+
+def test_every_unmasked_weight_of_a_small_prior_is_counted_once(make_model):
+    model = make_model()
+    parts = needed(pack_prior(model.prior))
+    weights = sum(
+        int(getattr(layer, "mask", layer.weight == layer.weight).sum())
+        for layer in model.prior.modules()
+        if hasattr(layer, "weight")
+    )
+    assert sum(part.multiply_adds for part in parts.values()) == weights
+
+
+def test_bound_is_bandwidth_for_one_picture_and_arithmetic_for_many():
+    parts = {"vertical": Part(10, 40), "horizontal": Part(20, 80), "head": Part(30, 120)}
+    limits = Limits(peak=2.0, bandwidth=1.0)  # one multiply-add or one byte a second
+    assert bounds(parts, limits, 7, 1) == {"vertical": 70, "horizontal": 560, "head": 840}
+    assert bounds(parts, limits, 7, 2) == {"vertical": 70, "horizontal": 280, "head": 420}
+    assert bounds(parts, limits, 7, 64) == {"vertical": 70, "horizontal": 140, "head": 210}
+    assert draw_bound(PRESETS["tiny"], limits, 7) == 7 * 10 * 8 * 3
+
+
+def test_timing_tells_median_and_quartiles():
+    timing = Timing((5.0, 1.0, 4.0, 2.0, 3.0))
+    assert (timing.median, timing.quartiles) == (3, (2, 4))
+    assert timing.times(0.5).quartiles == (1, 2)
+    assert Timing((6.0,)).quartiles == (6, 6)
+
+
+def test_works_are_done_in_turn_and_the_first_time_does_not_count():
+    done = []
+    works = {name: lambda name=name: done.append(name) for name in "ab"}
+    timings = interleaved(works, rounds=3, at_least=0)
+    assert "".join(done) == "ab" * 4
+    assert [len(timing.seconds) for timing in timings.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "value", "met"),
+    [
+        ({"most": 1.2}, 1.2, True),
+        ({"most": 1.2}, 1.21, False),
+        ({"least": 8}, 8, True),
+        ({"least": 8}, 7.9, False),
+        ({"most": 1.2}, float("nan"), False),
+    ],
+)
+def test_bars_are_met_or_missed(limits, value, met, capsys):
+    report = Report()
+    report.bar("what", value, **limits)
+    assert report.results["bars"][0]["met"] is met
+    assert ("MISSED" in capsys.readouterr().out) is not met
