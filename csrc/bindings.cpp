@@ -65,6 +65,19 @@ PYBIND11_MODULE(_native, module) {
   module.def("draw_row", &draw_row, py::arg("instruction_set"), py::arg("config"), py::arg("sizes"),
              py::arg("addresses"), py::arg("y"), py::arg("threads"),
              "Draw row y of every picture, in place.");
+  module.def(
+      "exponentials",
+      [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {
+        prsr::exponentials(set, pointer<const float>(x), pointer<float>(out), count);
+      },
+      "For tests: e to the x of `count` floats at an address.");
+  module.def(
+      "gates",
+      [](const std::string& set, uint64_t a, uint64_t b, uint64_t out, int64_t count) {
+        prsr::gates(set, pointer<const float>(a), pointer<const float>(b), pointer<float>(out),
+                    count);
+      },
+      "For tests: tanh(a)·σ(b) of `count` floats at two addresses.");
   const py::call_guard<py::gil_scoped_release> released;
   module.def("fma_peak", &prsr::fma_peak, py::arg("instruction_set"), py::arg("threads"), released,
              "Operations a second of fused multiply-adds on registers, two each.");

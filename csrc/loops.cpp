@@ -1,5 +1,5 @@
-// Loops that do nothing but multiply and add, or read, as fast as an instruction set can. Compiled
-// once per set; PRSR_LOOPS is the name it gets.
+// Loops over what an instruction set can do, alone: benchmarks time the first two, tests look at
+// the results of the others. Compiled once per set; PRSR_LOOPS is the name it gets.
 #include "machine.h"
 #include "vec.h"
 
@@ -37,10 +37,23 @@ float read(const float* from, int64_t lines, int64_t times) {
   return sum(sums[0]);
 }
 
+void each_exponential(const float* x, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    store_first(out + i, exp(load_first(x + i, count - i)), count - i);
+  }
+}
+
+void each_gate(const float* a, const float* b, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const Vec first = load_first(a + i, count - i), second = load_first(b + i, count - i);
+    store_first(out + i, gate(first, second), count - i);
+  }
+}
+
 }  // namespace
 
 namespace prsr {
 
-const Loops PRSR_LOOPS = {multiply_add, read};
+const Loops PRSR_LOOPS = {multiply_add, read, each_exponential, each_gate};
 
 }  // namespace prsr

@@ -89,4 +89,13 @@ double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t
   });
 }
 
+void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count) {
+  loops(instruction_set).exponentials(x, out, count);
+}
+
+void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
+           int64_t count) {
+  loops(instruction_set).gates(a, b, out, count);
+}
+
 }  // namespace prsr

@@ -1,4 +1,5 @@
-// How fast this machine is at its best: what benchmarks hold the engine's speed against.
+// What this machine does at its best, and the kernels' functions by themselves: for benchmarks and
+// tests.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,11 @@ double fma_peak(const std::string& instruction_set, int64_t threads);
 // of `bytes` over and over. Throws std::bad_alloc where there is no memory for it.
 double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t threads);
 
+// e to the x, and tanh(a)·σ(b), of `count` numbers, as the kernels compute them.
+void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count);
+void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
+           int64_t count);
+
 // The loops, compiled once per instruction set (csrc/loops.cpp). They share no inline functions
 // with the rest, for the reason in engine.h.
 struct Loops {
@@ -22,6 +28,8 @@ struct Loops {
   int64_t (*multiply_add)(float* values, int64_t times);
   // Reads `lines` lines of 64 bytes, a multiple of 8, `times` times; returns a sum of them.
   float (*read)(const float* from, int64_t lines, int64_t times);
+  void (*exponentials)(const float* x, float* out, int64_t count);
+  void (*gates)(const float* a, const float* b, float* out, int64_t count);
 };
 extern const Loops loops_baseline, loops_avx2, loops_avx512;
 

@@ -93,7 +93,8 @@ class ConditioningNetwork(nn.Sequential):
         *layers, last = self
         for layer in layers:
             x = layer(x)
-        return logits_of(x, last.weight, cast(Tensor, last.bias), self.config)
+        final = cast(nn.Conv2d, last)
+        return logits_of(x, final.weight, cast(Tensor, final.bias), self.config)
 
 
 class PriorNetwork(nn.Module):

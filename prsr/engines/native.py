@@ -93,8 +93,11 @@ class Laid:
 
 
 def blocks(matrix: Tensor) -> Tensor:
-    """``[inputs, outputs]`` as ``csrc/product.h`` reads it, flat: block by block of 64 outputs,
-    ``[inputs, 64]``, the last one as wide as what is left rounded up to 16, with zeros."""
+    """``[inputs, outputs]`` as ``csrc/product.h`` reads it, flat.
+
+    Block by block of 64 outputs: ``[inputs, 64]``, the last one as wide as what is left rounded up
+    to 16, with zeros.
+    """
     padded = F.pad(matrix, (0, -matrix.shape[1] % LINE))
     return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
 
@@ -156,8 +159,9 @@ def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int
 _library = torch.library.Library("prsr", "DEF")
 _library.define(
     "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
-    "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, Tensor conditioning, Tensor noise, "
-    "Tensor temperature, Tensor? mask, Tensor(g!)? seconds, int[] numbers, int y) -> ()"
+    "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
+    "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
+    "int[] numbers, int y) -> ()"
 )
 
 
