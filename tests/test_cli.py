@@ -221,7 +221,7 @@ def mistakes(tmp_path, photos, model):
         ((*sample, "--samples", "0"), "samples"),
         ((*sample, "--seed", "-1"), "seed must be from 0"),
         ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
-        ((*sample, "--precision", "bf16"), "torch: it computes in fp32 only"),
+        ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
         ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),
         ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
         (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
