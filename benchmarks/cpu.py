@@ -65,9 +65,8 @@ def measure(part: Callable[[Run], None], run: Run) -> None:
     share = other_work.share()
     run.report.results["other_work"][part.__name__] = share
     if share > DISTURBED:
-        run.report.console.print(
-            f"[red]Meanwhile other work took {share:.0%} of the cores: figures are worse than they should be.[/]"
-        )
+        warning = f"Meanwhile other work took {share:.0%} of the cores: this is slower for it."
+        run.report.console.print(f"[red]{warning}[/red]")
 
 
 def look_back(run: Run) -> None:
