@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import prsr
@@ -25,6 +26,8 @@ from benchmarks.report import Report, megabytes
 from benchmarks.run import Run
 from benchmarks.split import split
 from benchmarks.subject import EPSILON
+
+DISTURBED = 0.03  # of the cores' time
 
 
 def describe(run: Run) -> None:
@@ -55,6 +58,17 @@ def check(run: Run) -> None:
     run.report.facts("check", {"cdf_violation": f"{worst:.1e}, at most {EPSILON:.0e}"})
 
 
+def measure(part: Callable[[Run], None], run: Run) -> None:
+    """Let a part measure and print; tell how much other work has disturbed it."""
+    other_work = machine.OtherWork()
+    part(run)
+    share = other_work.share()
+    run.report.results["other_work"][part.__name__] = share
+    if share > DISTURBED:
+        warning = f"Meanwhile other work took {share:.0%} of the cores: this is slower for it."
+        run.report.console.print(f"[red]{warning}[/red]")
+
+
 def look_back(run: Run) -> None:
     """Whether the machine is still as fast as it was."""
     after = machine.limits(run.streamed, run.threads)
@@ -82,8 +96,11 @@ def main() -> None:
     options = parser.parse_args()
     report = Report()
     run = Run(options.preset, 1 if options.quick else options.runs, options.quick, report)
-    for part in (describe, check, batches, split, sizes, widths, contention, memory, look_back):
-        part(run)
+    describe(run)
+    check(run)
+    for part in (batches, split, sizes, widths, contention, memory):
+        measure(part, run)
+    look_back(run)
     if options.json:
         report.write(options.json)
 

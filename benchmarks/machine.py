@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -49,8 +50,6 @@ def facts() -> dict[str, str]:
         "versions": f"prsr {prsr.__version__}, torch {torch.__version__}, "
         f"python {platform.python_version()}",
         "commit": commit(),
-        "load": f"{os.getloadavg()[0]:.1f} before the start; other work slows what waits for "
-        "threads most",
     }
 
 
@@ -60,6 +59,33 @@ def processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+class OtherWork:
+    """How much of all cores' time others take: processes, and the host of a virtual machine.
+
+    What waits for threads, as PyTorch does all the time, suffers from it far more than its share.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.others = others_seconds()
+
+    def share(self) -> float:
+        """Since this was made, from 0 to 1; children count as others until they were waited for."""
+        cores = (time.perf_counter() - self.start) * (os.cpu_count() or 1)
+        return max(0.0, (others_seconds() - self.others) / cores)
+
+
+def others_seconds() -> float:
+    """Seconds of the cores that others have had so far, on Linux; elsewhere always 0."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    # user, nice, system, idle, waiting, interrupts, soft interrupts, stolen by the host, …
+    ticks = [int(word) for word in stat.read_text().split()[1:9]]
+    used = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return used - sum(os.times()[:4])
 
 
 def commit() -> str:

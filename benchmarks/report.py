@@ -59,7 +59,7 @@ class Report:
 
     def __init__(self) -> None:
         self.console = Console(width=110, highlight=False)
-        self.results: dict[str, Any] = {"bars": []}
+        self.results: dict[str, Any] = {"bars": [], "other_work": {}}
 
     def facts(self, key: str, values: dict[str, str]) -> None:
         """Lines of "name: value"."""
