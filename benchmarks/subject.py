@@ -17,6 +17,7 @@ from prsr import PRSRConfig
 from prsr.engines import Job
 from prsr.engines.native import CPUEngine
 from prsr.testing import cdf_violation
+from prsr.threads import considerate
 
 ENGINE = CPUEngine()
 
@@ -59,7 +60,7 @@ class Subject:
         """What an engine is given for such a batch."""
         config = self.config
         return Job(
-            conditioning=self.model.conditioning(self.low_resolution(batch)).contiguous(),
+            conditioning=self.model.conditioning(self.low_resolution(batch)),
             noise=prsr.noise(0, batch, *self.size, config.channels),
             temperature=torch.ones(batch),
             mask=None,
@@ -78,7 +79,8 @@ class Subject:
 
         @torch.no_grad()
         def work() -> None:
-            state = ENGINE.start(packed, job)
+            with considerate(batch):  # as the sampler does
+                state = ENGINE.start(packed, job)
             for y in range(self.size[0] if rows is None else rows):
                 ENGINE.row(state, y)
 

@@ -29,8 +29,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     Several threads may borrow one module: the last of them puts it back.
     """
-    modules = list(model.modules())
     with _lock:
+        # The others are in evaluation mode as their owner left them: nothing to put back.
+        modules = [module for module in model.modules() if module.training or module in _loans]
         for module in modules:
             _loans.setdefault(module, Loan(0, module.training)).borrowers += 1
             module.training = False
