@@ -146,7 +146,7 @@ def check_finite(values: Tensor, name: str) -> None:
         ValueError: one is.
     """
     # The least and the most tell as much as all of them, 20 times faster, if read as they lie.
-    in_memory = values.permute(sorted(range(values.dim()), key=lambda d: -values.stride(d)))
+    in_memory = values.permute(sorted(range(values.dim()), key=values.stride().__getitem__)[::-1])
     if not all(bool(end.isfinite()) for end in in_memory.aminmax()):
         raise ValueError(f"{name} must be finite, but some values are NaN or infinite")
 
