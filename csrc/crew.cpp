@@ -21,29 +21,38 @@ void forget_crew() {
   created = new std::once_flag;
 }
 
+}  // namespace
+
 // A thread that is woken often lands on the core of the one that woke it, and the system takes
-// longer than a picture to part them. Here it leaves that core by itself; nothing keeps either from
-// being moved anywhere later.
+// longer than a picture to part them. Here it leaves that core by itself; where it may run is what
+// the caller may use, now and afterwards.
 #if defined(__linux__)
-int this_core() { return sched_getcpu(); }
-
-void leave_core(int core) {
+struct Crew::Cores {
   cpu_set_t allowed;
-  if (core < 0 || core >= CPU_SETSIZE || sched_getcpu() != core) return;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  cpu_set_t others = allowed;
-  CPU_CLR(core, &others);
-  if (CPU_COUNT(&others) == 0) return;
-  sched_setaffinity(0, sizeof others, &others);
-  sched_setaffinity(0, sizeof allowed, &allowed);
-}
-#else
-int this_core() { return -1; }
+  int current;
 
-void leave_core(int) {}
+  Cores() : current(sched_getcpu()) {
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_ZERO(&allowed);
+  }
+
+  // For a member that may run on those of `before`, or anywhere if there are none yet.
+  void join(const Cores* before) const {
+    if (CPU_COUNT(&allowed) == 0) return;
+    const bool there = before && CPU_EQUAL(&allowed, &before->allowed);
+    cpu_set_t others = allowed;
+    if (current >= 0 && current < CPU_SETSIZE) CPU_CLR(current, &others);
+    if (there && (sched_getcpu() != current || CPU_COUNT(&others) == 0)) return;
+    if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+};
+#else
+struct Crew::Cores {
+  void join(const Cores*) const {}
+};
 #endif
 
-}  // namespace
+Crew::Crew() : cores_(new Cores) {}
 
 Crew& Crew::here() {
   std::call_once(*created, [] {
@@ -60,7 +69,7 @@ bool Crew::run(int64_t count, const std::function<void(int64_t)>& work) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     work_ = &work;
-    core_ = this_core();
+    *cores_ = Cores();
     wanted_ = count;
     running_ = count - 1;
     __atomic_add_fetch(&calls_, 1, __ATOMIC_RELEASE);
@@ -86,21 +95,26 @@ bool Crew::grow(int64_t threads) {
 
 void Crew::serve(int64_t member) {
   int64_t served = 0;
+  bool wanted = true, first = true;
+  Cores callers, own;
   for (;;) {
-    for (int spins = 0; spins < kSpinsBeforeSleep; ++spins) {
+    // Who was not wanted last time sleeps at once.
+    for (int spins = 0; wanted && spins < kSpinsBeforeSleep; ++spins) {
       if (__atomic_load_n(&calls_, __ATOMIC_ACQUIRE) != served) break;
     }
     const std::function<void(int64_t)>* work;
-    int core;
     {
       std::unique_lock<std::mutex> lock(mutex_);
       called_.wait(lock, [&] { return calls_ != served; });
       served = calls_;
-      if (member >= wanted_) continue;
+      wanted = member < wanted_;
+      if (!wanted) continue;
       work = work_;
-      core = core_;
+      callers = *cores_;
     }
-    leave_core(core);
+    callers.join(first ? nullptr : &own);
+    own = callers;
+    first = false;
     (*work)(member);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (--running_ == 0) finished_.notify_one();

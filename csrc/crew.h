@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -22,6 +23,9 @@ class Crew {
   bool run(int64_t count, const std::function<void(int64_t)>& work);
 
  private:
+  struct Cores;  // where a thread may run, and does
+
+  Crew();
   bool grow(int64_t threads);
   void serve(int64_t member);
 
@@ -29,8 +33,8 @@ class Crew {
   std::mutex mutex_;    // guards what follows
   std::condition_variable called_, finished_;
   std::vector<std::thread> threads_;
+  const std::unique_ptr<Cores> cores_;  // of the caller
   const std::function<void(int64_t)>* work_ = nullptr;
-  int core_ = -1;        // that the caller is on
   int64_t wanted_ = 0;   // members of this call
   int64_t running_ = 0;  // of them, besides the caller, not finished
   int64_t calls_ = 0;    // so far; also read outside the lock, to see a call without sleeping

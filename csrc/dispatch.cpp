@@ -21,6 +21,7 @@ constexpr int64_t kTeam = 4;
 // other far longer than it takes to do the work alone. After a row of which that was true, so many
 // rows are drawn by single threads, and twice as many each time that it is true again at once.
 constexpr int64_t kFewestRowsAlone = 2, kMostRowsAlone = 1024;
+// All callers in the process share this, for they share the cores.
 std::atomic<int64_t> rows_alone{0}, next_rows_alone{kFewestRowsAlone};
 
 void remember(bool contended) {

@@ -8,7 +8,8 @@ namespace {
 // tanh(a₁)·σ(a₂) of `size` features, a₂ behind a₁.
 inline void gate_features(const float* a, int64_t size, float* out) {
   for (int64_t i = 0; i < size; i += kLanes) {
-    store_first(out + i, gate(load(a + i), load(a + size + i)), size - i);
+    const Vec first = load_first(a + i, size - i), second = load_first(a + size + i, size - i);
+    store_first(out + i, gate(first, second), size - i);
   }
 }
 
@@ -20,6 +21,8 @@ inline int64_t draw(float* logits, int64_t levels, float u, float temperature) {
   Vec most = load(logits);
   for (int64_t k = kLanes; k < padded; k += kLanes) most = max(most, load(logits + k));
   const float peak = largest(most);
+  if (!(peak - peak == 0))
+    return 0;  // logits that overflowed: any level is as wrong, none beyond K
   if (!(temperature > 0)) {
     int64_t level = 0;
     while (logits[level] < peak) ++level;

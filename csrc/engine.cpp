@@ -6,7 +6,8 @@ namespace prsr {
 
 namespace {
 
-constexpr int64_t kLine = 16;  // floats in 64 bytes
+constexpr int64_t kLine = 16;   // floats in 64 bytes
+constexpr int64_t kBlock = 64;  // outputs whose weights lie side by side, as in product.h
 
 int64_t lines(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
 
@@ -69,8 +70,8 @@ Scratch::Scratch(const Config& c, int64_t width, int64_t images)
   }
   alive = alive_.data();
   alive_end = alive_end_.data();
-  claims_.emplace_back((c.levels + 63) / 64);
-  claims_.emplace_back((c.levels + 63) / 64);
+  claims_.emplace_back((c.levels + kBlock - 1) / kBlock);
+  claims_.emplace_back((c.levels + kBlock - 1) / kBlock);
   claims = claims_.data();
 }
 

@@ -2,8 +2,9 @@
 // Letters as in prsr.PRSRConfig; features and units in the order of their colour groups, so that a
 // group is a range and group g reads the features before its end (prsr/engines/packing.py).
 //
-// csrc/row.cpp is compiled once for each instruction set. What it shares with the rest, all that
-// is declared here, has no inline functions: the linker would keep one copy for all sets.
+// csrc/row.cpp and loops.cpp are compiled once for each instruction set. What it shares with the
+// rest, all that is declared here, has no inline functions: the linker would keep one copy for all
+// sets.
 #pragma once
 
 #include <cstdint>

@@ -15,7 +15,8 @@ constexpr int kSums = 12;
 int64_t multiply_add(float* values, int64_t times) {
   Vec sums[kSums];
   for (int i = 0; i < kSums; ++i) sums[i] = load(values + i * kLanes);
-  const Vec factor = broadcast(values[0]), more = broadcast(values[1]);
+  volatile float half = 0.5f, one = 1.0f;  // x·½ + 1 stays at 2; the compiler must not know
+  const Vec factor = broadcast(half), more = broadcast(one);
   for (int64_t t = 0; t < times; ++t) {
 #pragma GCC unroll 24
     for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + more;

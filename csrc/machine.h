@@ -23,8 +23,8 @@ void gates(const std::string& instruction_set, const float* a, const float* b, f
 // The loops, compiled once per instruction set (csrc/loops.cpp). They share no inline functions
 // with the rest, for the reason in engine.h.
 struct Loops {
-  // Multiplies and adds 512 floats at `values` in place, as many as fill the registers, `times`
-  // times; returns how many multiply-adds those were.
+  // Multiplies and adds in place the first of 512 floats at `values`, as many as fill the
+  // registers, `times` times; returns how many multiply-adds those were.
   int64_t (*multiply_add)(float* values, int64_t times);
   // Reads `lines` lines of 64 bytes, a multiple of 8, `times` times; returns a sum of them.
   float (*read)(const float* from, int64_t lines, int64_t times);

@@ -37,6 +37,8 @@ int64_t spin(const Condition& there) {
 
 Team::Team(int64_t size) : size_(size), lines_(size) {}
 
+int64_t Team::size() const { return size_; }
+
 void Team::meet() {
   if (size_ == 1) return;
   const int64_t round = __atomic_load_n(&round_, __ATOMIC_ACQUIRE);
@@ -76,6 +78,10 @@ bool Team::contended() const {
 void Team::dismiss() { __atomic_store_n(&dismissed_, true, __ATOMIC_RELAXED); }
 
 bool Team::dismissed() const { return __atomic_load_n(&dismissed_, __ATOMIC_RELAXED); }
+
+Claims::Claims(int64_t blocks) : states_(blocks, kFree) {}
+
+int64_t Claims::blocks() const { return static_cast<int64_t>(states_.size()); }
 
 void Claims::reset() { std::fill(states_.begin(), states_.end(), kFree); }
 

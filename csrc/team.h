@@ -7,12 +7,13 @@
 
 namespace prsr {
 
+// It is made for one row of one set of pictures: its counts and tasks are never set back.
 // Every member runs the same code. Waiting spins, for what is waited for is microseconds away, and
 // yields now and then, for there may be more threads than cores.
 class Team {
  public:
   explicit Team(int64_t size);
-  int64_t size() const { return size_; }
+  int64_t size() const;
 
   // Returns when every member is here; what each wrote before is then seen by all.
   void meet();
@@ -56,8 +57,8 @@ class Claims {
  public:
   enum State : uint8_t { kFree, kEarlyTaken, kEarlyDone, kTaken };
 
-  explicit Claims(int64_t blocks) : states_(blocks, kFree) {}
-  int64_t blocks() const { return static_cast<int64_t>(states_.size()); }
+  explicit Claims(int64_t blocks);
+  int64_t blocks() const;
 
   // Nobody else may be at it.
   void reset();

@@ -160,7 +160,8 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 @click.option(
     "--from",
     "start",
-    help="Begin with the weights of this model (as for `prsr sample --model`), not of a preset.",
+    help="Begin with the weights of this model (as for `prsr sample --model`), not with random "
+    "ones of a preset. With --resume, the run has weights of its own: this is not read.",
 )
 @click.option(
     "--validation",
@@ -209,15 +210,28 @@ def train_command(
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """
     # TensorBoard comes with an extra, and takes a second to import.
-    from prsr.train import RunPlan, TrainSettings, distributed, leave, train
+    from prsr.train import (
+        RunPlan,
+        TrainSettings,
+        checkpoint_config,
+        distributed,
+        leave,
+        train,
+    )
 
+    if preset and start is not None:
+        raise ValueError("--preset and --from exclude each other: a model has its own numbers")
+    first = None
+    if start is None:
+        config = PRSRConfig.preset(preset or "paper")
+    elif resume:
+        config = checkpoint_config(out)
+    else:
+        first = load(start, "cpu")
+        config = first.config
     chosen = distributed() or choose_device(device)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" else "fp32"
-    if preset and start:
-        raise ValueError("--preset and --from exclude each other: a model has its own numbers")
-    first = load(start, "cpu") if start else None
-    config = first.config if first else PRSRConfig.preset(preset or "paper")
     settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
     plan = RunPlan(out, steps, report_every)
     training = SuperResolutionPictures.open(data, config, progress=True)
@@ -233,7 +247,7 @@ def train_command(
             leave()
         return [out / "model"]
 
-    model = f"from {start}" if start else f"preset {preset or 'paper'}"
+    model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
     timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,11 @@ class Trainer:
         Raises:
             ValueError: it is damaged, or of a run with other data or settings.
         """
-        try:
-            with safe_open(path, framework="pt", device=str(self.device)) as file:
-                about = json.loads((file.metadata() or {})["prsr"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with readable(path) as file:
+            about = json.loads((file.metadata() or {})["prsr"])
+            tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
             found = {**about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
-        except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:
                 raise ValueError(
@@ -191,6 +189,31 @@ class Trainer:
                 k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
             }
         self.step = step
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[Any]:
+    """An open training checkpoint; whatever is wrong with what is read of it is a ValueError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
+
+
+def checkpoint_config(folder: Path) -> PRSRConfig:
+    """The numbers of the model that a run trains.
+
+    Raises:
+        FileNotFoundError: there is no run to go on with.
+        ValueError: its checkpoint is damaged.
+    """
+    checkpoint = folder / CHECKPOINT_FILE
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {folder}")
+    with readable(checkpoint) as file:
+        about = json.loads((file.metadata() or {})["prsr"])
+        return PRSRConfig.from_dict(about["settings"]["config"])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command line: what it writes, and one clear line with exit code 2 for every mistake."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -197,6 +198,17 @@ def test_help_teaches(command, name):
         assert f"prsr {name} " in printed.split("Options:")[0].split("Usage:")[1].split("\n", 1)[1]
 
 
+def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("train", "--data", photos, "--out", out, "--batch-size", 2, "--from", model)
+    code, printed, errors = command(*arguments, "--steps", 1)
+    assert code == 0, errors
+    assert f"from {model}" in printed
+    shutil.rmtree(model)
+    code, _, errors = command(*arguments, "--steps", 2, "--resume")
+    assert code == 0, errors
+
+
 def mistakes(tmp_path, photos, model):
     """Arguments, and what the one line must say."""
     text, torn, empty = tmp_path / "text.png", tmp_path / "torn.png", tmp_path / "empty"
@@ -238,6 +250,12 @@ def mistakes(tmp_path, photos, model):
         (("train", "--data", empty, "--out", out, "--steps", 1), "no picture in folder"),
         (("train", "--data", text, "--out", out, "--steps", 1), "nor a readable .npy"),
         ((*train, "--out", out, "--seed", -1), "seed must be from 0"),
+        ((*train, "--out", out, "--from", model), "--preset and --from exclude each other"),
+        ((*train, "--out", out, "--from", ""), "--preset and --from exclude each other"),
+        (
+            ("train", "--data", photos, "--out", out, "--steps", 1, "--from", empty),
+            "no config.json",
+        ),
     ]
 
 

@@ -13,6 +13,7 @@ from prsr import Sampler
 from prsr.engines.cached import TorchEngine
 from prsr.engines.reference import ReferenceEngine
 from prsr.evaluating import evaluating
+from prsr.threads import FEW, considerate
 
 RAMP = torch.linspace(-3, 3, 24)
 
@@ -236,3 +237,35 @@ def test_two_threads_may_share_a_sampler(sampler, lr):
     for thread in threads:
         thread.join()
     assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(8))
+
+
+def test_another_default_dtype_changes_nothing(sampler, model, lr):
+    expected = sampler.sample(lr, seed=1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(Sampler(model).sample(lr, seed=1), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_few_pictures_leave_torchs_threads_as_they_were():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with considerate(1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with considerate(FEW):
+            assert torch.get_num_threads() == 3
+        seen, inside, done = [], threading.Event(), threading.Event()
+        other = threading.Thread(
+            target=lambda: (inside.wait(), seen.append(torch.get_num_threads()), done.set())
+        )
+        other.start()
+        with considerate(1):
+            inside.set()
+            assert done.wait(10)
+        other.join()
+        assert seen == [3]
+    finally:
+        torch.set_num_threads(before)

@@ -202,6 +202,8 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("seconds", lambda _: torch.zeros(3, dtype=torch.float64)),
         ("horizontal", lambda tensor: tensor[..., ::2]),
         ("weights", lambda tensor: tensor[1:]),
+        ("weights", lambda tensor: tensor[:16]),
+        ("offsets", lambda tensor: tensor[:-1]),
         ("y", lambda y: 2),
         ("y", lambda y: -1),
     ],
@@ -330,3 +332,20 @@ def test_time_goes_into_all_parts_of_a_row(make_model, make_pictures):
     state.seconds = torch.zeros(len(PARTS), dtype=torch.float64)
     engine.row(state, 1)
     assert bool((state.seconds > 0).all())
+
+
+def test_logits_that_overflow_give_no_level_beyond_the_last(make_model, make_pictures):
+    model = make_model()  # 8 levels, in lanes of 16
+    with torch.no_grad():
+        model.prior.head[2].weight.normal_().mul_(3e38).clamp_(-3e38, 3e38)
+    lr = make_pictures(model.config, 3, 2, 3)
+    assert int(Sampler(model, engine="cpu").sample(lr, seed=1).max()) < 8
+
+
+def test_weights_that_bfloat16_cannot_hold_are_refused(make_model, make_pictures):
+    model = make_model()
+    model.prior.head[2].weight.data[:, :2] = 3.4e38  # finite, and rounded up to infinity
+    lr = make_pictures(model.config, 1, 1, 1)
+    with pytest.raises(ValueError, match="weights in bf16 must be finite"):
+        prsr.sample(lr, model=model, engine="cpu", precision="bf16")
+    prsr.sample(lr, model=model, engine="cpu")

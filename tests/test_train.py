@@ -107,6 +107,19 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
     assert_equal_tensors(checkpoint(folder), checkpoint(tmp_path / "whole"))
 
 
+def test_a_run_may_begin_with_the_weights_of_a_model(tmp_path):
+    start = PRSR(SETTINGS.config)
+    trainer = Trainer(SETTINGS, "data", CPU, start)
+    assert_equal_tensors(trainer.model.state_dict(), start.state_dict())
+    trainer.train_step(*pictures(4).batch(slice(4)))
+    assert not torch.equal(trainer.model.prior.head[2].weight, start.prior.head[2].weight)
+    other = PRSR(dataclasses.replace(SETTINGS.config, prior_layers=1))
+    plan = RunPlan(tmp_path / "run", 1)
+    with pytest.raises(ValueError, match="start must be a model of"):
+        train(SETTINGS, plan, pictures(), pictures(), CPU, start=other)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_first_step_is_rmsprop_of_the_clipped_gradient():
     settings = dataclasses.replace(SETTINGS, clip=0.01)
     trainer = Trainer(settings, DATA, CPU)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
+from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.packing import Layer, Packed, pack_prior
@@ -59,7 +60,7 @@ def chosen_instruction_set() -> str:
         ValueError: that one is not to be had here.
     """
     names = instruction_sets()
-    wanted = os.environ.get(INSTRUCTION_SET, names[-1])
+    wanted = os.environ.get(INSTRUCTION_SET) or names[-1]
     if wanted not in names:
         raise ValueError(
             f"{INSTRUCTION_SET} must be one of {', '.join(names)} on this machine, got {wanted!r}"
@@ -70,7 +71,7 @@ def chosen_instruction_set() -> str:
 def aligned_zeros(*shape: int) -> Tensor:
     """Zeros from a line of 64 bytes on."""
     size = math.prod(shape)
-    memory = torch.zeros(size + LINE)
+    memory = torch.zeros(size + LINE, dtype=torch.float32, device="cpu")
     start = -memory.data_ptr() // 4 % LINE
     return memory[start : start + size].view(shape)
 
@@ -139,7 +140,9 @@ def lay_out(packed: Packed, precision: str) -> Laid:
         weights[offset : offset + part.numel()] = part
     numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
     numbers += [config.reach, config.first_reach, config.head_channels, int(half)]
-    return Laid(packed, weights, torch.tensor(offsets[:-1]), numbers)
+    check_finite(weights, f"the prior's weights in {precision}")
+    places = torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu")
+    return Laid(packed, weights, places, numbers)
 
 
 def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int, ...]]:
@@ -184,13 +187,13 @@ def _draw_row(
     y: int,
 ) -> None:
     """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
-    channels, levels = numbers[:2]
+    channels, levels, _, layers, *_ = numbers
     n, _, height, width = picture.shape
     shapes = cache_shapes(numbers, picture.shape)
     float32 = torch.float32
     wanted = {
         "weights": (weights, float32, tuple(weights.shape)),
-        "offsets": (offsets, torch.int64, tuple(offsets.shape)),
+        "offsets": (offsets, torch.int64, (4 + 5 * channels + layers * (5 + 3 * channels),)),
         "values": (values, float32, shapes["values"]),
         "vertical": (vertical, float32, shapes["vertical"]),
         "above": (above, float32, shapes["above"]),
@@ -211,6 +214,8 @@ def _draw_row(
                 f"{name} must be a contiguous {dtype} tensor {list(shape)}, "
                 f"got {tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}"
             )
+    if weights.numel() < int(offsets[-1]) + levels:  # the last is a bias of the logits
+        raise ValueError(f"weights must reach to where offsets say, got {weights.numel()}")
     if weights.data_ptr() % 64 or not 0 <= y < height:
         raise ValueError(f"weights must lie on a line of 64 bytes, and y below {height}, got {y}")
     assert _native is not None
@@ -267,6 +272,7 @@ class CPUEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
+        chosen_instruction_set()  # raises before there is any work
         return lay_out(pack_prior(copy.deepcopy(prior).float()), precision)
 
     @override
