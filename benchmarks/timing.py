@@ -35,6 +35,10 @@ class Timing:
         return Timing(tuple(factor * second for second in self.seconds))
 
 
+REST = 0.03
+"""Seconds between two pieces of work: torch's threads spin for ten milliseconds after the first."""
+
+
 def timed(work: Callable[[], object]) -> float:
     """Seconds that ``work`` takes once."""
     start = time.perf_counter()
@@ -57,6 +61,7 @@ def interleaved(
         work()
     for _ in range(rounds):
         for name, work in works.items():
+            time.sleep(REST)
             end = time.perf_counter() + at_least
             seconds[name].append(timed(work))
             while time.perf_counter() < end:
