@@ -31,8 +31,9 @@ export ASAN_OPTIONS=detect_leaks=0
 export UBSAN_OPTIONS=print_stacktrace=1
 # This takes the place of a list of suppressions. Torch, OpenMP and Python are not instrumented:
 # ThreadSanitizer sees what they copy and free, but not how their threads wait for each other, and
-# takes that for races. Only what our own code does is judged.
-export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
+# takes that for races. Only what our own code does is judged. A child of fork starts threads of its
+# own: it does not support that, but need not end the process for it.
+export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_fork=0
 # Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
 export PYTEST_ADDOPTS=--capture=sys
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
