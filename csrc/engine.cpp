@@ -51,20 +51,25 @@ Network::Network(const Config& config, const float* weights, const int64_t* offs
   output = layer_of_each_group();
 }
 
-Scratch::Scratch(const Config& c, int64_t width, int64_t images)
-    : images(images), alive_(c.units), alive_end_(c.channels) {
-  chain_stride = 2 * lines(c.features);
+Scratch::Scratch(const Config& c, int64_t width, int64_t bundles, int64_t bundle)
+    : bundles(bundles), alive_(c.units), alive_end_(c.channels) {
+  const int64_t images = bundles * bundle;
+  chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
   logits_size = images * logits_stride;
-  float** const arrays[] = {&preactivations, &given, &chain, &gated, &hidden, &logits};
-  const int64_t sizes[] = {width * 2 * c.features, c.layers * images * 2 * c.features,
-                           images * chain_stride,  c.layers * images * c.features,
-                           images * c.units,       2 * logits_size};
+  float** const arrays[] = {&preactivations, &given, &chain, &gated, &hidden, &mixed, &logits};
+  const int64_t sizes[] = {width * 2 * c.features * bundle,
+                           c.layers * images * 2 * c.features,
+                           bundles * chain_stride,
+                           c.layers * images * c.features,
+                           images * c.units,
+                           bundle > 1 ? images * c.levels : 0,
+                           2 * logits_size};
   int64_t total = 0;
   for (const int64_t size : sizes) total += lines(size) + kLine;  // a line more may be read
   memory_.reset(static_cast<float*>(::operator new(4 * total, std::align_val_t{64})));
   float* next = memory_.get();
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 7; ++i) {
     *arrays[i] = next;
     next += lines(sizes[i]) + kLine;
   }

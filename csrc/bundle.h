@@ -1,0 +1,149 @@
+// The product of product.h for bundles: lanes are pictures, and weights are broadcast.
+//
+// So nothing is padded, and each weight is read once for all pictures of a bundle. Weights come in
+// strips of at most 24 outputs, dealt out evenly: [strip][input][width], for they are read in the
+// order of memory then, which alone keeps up with the multiply-adds of single rows. An output is
+// summed up in the order of product.h, so that a picture's bits do not depend on whether it is drawn
+// in a bundle.
+#pragma once
+
+#include "engine.h"
+#include "product.h"
+
+namespace {
+
+constexpr int kStrip = 24;
+
+// As much of a bundle as one register holds; half a register of AVX-512.
+constexpr int kSide = kLanes < prsr::kBundle ? kLanes : prsr::kBundle;
+constexpr int kSides = prsr::kBundle / kSide;
+
+typedef float Side __attribute__((vector_size(4 * kSide)));
+
+// Rows of a tile: with two, a weight is loaded for every other sum only.
+constexpr int kBundleRows = 2;
+
+constexpr int most_outputs(int rows) { return kAccumulators / (rows * kSides); }
+
+// The weights of one input as floats, where they lie or in `room`.
+template <int Outputs>
+inline const float* floats(const float* weights, float (&)[Outputs]) {
+  return weights;
+}
+
+template <int Outputs>
+inline const float* floats(const uint16_t* halves, float (&room)[Outputs]) {
+  uint32_t bits[Outputs];
+  for (int o = 0; o < Outputs; ++o) bits[o] = static_cast<uint32_t>(halves[o]) << 16;
+  std::memcpy(room, bits, sizeof room);
+  return room;
+}
+
+// The sums of a tile: Rows rows of Outputs bundles.
+template <int Rows, int Outputs>
+struct Sums {
+  Side sums[Rows * kSides][Outputs];
+
+  // Calls work(sum, output, offset) for every side of a bundle, `ld` floats from row to row.
+  template <typename Work>
+  inline void for_each(int64_t ld, const Work& work) {
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows * kSides; ++r) {
+#pragma GCC unroll 32
+      for (int o = 0; o < Outputs; ++o) {
+        work(sums[r][o], o, r / kSides * ld + o * prsr::kBundle + r % kSides * kSide);
+      }
+    }
+  }
+
+  inline void add(const float* from, int64_t ld) {
+    for_each(ld, [&](Side& sum, int, int64_t offset) {
+      Side more;
+      std::memcpy(&more, from + offset, sizeof more);
+      sum += more;
+    });
+  }
+};
+
+// `column` is the first output.
+template <typename Weight, int Rows, int Outputs>
+inline void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
+  Sums<Rows, Outputs> t;
+  const float* const bias = p.bias + strip.column;
+  t.for_each(0, [&](Side& sum, int o, int64_t) { sum = p.bias ? bias[o] - Side{} : Side{}; });
+  const int64_t place = strip.column * prsr::kBundle;
+  if (p.start) t.add(p.start + row * p.ld_start + place, p.ld_start);
+  const Weight* w = strip.weights;
+  for (int64_t s = 0; s < p.segments; ++s) {
+    const int64_t segment = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
+    const float* a = p.in + segment * p.segment_stride + row * p.lda;
+    for (int64_t i = 0; i < p.length; ++i, w += strip.width, a += prsr::kBundle) {
+      Side x[Rows * kSides];
+      for (int r = 0; r < Rows * kSides; ++r) {
+        std::memcpy(&x[r], a + r / kSides * p.lda + r % kSides * kSide, sizeof x[r]);
+      }
+      float room[Outputs];
+      const float* const weights = floats(w, room);
+#pragma GCC unroll 32
+      for (int o = 0; o < Outputs; ++o) {
+        const Side weight = weights[o] - Side{};
+#pragma GCC unroll 8
+        for (int r = 0; r < Rows * kSides; ++r) t.sums[r][o] += x[r] * weight;
+      }
+    }
+  }
+  if (p.then) t.add(p.then + row * p.ld_then + place, p.ld_then);
+  if (p.relu) {
+    t.for_each(0, [](Side& sum, int, int64_t) { sum = sum > Side{} ? sum : Side{}; });
+  }
+  t.for_each(p.ld_out, [&](Side& sum, int, int64_t offset) {
+    std::memcpy(p.out + row * p.ld_out + place + offset, &sum, sizeof sum);
+  });
+}
+
+template <typename Weight, int Rows, int Outputs>
+inline void bundle_tile_of(const Product& p, const Strip<Weight>& strip, int64_t row,
+                           int64_t outputs) {
+  if constexpr (Outputs > 0) {
+    if (outputs == Outputs) return bundle_tile<Weight, Rows, Outputs>(p, strip, row);
+    bundle_tile_of<Weight, Rows, Outputs - 1>(p, strip, row, outputs);
+  }
+}
+
+// Some rows, in tiles of `Rows`, strip by strip.
+template <typename Weight, int Rows>
+void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
+  const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
+  const Weight* weights = static_cast<const Weight*>(p.weights);
+  int64_t first = 0;
+  for (int64_t strips = (p.outputs + kStrip - 1) / kStrip; strips > 0; --strips) {
+    const int64_t width = (p.outputs - first + strips - 1) / strips;
+    const Weight* const here = weights + p.first_input * width;
+    int64_t column = 0;
+    constexpr int64_t kMost = most_outputs(Rows);
+    for (int64_t tiles = (width + kMost - 1) / kMost; tiles > 0; --tiles) {
+      const int64_t outputs = (width - column + tiles - 1) / tiles;
+      for (int64_t row = first_row; row < last_row; row += Rows) {
+        bundle_tile_of<Weight, Rows, kMost>(p, {first + column, here + column, width}, row,
+                                            outputs);
+      }
+      column += outputs;
+    }
+    first += width;
+    weights += inputs * width;
+  }
+}
+
+template <typename Weight>
+void bundles(const Product& p) {
+  const int64_t middle = p.last_row - (p.last_row - p.first_row) % kBundleRows;
+  bundle_rows<Weight, kBundleRows>(p, p.first_row, middle);
+  if (middle < p.last_row) bundle_rows<Weight, 1>(p, middle, p.last_row);
+}
+
+inline void compute(const Product& p) {
+  if (p.bundle == 1) return compute(p, Rows{});
+  p.half ? bundles<uint16_t>(p) : bundles<float>(p);
+}
+
+}  // namespace
