@@ -70,7 +70,11 @@ template <typename Weight, int Rows, int Outputs>
 inline void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   Sums<Rows, Outputs> t;
   const float* const bias = p.bias + strip.column;
-  t.for_each(0, [&](Side& sum, int o, int64_t) { sum = p.bias ? bias[o] - Side{} : Side{}; });
+  if (p.bias) {
+    t.for_each(0, [=](Side& sum, int o, int64_t) { sum = bias[o] - Side{}; });
+  } else {
+    t.for_each(0, [](Side& sum, int, int64_t) { sum = Side{}; });
+  }
   const int64_t place = strip.column * prsr::kBundle;
   if (p.start) t.add(p.start + row * p.ld_start + place, p.ld_start);
   const Weight* w = strip.weights;
@@ -96,8 +100,9 @@ inline void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t ro
   if (p.relu) {
     t.for_each(0, [](Side& sum, int, int64_t) { sum = sum > Side{} ? sum : Side{}; });
   }
-  t.for_each(p.ld_out, [&](Side& sum, int, int64_t offset) {
-    std::memcpy(p.out + row * p.ld_out + place + offset, &sum, sizeof sum);
+  float* const out = p.out + row * p.ld_out + place;
+  t.for_each(p.ld_out, [=](Side& sum, int, int64_t offset) {
+    std::memcpy(out + offset, &sum, sizeof sum);
   });
 }
 
@@ -139,6 +144,39 @@ void bundles(const Product& p) {
   const int64_t middle = p.last_row - (p.last_row - p.first_row) % kBundleRows;
   bundle_rows<Weight, kBundleRows>(p, p.first_row, middle);
   if (middle < p.last_row) bundle_rows<Weight, 1>(p, middle, p.last_row);
+}
+
+// One half of a and of b, the second ones if First is half the lanes, lane by lane in turn.
+template <int First, int... Lane>
+inline Side interleave(Side a, Side b, std::integer_sequence<int, Lane...>) {
+  return shuffle<(Lane % 2 * kSide + First + Lane / 2)...>(a, b);
+}
+
+// The numbers of a bundle, `count` of each picture, picture by picture `ld` apart. What is written
+// is rounded up to kBundle numbers.
+inline void part(const float* bundle, int64_t count, float* to, int64_t ld) {
+  const std::make_integer_sequence<int, kSide> lanes;
+  for (int64_t k = 0; k < count; k += kSide) {
+    for (int64_t first = 0; first < prsr::kBundle; first += kSide) {
+      Side rows[kSide] = {};
+      for (int64_t i = 0; i < kSide && k + i < count; ++i) {
+        std::memcpy(&rows[i], bundle + (k + i) * prsr::kBundle + first, sizeof(Side));
+      }
+      // Rows half of all apart are interleaved until rows have become columns.
+      for (int round = 1; round < kSide; round *= 2) {
+        Side next[kSide];
+        for (int i = 0; i < kSide / 2; ++i) {
+          const Side a = rows[i], b = rows[i + kSide / 2];
+          next[2 * i] = interleave<0>(a, b, lanes);
+          next[2 * i + 1] = interleave<kSide / 2>(a, b, lanes);
+        }
+        std::memcpy(rows, next, sizeof rows);
+      }
+      for (int64_t i = 0; i < kSide; ++i) {
+        std::memcpy(to + (first + i) * ld + k, &rows[i], sizeof(Side));
+      }
+    }
+  }
 }
 
 inline void compute(const Product& p) {

@@ -13,30 +13,6 @@ inline void gate_features(const float* a, int64_t size, float* out) {
   }
 }
 
-// The numbers of a bundle, `count` of each picture, picture by picture `ld` apart. What is written
-// is rounded up to 8 numbers.
-inline void part(const float* bundle, int64_t count, float* to, int64_t ld) {
-  constexpr int kSize = prsr::kBundle;
-  typedef float Row __attribute__((vector_size(4 * kSize)));
-  for (int64_t k = 0; k < count; k += kSize) {
-    Row rows[kSize] = {};
-    for (int64_t i = 0; i < kSize && k + i < count; ++i) {
-      std::memcpy(&rows[i], bundle + (k + i) * kSize, sizeof(Row));
-    }
-    // Rows that are half of all apart are interleaved, three times: rows have become columns.
-    for (int round = 0; round < 3; ++round) {
-      Row next[kSize];
-      for (int i = 0; i < kSize / 2; ++i) {
-        const Row a = rows[i], b = rows[i + kSize / 2];
-        next[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-        next[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-      }
-      std::memcpy(rows, next, sizeof rows);
-    }
-    for (int64_t i = 0; i < kSize; ++i) std::memcpy(to + i * ld + k, &rows[i], sizeof(Row));
-  }
-}
-
 // e to the (logits + conditioning, / temperature), and the smallest level whose sum of them exceeds u of the whole.
 // SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
 inline int64_t draw(float* logits, const float* conditioning, int64_t levels, float u,

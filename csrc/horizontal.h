@@ -7,6 +7,9 @@
 
 namespace {
 
+// Pictures whose conditioning is asked for before it is their turn.
+constexpr int64_t kAhead = 2;
+
 class HorizontalStack : Place {
  public:
   explicit HorizontalStack(const Place& place) : Place(place) {}
@@ -77,6 +80,7 @@ class HorizontalStack : Place {
     p.relu = true;
     compute(p);
     if (count * b == 1) list_alive(g);
+    for (int64_t i = 0; i < kAhead; ++i) ask_for_conditioning(bundle * b + i, x, g);
   }
 
   // Adds what the hidden units of the colours `from` … `to − 1` give to some blocks of the logits
@@ -119,9 +123,10 @@ class HorizontalStack : Place {
       if (b > 1) part(s.mixed + n * c.levels * b, c.levels, logits, s.logits_stride);
       for (int64_t i = 0; i < b; ++i) {
         const int64_t image = (bundle + n) * b + i;
+        ask_for_conditioning(image + kAhead, x, g);
         const int64_t place = ((image * c.channels + g) * j.height + y) * j.width + x;
         if (!(j.mask && j.mask[place])) {
-          const int64_t which = ((image * j.height + y) * j.width + x) * c.channels + g;
+          const int64_t which = sub_pixel(image, x, g);
           const int64_t level = draw(logits + i * s.logits_stride, j.conditioning + which * c.levels,
                                      c.levels, j.noise[which], j.temperature[image]);
           j.picture[place] = static_cast<uint8_t>(level);
@@ -133,6 +138,17 @@ class HorizontalStack : Place {
   }
 
  private:
+  // Each picture's logits come from far, and no machine foresees where the next picture's are.
+  void ask_for_conditioning(int64_t image, int64_t x, int64_t g) const {
+    if (image >= (bundle + count) * b) return;
+    prefetch(j.conditioning + sub_pixel(image, x, g) * c.levels, c.levels);
+  }
+
+  // Which one it is of all images' sub-pixels, in the order of noise and conditioning.
+  int64_t sub_pixel(int64_t image, int64_t x, int64_t g) const {
+    return ((image * j.height + y) * j.width + x) * c.channels + g;
+  }
+
   // Features times the weights of a group, which reads all up to its own.
   Product of_group(const void* weights, int64_t g) const {
     Product p = product();
