@@ -33,10 +33,10 @@ struct Job {
   int64_t bundles, bundle, height, width;
   float* values;      // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
   float* vertical;    // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
-  float* above;       // [L, W, N/b, 2C, b]: what the vertical stack adds to the horizontal one
+  float* above;       // [W, L, N/b, 2C, b]: what the vertical stack adds to the horizontal one
   float* ahead;       // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
                       // far give; then which row that is, counted from 1. None where b is not 1
-  float* horizontal;  // [L + 1, p + W, N/b, C, b]: input of each block, and of the head, on this row
+  float* horizontal;  // [p + W, L + 1, N/b, C, b]: input of each block, and of the head, on this row
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
@@ -57,30 +57,35 @@ struct Layer {
   const float* bias;
 };
 
+// What a block computes for all groups at once.
 struct Block {
   Layer vertical, link;
-  const float* taps;           // of the pixels to the left; its bias is the link's
-  const float* const* centre;  // of each group
-  const Layer* mix;            // of each group
+  const float* taps;  // of the pixels to the left; its bias is the link's
 };
 
-// Where each matrix and bias lies.
-class Network {
- public:
+// What is left of a block for one group.
+struct Step {
+  const float* centre;
+  Layer mix;
+};
+
+// What one colour of a pixel takes from the first layer to its logits.
+struct Group {
+  const float* first_own;
+  std::vector<Step> steps;  // of each block
+  Layer head, output;
+};
+
+// Where each matrix and bias lies: one behind the other in the order of their use, first those of a
+// row, then those of a pixel, so that what comes next in memory is what is wanted next.
+struct Network {
   // `offsets`: where each begins in `weights`, in the order in which this constructor reads them
   // and prsr/engines/native.py lays them out.
   Network(const Config& config, const float* weights, const int64_t* offsets);
 
   Layer first_vertical, first_left;
-  const float* const* first_own;  // of each group
-  const Block* blocks;
-  const Layer* head;    // of each group
-  const Layer* output;  // of each colour
-
- private:
-  std::vector<Block> blocks_;
-  std::vector<const float*> matrices_;
-  std::vector<Layer> layers_;
+  std::vector<Block> blocks;
+  std::vector<Group> groups;
 };
 
 // Working memory of one team, for `bundles` at a time, aligned to lines of 64 bytes.

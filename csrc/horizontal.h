@@ -21,7 +21,7 @@ class HorizontalStack : Place {
       Product p = product();
       p.in = horizontal_at(0, l, x);
       p.segments = c.reach;
-      p.segment_stride = j.bundles * c.features * b;
+      p.segment_stride = (c.layers + 1) * j.bundles * c.features * b;
       p.length = c.features;
       p.lda = c.features * b;
       p.weights = net.blocks[l].taps;
@@ -41,8 +41,8 @@ class HorizontalStack : Place {
     const int64_t begin = features.begin_of(g), size = features.size(g);
     g == 0 ? first_layer_left(x) : first_layer_own(x, g);
     for (int64_t l = 0; l < c.layers; ++l) {
-      const Block& block = net.blocks[l];
-      Product p = of_group(block.centre[g], g);
+      const Step& step = net.groups[g].steps[l];
+      Product p = of_group(step.centre, g);
       p.in = horizontal_at(0, l, pixel);
       p.lda = c.features * b;
       p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // what is beyond the group is nobody's
@@ -55,11 +55,11 @@ class HorizontalStack : Place {
         gate_features(s.chain + n * s.chain_stride, size * b,
                       gated_at(l) + (n * c.features + begin) * b);
       }
-      Product q = of_group(block.mix[g].weights, g);
+      Product q = of_group(step.mix.weights, g);
       q.in = gated_at(l);
       q.lda = c.features * b;
       q.outputs = size;
-      q.bias = block.mix[g].bias;
+      q.bias = step.mix.bias;
       q.then = horizontal_at(0, l, pixel) + begin * b;
       q.ld_then = c.features * b;
       q.out = horizontal_at(0, l + 1, pixel) + begin * b;
@@ -69,12 +69,12 @@ class HorizontalStack : Place {
   }
 
   void hidden_units(int64_t x, int64_t g) {
-    Product p = of_group(net.head[g].weights, g);
+    Product p = of_group(net.groups[g].head.weights, g);
     p.half = c.half_head;
     p.in = horizontal_at(0, c.layers, c.reach + x);
     p.lda = c.features * b;
     p.outputs = units.size(g);
-    p.bias = net.head[g].bias;
+    p.bias = net.groups[g].head.bias;
     p.out = s.hidden + units.begin_of(g) * b;
     p.ld_out = c.units * b;
     p.relu = true;
@@ -88,14 +88,14 @@ class HorizontalStack : Place {
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
     Product p = product();
-    p.weights = net.output[g].weights;
+    p.weights = net.groups[g].output.weights;
     p.half = c.half_head;
     p.inputs = units.end_of(g);
     p.outputs = c.levels;
     p.out = b > 1 ? s.mixed : logits_at(x, g);
     p.ld_out = b > 1 ? c.levels * b : s.logits_stride;
     if (from == 0) {
-      p.bias = net.output[g].bias;
+      p.bias = net.groups[g].output.bias;
     } else {
       p.start = p.out;
       p.ld_start = p.ld_out;
@@ -178,7 +178,7 @@ class HorizontalStack : Place {
     p.in = values_at(0, c.first_reach + y, c.first_reach + x);
     p.length = g;
     p.lda = strides.values;
-    p.weights = net.first_own[g];
+    p.weights = net.groups[g].first_own;
     p.outputs = features.size(g);
     p.start = p.out = horizontal_at(0, 0, c.reach + x) + features.begin_of(g) * b;
     p.ld_start = p.ld_out = c.features * b;

@@ -13,6 +13,7 @@ using prsr::Job;
 using prsr::Layer;
 using prsr::Network;
 using prsr::Scratch;
+using prsr::Step;
 using prsr::Team;
 
 constexpr int64_t whole_lines(int64_t floats) { return (floats + kPanel - 1) / kPanel * kPanel; }
@@ -76,11 +77,11 @@ struct Place {
            (layer * (c.reach + 1) + slot) * strides.vertical_row;
   }
   float* above_at(int64_t n, int64_t layer, int64_t x) const {
-    return j.above + ((layer * j.width + x) * j.bundles + bundle + n) * 2 * c.features * b;
+    return j.above + ((x * c.layers + layer) * j.bundles + bundle + n) * 2 * c.features * b;
   }
   float* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
     return j.horizontal +
-           ((layer * (c.reach + j.width) + column) * j.bundles + bundle + n) * c.features * b;
+           ((column * (c.layers + 1) + layer) * j.bundles + bundle + n) * c.features * b;
   }
   float* ahead_at(int64_t n, int64_t layer) const {
     return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;

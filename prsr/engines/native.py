@@ -153,21 +153,27 @@ def by_pixels(kernel: Tensor) -> Tensor:
 
 def lay_out(packed: Packed, precision: str, order: Order) -> Weights:
     """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
-    config = packed.config
+    half = precision == "bf16"
+
+    def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
+        return [order(weight), bias]
+
+    parts = layer(by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
+    for block in packed.blocks:
+        parts += layer(by_pixels(block.vertical.weight), block.vertical.bias)
+        parts += layer(block.link.weight, block.link.bias)
     # Here the pixels to the left come pixel by pixel, not colour by colour.
-    left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
-    vertical = packed.first_vertical
-    parts = [order(by_pixels(vertical.weight)), vertical.bias]
-    parts += [order(left.transpose(0, 1).flatten(0, 1)), packed.first_left.bias]
-    parts += map(order, packed.first_own)
-    for block, taps in zip(packed.blocks, packed.taps, strict=True):
-        parts += [order(by_pixels(block.vertical.weight)), block.vertical.bias]
-        parts += [order(block.link.weight), block.link.bias]
-        parts += [order(taps), *map(order, block.centre)]
-        parts += [part for mix in block.mix for part in (order(mix.weight), mix.bias)]
-    for group in (*packed.hidden, *packed.output):
-        flat = order(group.weight)
-        parts += [halves(flat) if precision == "bf16" else flat, group.bias]
+    left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
+    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
+    parts += map(order, packed.taps)
+    for g, first_own in enumerate(packed.first_own):
+        parts.append(order(first_own))
+        for block in packed.blocks:
+            mix = block.mix[g]
+            parts += [order(block.centre[g]), *layer(mix.weight, mix.bias)]
+        for head in (packed.hidden[g], packed.output[g]):
+            flat = order(head.weight)
+            parts += [halves(flat) if half else flat, head.bias]
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):
@@ -186,9 +192,9 @@ def cache_shapes(
     return {
         "values": (bundles, p0 + height, p0 + width + p0, channels, bundle),
         "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
-        "above": (layers, width, bundles, 2 * features, bundle),
+        "above": (width, layers, bundles, 2 * features, bundle),
         "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
-        "horizontal": (layers + 1, p + width, bundles, features, bundle),
+        "horizontal": (p + width, layers + 1, bundles, features, bundle),
     }
 
 
@@ -368,7 +374,7 @@ class CPUEngine(Engine):
         verticals, horizontals = [], []
         for part in state.parts:
             vertical = part.caches["vertical"][:, layer, state.y % (p + 1), p : p + state.width]
-            horizontal = part.caches["horizontal"][layer, p:]
+            horizontal = part.caches["horizontal"][p:, layer]
             verticals.append(vertical[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
             horizontals.append(horizontal[..., natural, :].permute(1, 3, 2, 0).flatten(0, 1))
         return Probe(torch.cat(verticals), torch.cat(horizontals))
