@@ -67,7 +67,7 @@ struct Sums {
 
 // `column` is the first output.
 template <typename Weight, int Rows, int Outputs>
-inline void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
+void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   Sums<Rows, Outputs> t;
   const float* const bias = p.bias + strip.column;
   if (p.bias) {
@@ -106,31 +106,36 @@ inline void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t ro
   });
 }
 
-template <typename Weight, int Rows, int Outputs>
+template <typename Weight, int Rows, int... Fewer>
 inline void bundle_tile_of(const Product& p, const Strip<Weight>& strip, int64_t row,
-                           int64_t outputs) {
-  if constexpr (Outputs > 0) {
-    if (outputs == Outputs) return bundle_tile<Weight, Rows, Outputs>(p, strip, row);
-    bundle_tile_of<Weight, Rows, Outputs - 1>(p, strip, row, outputs);
-  }
+                           int64_t outputs, std::integer_sequence<int, Fewer...>) {
+  using Tile = void (*)(const Product&, const Strip<Weight>&, int64_t);
+  static constexpr Tile kTiles[] = {bundle_tile<Weight, Rows, Fewer + 1>...};
+  kTiles[outputs - 1](p, strip, row);
+}
+
+// The first of so many parts, if they are to be equal. Most products are one part, and divisions
+// are slow.
+inline int64_t first_part(int64_t whole, int64_t parts) {
+  return parts == 1 ? whole : (whole + parts - 1) / parts;
 }
 
 // Some rows, in tiles of `Rows`, strip by strip.
 template <typename Weight, int Rows>
 void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
+  constexpr int kMost = most_outputs(Rows);
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
   const Weight* weights = static_cast<const Weight*>(p.weights);
   int64_t first = 0;
   for (int64_t strips = (p.outputs + kStrip - 1) / kStrip; strips > 0; --strips) {
-    const int64_t width = (p.outputs - first + strips - 1) / strips;
+    const int64_t width = first_part(p.outputs - first, strips);
     const Weight* const here = weights + p.first_input * width;
     int64_t column = 0;
-    constexpr int64_t kMost = most_outputs(Rows);
     for (int64_t tiles = (width + kMost - 1) / kMost; tiles > 0; --tiles) {
-      const int64_t outputs = (width - column + tiles - 1) / tiles;
+      const int64_t outputs = first_part(width - column, tiles);
       for (int64_t row = first_row; row < last_row; row += Rows) {
-        bundle_tile_of<Weight, Rows, kMost>(p, {first + column, here + column, width}, row,
-                                            outputs);
+        bundle_tile_of<Weight, Rows>(p, {first + column, here + column, width}, row, outputs,
+                                     std::make_integer_sequence<int, kMost>());
       }
       column += outputs;
     }

@@ -33,13 +33,15 @@ inline int64_t draw(float* logits, const float* conditioning, int64_t levels, fl
     while (logits[level] < peak) ++level;
     return level;
   }
+  // Finite, for what is infinite times the largest logit's zero is nothing at all.
+  const float sharpness = 1 / temperature < 3e38f ? 1 / temperature : 3e38f;
   // Sums over 16 levels first: a running sum over all of them would wait for each addition.
   float* const sums = logits + padded;
   float total = 0;
   for (int64_t k = 0; k < padded; k += kPanel) {
     Vec part = Vec{};
     for (int64_t v = k; v < k + kPanel; v += kLanes) {
-      const Vec mass = exp((load(logits + v) - peak) / temperature);
+      const Vec mass = exp((load(logits + v) - peak) * sharpness);
       store(logits + v, mass);
       part += mass;
     }

@@ -37,8 +37,7 @@ class VerticalStack : Place {
       const Block& block = net.blocks[l];
       team.meet();
       for (int64_t n = 0; n < count; ++n) {
-        // What comes next lies in the last cache, or beyond: asked for now, it is there in time.
-        if (n + 1 < count) prefetch(vertical_at(n + 1, l, 0), (c.reach + 1) * strides.vertical_row);
+        // What is written soon lies in the last cache, or beyond.
         for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2 * b);
         Product p = vertical_product(n, l, y);
         if (b == 1 && row_ahead(n) == static_cast<float>(y + 1)) {
@@ -89,7 +88,7 @@ class VerticalStack : Place {
     if (task >= count * c.layers * parts) return false;
     const int64_t n = task / (c.layers * parts), l = task / parts % c.layers;
     Product p = vertical_product(n, l, y + 1);
-    p.segments = c.reach;  // the last row is not there yet
+    --p.segments;  // the last row is not there yet
     p.out = ahead_at(n, l);
     p.first_row = task % parts * kColumnsAhead;
     p.last_row = p.first_row + kColumnsAhead < j.width ? p.first_row + kColumnsAhead : j.width;
@@ -103,17 +102,20 @@ class VerticalStack : Place {
   }
 
  private:
-  // Rows y − p … y lie in a ring: first those from its seam on, then those before it.
+  // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
+  // the picture are zeros, and left out.
   Product vertical_product(int64_t n, int64_t l, int64_t row) const {
     Product p = product();
     p.in = vertical_at(n, l, 0);
-    p.segments = p.ring = c.reach + 1;
+    p.ring = c.reach + 1;
+    p.segments = row < c.reach ? row + 1 : p.ring;
     p.segment_stride = strides.vertical_row;
-    p.first_segment = (row + 1) % p.ring;
+    p.first_segment = (row + 1 - p.segments) % p.ring;
     p.length = (2 * c.reach + 1) * c.features;
+    p.first_input = (p.ring - p.segments) * p.length;
     p.lda = c.features * b;
     p.weights = net.blocks[l].vertical.weights;
-    p.inputs = p.segments * p.length;
+    p.inputs = p.ring * p.length;
     p.bias = net.blocks[l].vertical.bias;
     p.outputs = 2 * c.features;
     p.ld_out = p.outputs * b;
