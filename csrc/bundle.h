@@ -3,8 +3,8 @@
 // So nothing is padded, and each weight is read once for all pictures of a bundle. Weights come in
 // strips of at most 24 outputs, dealt out evenly: [strip][input][width], for they are read in the
 // order of memory then, which alone keeps up with the multiply-adds of single rows. An output is
-// summed up in the order of product.h, so that a picture's bits do not depend on whether it is drawn
-// in a bundle.
+// summed up in the order of product.h, so that a picture's bits do not depend on whether it is
+// drawn in a bundle.
 #pragma once
 
 #include "engine.h"
@@ -101,9 +101,8 @@ void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
     t.for_each(0, [](Side& sum, int, int64_t) { sum = sum > Side{} ? sum : Side{}; });
   }
   float* const out = p.out + row * p.ld_out + place;
-  t.for_each(p.ld_out, [=](Side& sum, int, int64_t offset) {
-    std::memcpy(out + offset, &sum, sizeof sum);
-  });
+  t.for_each(p.ld_out,
+             [=](Side& sum, int, int64_t offset) { std::memcpy(out + offset, &sum, sizeof sum); });
 }
 
 template <typename Weight, int Rows, int... Fewer>

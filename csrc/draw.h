@@ -13,8 +13,8 @@ inline void gate_features(const float* a, int64_t size, float* out) {
   }
 }
 
-// e to the (logits + conditioning, / temperature), and the smallest level whose sum of them exceeds u of the whole.
-// SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
+// e to the (logits + conditioning, / temperature), and the smallest level whose sum of them exceeds
+// u of the whole. SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
 inline int64_t draw(float* logits, const float* conditioning, int64_t levels, float u,
                     float temperature) {
   const int64_t padded = (levels + kPanel - 1) / kPanel * kPanel;

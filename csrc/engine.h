@@ -31,12 +31,13 @@ struct Config {
 // the chain from sub-pixel to sub-pixel reads has the bundles side by side.
 struct Job {
   int64_t bundles, bundle, height, width;
-  float* values;      // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
-  float* vertical;    // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
-  float* above;       // [W, L, N/b, 2C, b]: what the vertical stack adds to the horizontal one
-  float* ahead;       // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
-                      // far give; then which row that is, counted from 1. None where b is not 1
-  float* horizontal;  // [p + W, L + 1, N/b, C, b]: input of each block, and of the head, on this row
+  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
+  float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
+  float* above;     // [W, L, N/b, 2C, b]: what the vertical stack adds to the horizontal one
+  float* ahead;     // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
+                    // far give; then which row that is, counted from 1. None where b is not 1
+  float*
+      horizontal;  // [p + W, L + 1, N/b, C, b]: input of each block, and of the head, on this row
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
@@ -45,7 +46,8 @@ struct Job {
   double* seconds;            // of the whole job, by parts, to add to: [kParts]; or null
 };
 
-// Pictures that one vector holds on every instruction set.
+// Of pictures: a register of AVX2, two of SSE and NEON. Wider ones would leave a thread more often
+// with pictures too few for one.
 constexpr int64_t kBundle = 8;
 
 // What a row's time goes into, as far as the thread sees it that leads.

@@ -127,8 +127,9 @@ class HorizontalStack : Place {
         const int64_t place = ((image * c.channels + g) * j.height + y) * j.width + x;
         if (!(j.mask && j.mask[place])) {
           const int64_t which = sub_pixel(image, x, g);
-          const int64_t level = draw(logits + i * s.logits_stride, j.conditioning + which * c.levels,
-                                     c.levels, j.noise[which], j.temperature[image]);
+          const int64_t level =
+              draw(logits + i * s.logits_stride, j.conditioning + which * c.levels, c.levels,
+                   j.noise[which], j.temperature[image]);
           j.picture[place] = static_cast<uint8_t>(level);
         }
         values_at(n, c.first_reach + y, c.first_reach + x)[g * b + i] =

@@ -1,8 +1,8 @@
 // Where everything of one row of some pictures lies.
 #pragma once
 
-#include "engine.h"
 #include "bundle.h"
+#include "engine.h"
 
 namespace {
 

@@ -36,8 +36,8 @@ inline Vec load(const float* from) {
   return v;
 }
 
-// Asks for numbers that are wanted soon. To GCC, a function that does nothing else does nothing, and
-// calls of it may go; hence the statement that is nothing and must stay.
+// Asks for numbers that are wanted soon. To GCC, a function that does nothing else does nothing,
+// and calls of it may go; hence the statement that is nothing and must stay.
 inline void prefetch(const float* from, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) {
     __builtin_prefetch(from + i);
