@@ -65,12 +65,12 @@ struct Sums {
   }
 };
 
-// `column` is the first output.
+// `strip` begins with the tile's first output.
 template <typename Weight, int Rows, int Outputs>
 void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   Sums<Rows, Outputs> t;
-  const float* const bias = p.bias + strip.column;
   if (p.bias) {
+    const float* const bias = p.bias + strip.column;
     t.for_each(0, [=](Side& sum, int o, int64_t) { sum = bias[o] - Side{}; });
   } else {
     t.for_each(0, [](Side& sum, int, int64_t) { sum = Side{}; });
