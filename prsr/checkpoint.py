@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import HfApi, ModelHubMixin, hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -96,16 +95,28 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if folder.parent.is_dir() and folder.parent != Path():
         raise FileNotFoundError(f"no folder {source}")
+    absent = f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), no folder"
+    if source.count("/") != 1 or source.startswith((".", "~")):
+        raise FileNotFoundError(f"{absent}, and no id on the hub, which is owner/name")
     try:
-        config, weights = (
-            Path(hf_hub_download(repo_id=source, filename=file, **hub_options))
-            for file in (CONFIG_FILE, WEIGHTS_FILE)
+        return download(source, **hub_options)
+    except Exception as error:  # of many kinds: the hub's client does not keep to one library
+        told = type(error).__name__, *str(error).splitlines()[:1]
+        raise FileNotFoundError(f"{absent}, and the hub said {': '.join(told)}") from error
+
+
+def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
+    """Configuration and weights of a model on the hub, in the hub's cache."""
+    place = {key: hub_options[key] for key in ("revision", "cache_dir") if key in hub_options}
+    if not isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **place), str):
+        # Once, for hf_hub_download asks a hub that is out of reach again and again: 23 seconds.
+        HfApi(endpoint=hub_options.get("endpoint"), token=hub_options.get("token")).model_info(
+            repo_id, revision=hub_options.get("revision"), timeout=10
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FileNotFoundError(
-            f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), "
-            f"no folder, and the hub did not give it: {str(error).splitlines()[0]}"
-        ) from error
+    config, weights = (
+        Path(hf_hub_download(repo_id=repo_id, filename=file, **hub_options))
+        for file in (CONFIG_FILE, WEIGHTS_FILE)
+    )
     return config, weights
 
 
@@ -131,7 +142,7 @@ class HubModel(
 
         Args:
             name: a bundled name (see ``prsr info``; needs no network), a folder that
-                :meth:`save_pretrained` wrote, or a model's id on the hub, in that order.
+                :meth:`save_pretrained` wrote, or a model's id on the hub, owner/name, in that order.
             hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``.
 
         Raises:

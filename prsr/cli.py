@@ -37,7 +37,7 @@ PATH = click.Path(path_type=Path)
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
-    help="A bundled model (see `prsr info`), a folder, or an id on the hub.",
+    help="A bundled model (see `prsr info`), a folder, or an id on the hub: owner/name.",
 )
 
 
