@@ -85,12 +85,14 @@ class Laid:
         weights: every matrix and bias behind one another, each from a line on, ``float32``.
         offsets: where each begins, ``int64``.
         numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
+        instruction_set: of the kernels that read them.
     """
 
     packed: Packed
     weights: Tensor
     offsets: Tensor
     numbers: list[int]
+    instruction_set: str
 
 
 def blocks(matrix: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ def convolution(kernel: Layer) -> list[Tensor]:
     return layer(kernel.weight.permute(2, 3, 1, 0).flatten(0, 2), kernel.bias)
 
 
-def lay_out(packed: Packed, precision: str) -> Laid:
+def lay_out(packed: Packed, precision: str, instruction_set: str) -> Laid:
     """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
     config = packed.config
     # Here the pixels to the left come pixel by pixel, not colour by colour.
@@ -142,7 +144,7 @@ def lay_out(packed: Packed, precision: str) -> Laid:
     numbers += [config.reach, config.first_reach, config.head_channels, int(half)]
     check_finite(weights, f"the prior's weights in {precision}")
     places = torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu")
-    return Laid(packed, weights, places, numbers)
+    return Laid(packed, weights, places, numbers, instruction_set)
 
 
 def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int, ...]]:
@@ -164,7 +166,7 @@ _library.define(
     "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
     "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
-    "int[] numbers, int y) -> ()"
+    "int[] numbers, str instruction_set, int y) -> ()"
 )
 
 
@@ -184,6 +186,7 @@ def _draw_row(
     mask: Tensor | None,
     seconds: Tensor | None,
     numbers: list[int],
+    instruction_set: str,
     y: int,
 ) -> None:
     """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
@@ -220,7 +223,7 @@ def _draw_row(
         raise ValueError(f"weights must lie on a line of 64 bytes, and y below {height}, got {y}")
     assert _native is not None
     _native.draw_row(
-        chosen_instruction_set(),
+        instruction_set,
         numbers,
         [n, height, width],
         [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
@@ -272,8 +275,8 @@ class CPUEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        chosen_instruction_set()  # raises before there is any work
-        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision)
+        instruction_set = chosen_instruction_set()  # raises before there is any work
+        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision, instruction_set)
 
     @override
     def start(self, packed: Laid, job: Job) -> State:
@@ -297,6 +300,7 @@ class CPUEngine(Engine):
             mask=job.mask,
             seconds=state.seconds,
             numbers=laid.numbers,
+            instruction_set=laid.instruction_set,
             y=y,
         )
         state.y = y
