@@ -142,7 +142,7 @@ class HubModel(
 
         Args:
             name: a bundled name (see ``prsr info``; needs no network), a folder that
-                :meth:`save_pretrained` wrote, or a model's id on the hub, owner/name, in that order.
+                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; in that order.
             hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``.
 
         Raises:

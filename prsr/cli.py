@@ -248,7 +248,7 @@ def train_command(
         return [out / "model"]
 
     model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
-    timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
+    timed(run, f"{'resumed' if resume else model}, {len(training)} pictures, {chosen}, {precision}")
 
 
 @app.command("evaluate")

@@ -205,8 +205,10 @@ def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_pa
     assert code == 0, errors
     assert f"from {model}" in printed
     shutil.rmtree(model)
-    code, _, errors = command(*arguments, "--steps", 2, "--resume")
+    code, printed, errors = command(*arguments, "--steps", 2, "--resume")
     assert code == 0, errors
+    assert "resumed, " in printed
+    assert model not in printed
 
 
 def mistakes(tmp_path, photos, model):
