@@ -21,7 +21,7 @@ from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
-from prsr.files import replacing
+from prsr.files import UNFINISHED, replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -170,7 +170,7 @@ class HubModel(
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
             result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():

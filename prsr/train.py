@@ -30,7 +30,7 @@ from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
-from prsr.files import replacing
+from prsr.files import replacing, sweep
 from prsr.images import save_picture
 from prsr.loss import prsr_loss
 from prsr.model import PRSR
@@ -319,6 +319,8 @@ class Reporter:
         self.shown = SuperResolutionPictures(shown, validation.config)
         self.sampler = Sampler(trainer.model)
         (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
+        for place in (plan.folder, plan.folder / "sheets", plan.folder / "model"):
+            sweep(place)
         self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
     def scalars(self, values: dict[str, float]) -> None:

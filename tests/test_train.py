@@ -216,6 +216,16 @@ def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
         assert (folder / "sheets" / "step-0000008.png").is_file()
 
 
+def test_a_resumed_run_removes_what_a_killed_one_had_half_written(tmp_path):
+    run(tmp_path, 4)
+    whole = {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")}
+    for half in (".writing-a.safetensors", "sheets/.writing-b.png", "model/.writing-c/config.json"):
+        (tmp_path / half).parent.mkdir(exist_ok=True)
+        (tmp_path / half).write_text("{")
+    run(tmp_path, 4, resume=True)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == whole
+
+
 def test_scalars_of_before_a_resume_stay(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
