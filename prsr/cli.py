@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -23,7 +24,7 @@ from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
-from prsr.images import save_picture
+from prsr.images import check_place, save_picture
 from prsr.info import facts
 from prsr.model import PRSR
 from prsr.sampling import Sampler
@@ -32,7 +33,18 @@ from prsr.upscale import Upscaling, upscale
 
 console = Console()
 
-PATH = click.Path(path_type=Path)
+
+class Named(click.Path):
+    """A path that is not empty: an empty one would quietly be the folder that one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        if not os.fspath(value):
+            self.fail("a path must not be empty", param, ctx)
+        return Path(value)
+
+
+PATH = Named()
 
 model_option = click.option(
     "--model",
@@ -130,6 +142,7 @@ def sample_command(
 @device_option
 def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
     """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
+    check_place(out)
     sampler = Sampler(load(DEFAULT_MODEL, device), engine=engine)
     pictures = SuperResolutionPictures.open(
         BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
@@ -288,7 +301,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} is not to be had here: {reason}") from error

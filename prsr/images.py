@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -160,17 +161,35 @@ def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
     return np.minimum(low, config.levels - 1)
 
 
-def save_picture(picture: Image.Image, path: str | Path) -> None:
+def check_place(path: Path) -> None:
+    """A picture can be written to ``path``, as far as can be told before there is one.
+
+    Raises:
+        ValueError: the suffix names no picture format.
+        FileNotFoundError: there is no such folder.
+        IsADirectoryError: a folder has that name.
+        PermissionError: the folder cannot be written to.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: a picture was to be written there")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write to the folder {path.parent}")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in one step, in the format that the suffix names.
 
     Raises:
         OSError: the folder is missing or cannot be written.
         ValueError: the suffix names no picture format.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
-        )
+    check_place(path)
     with replacing(path) as temporary:
         picture.save(temporary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
@@ -16,6 +15,7 @@ from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.images import (
     SUFFIXES,
+    check_place,
     find_pictures,
     high_resolution,
     read_picture,
@@ -127,24 +127,17 @@ def prepare_outputs(files: list[Path], names: list[list[Path]], request: Upscali
     """Make the folder; refuse to write over what is read, or where nothing can be written.
 
     Raises:
-        FileNotFoundError: the folder of a sheet does not exist.
-        PermissionError: the folder cannot be written to.
+        OSError: the folder of a sheet does not exist, or a place cannot be written to.
         ValueError: an output would replace an input.
     """
     outputs = {path.resolve() for group in names for path in group} | {request.sheet.resolve()}
-    for output in outputs:
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder: a picture was to be written there")
     for file in files:
         if file.resolve() in outputs:
             raise ValueError(f"{file} would be replaced by its own enlargement: choose another out")
     if not request.only_sheet:
         request.out.mkdir(parents=True, exist_ok=True)
-    folder = request.sheet.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder} to write {request.sheet.name} to")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"cannot write to the folder {folder}")
+    for path in [request.sheet, *(path for group in names for path in group)]:
+        check_place(path)
 
 
 def read_pair(file: Path, config: PRSRConfig, low_resolution: bool) -> tuple[Tensor, Tensor | None]:

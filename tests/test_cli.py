@@ -237,13 +237,18 @@ def mistakes(tmp_path, photos, model):
         ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
         ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
         ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),
+        ((*sample, "--device", "meta"), "device 'meta' is not to be had here"),
         ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
         (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
         (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
         (("sample", photos, "-o", photos, *with_model), "would be replaced"),
         (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
         (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
-        (("demo", "-o", tmp_path / "no" / "demo.png"), "no"),
+        (("demo", "-o", tmp_path / "no" / "demo.png"), "no folder"),
+        (("demo", "-o", empty), "must end like a picture"),
+        ((*sample[:2], "-o", "", *with_model), "a path must not be empty"),
+        (("sample", "", "-o", out, *with_model), "a path must not be empty"),
+        ((*train, "--out", ""), "a path must not be empty"),
         (("unknown",), "No such command"),
         ((*train, "--out", out, "--batch-size", 0), "batch_size must be from 1"),
         ((*train, "--out", tmp_path / "file"), "Not a directory"),
@@ -279,8 +284,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     # Said by os.access and not by a locked folder: the superuser may write to any.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     monkeypatch.setattr(Sampler, "sample", None)
-    code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
-    assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
+    sheet = tmp_path / "sheet.png"
+    for call in (("sample", photos, "-o", tmp_path, "--model", model), ("demo", "-o", sheet)):
+        code, _, errors = command(*call)
+        assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
 
 
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
