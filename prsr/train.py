@@ -150,15 +150,15 @@ class Trainer:
                 metadata={"prsr": json.dumps(about)},
             )
 
-    def checkpoint_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors of a checkpoint by name."""
+    def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of the tensors of a checkpoint, by name."""
         state = self.model.state_dict().items()
-        shapes = {f"model.{name}": tuple(value.shape) for name, value in state}
-        for name, parameter in self.model.named_parameters():
-            shapes[f"optimiser.{name}.step"] = ()
+        kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
+        for name, _ in self.model.named_parameters():
+            kinds[f"optimiser.{name}.step"] = (), torch.float32
             for key in ("square_avg", "momentum_buffer"):
-                shapes[f"optimiser.{name}.{key}"] = tuple(parameter.shape)
-        return shapes
+                kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
+        return kinds
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save` wrote.
@@ -177,8 +177,8 @@ class Trainer:
                     f"{path} was trained with {name} = {found.get(name)}, not {value}: "
                     "resume with the same data and settings, or start in another folder"
                 )
-        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        if shapes != self.checkpoint_shapes():
+        kinds = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+        if kinds != self.checkpoint_kinds():
             raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -24,6 +26,12 @@ def finished(make_model, make_pictures):
 def test_comparator_accepts_what_the_reference_draws(finished):
     assert cdf_violation(*finished, 1.0).max() <= 1e-6
     assert parting_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
+
+
+def test_comparator_judges_by_the_model_in_evaluation_mode_and_leaves_it_in_its_own(finished):
+    model = copy.deepcopy(finished[0]).train()
+    assert cdf_violation(model, *finished[1:], 1.0).max() <= 1e-6
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])

@@ -170,6 +170,12 @@ def test_draw_at_the_extremes(logits, levels, temperature):
     assert drawn.tolist() == list(levels)
 
 
+def test_draw_at_a_sum_that_was_rounded_down_takes_the_last_level_with_mass():
+    logits = torch.tensor([[0.0, -1.0, -math.inf], [0.0, -math.inf, -math.inf]])
+    # A parallel sum may come out below what u was held against: as if u were one.
+    assert draw(logits, torch.ones(2), torch.ones(2)).tolist() == [1, 0]
+
+
 def test_greedy_draw_takes_the_first_of_equal_levels_whatever_the_noise():
     logits = torch.tensor([[0.0, 2.0, 1.0, 2.0], [1e30, 1e30, 0.0, 0.0], [-1e30, 0.0, 0.0, -1.0]])
     for u in (0.0, 0.5, HIGHEST):
