@@ -121,8 +121,16 @@ def test_rows_grow_into_the_sampled_picture(sampler, lr, num_samples):
     whole = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
     rows = list(sampler.rows(lr, 0.7, seed=1, num_samples=num_samples))
     assert len(rows) == 4
-    for y, picture in enumerate(rows):  # kept till now, so each has its own memory
+    for y, picture in enumerate(rows):
         assert torch.equal(picture, whole[..., : y + 1, :])
+
+
+def test_rows_are_the_callers_own(sampler, lr):
+    whole = sampler.sample(lr, seed=1)
+    for picture in sampler.rows(lr, seed=1):
+        last = picture.clone()
+        picture.zero_()
+    assert torch.equal(last, whole)
 
 
 def test_rows_closed_early_leave_the_sampler_usable(sampler, lr):
