@@ -83,6 +83,20 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
+def write_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: it cannot be written, or not all of it.
+    """
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write a checkpoint to {path.parent}: {error}") from error
+
+
 def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
     """Where configuration and weights of a bundled name, a folder or a hub id lie on disk.
 
@@ -179,5 +193,4 @@ class HubModel(
         return result
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(state, save_directory / WEIGHTS_FILE)
+        write_tensors(self.state_dict(), save_directory / WEIGHTS_FILE)

@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from prsr.checkpoint import write_tensors
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
@@ -144,11 +144,7 @@ class Trainer:
                 tensors[f"optimiser.{name}.{key}"] = value
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
         with replacing(path) as temporary:
-            save_file(
-                {name: value.contiguous() for name, value in tensors.items()},
-                temporary,
-                metadata={"prsr": json.dumps(about)},
-            )
+            write_tensors(tensors, temporary, {"prsr": json.dumps(about)})
 
     def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of the tensors of a checkpoint, by name."""
@@ -201,6 +197,21 @@ def readable(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
 
 
+def existing_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    checkpoint = folder / CHECKPOINT_FILE
+    if not checkpoint.is_file():
+        raise FileNotFoundError(
+            f"nothing to resume: no {CHECKPOINT_FILE} in {folder}; a run that was killed before "
+            "its first report begins anew, without --resume"
+        )
+    return checkpoint
+
+
 def checkpoint_config(folder: Path) -> PRSRConfig:
     """The numbers of the model that a run trains.
 
@@ -208,10 +219,7 @@ def checkpoint_config(folder: Path) -> PRSRConfig:
         FileNotFoundError: there is no run to go on with.
         ValueError: its checkpoint is damaged.
     """
-    checkpoint = folder / CHECKPOINT_FILE
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {folder}")
-    with readable(checkpoint) as file:
+    with readable(existing_checkpoint(folder)) as file:
         about = json.loads((file.metadata() or {})["prsr"])
         return PRSRConfig.from_dict(about["settings"]["config"])
 
@@ -267,13 +275,11 @@ def train(
         )
     if start is not None and start.config != settings.config:
         raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
-    checkpoint = plan.folder / CHECKPOINT_FILE
-    if resume and not checkpoint.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
-    if not resume and checkpoint.is_file():
+    if not resume and (plan.folder / CHECKPOINT_FILE).is_file():
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
+    checkpoint = existing_checkpoint(plan.folder) if resume else None
     trainer = Trainer(settings, training.fingerprint(), device, start)
-    if resume:
+    if checkpoint:
         trainer.restore(checkpoint)
     reporter = Reporter(plan, validation, trainer) if rank == 0 else None
     order = EndlessBatches(

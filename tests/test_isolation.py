@@ -164,12 +164,16 @@ def test_autocast_and_inference_mode_around_the_call_change_nothing(sampler, lr)
     assert torch.equal(sampler.sample(lr, warm, seed=1), expected)
 
 
-def test_product_precision_of_the_caller_is_put_back(sampler, lr):
-    expected = sampler.sample(lr, seed=1)
+def test_products_are_in_full_precision_and_the_callers_is_put_back(sampler, lr, monkeypatch):
+    expected, seen, plain = sampler.sample(lr, seed=1), set(), TorchEngine.row
+    note = lambda *_: seen.add(torch.get_float32_matmul_precision())  # noqa: E731
+    sampler.model.conditioning.register_forward_hook(note)
+    monkeypatch.setattr(TorchEngine, "row", lambda *call: note() or plain(*call))
     torch.set_float32_matmul_precision("medium")
     try:
-        assert torch.equal(sampler.sample(lr, seed=1), expected)
+        assert torch.equal(Sampler(sampler.model, engine="torch").sample(lr, seed=1), expected)
         assert torch.get_float32_matmul_precision() == "medium"
+        assert seen == {"highest"}
     finally:
         torch.set_float32_matmul_precision("highest")
 
