@@ -54,7 +54,11 @@ def test_other_seeds_give_other_pictures(sampler, lr):
     assert len(torch.stack(pictures).unique(dim=0)) == 4
 
 
-def test_picture_is_the_same_in_any_batch_and_shard(sampler, lr):
+@pytest.mark.parametrize(
+    "engine", [name for name, against in prsr.engines().items() if not against]
+)
+def test_picture_is_the_same_in_any_batch_and_shard(model, lr, engine):
+    sampler = Sampler(model, engine=engine)
     batch = sampler.sample(lr, seed=1, first_index=3)
     for i in range(5):
         assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=3 + i)[0], batch[i])
