@@ -117,7 +117,7 @@ def sample_command(
     precision: str,
     device: str,
 ) -> None:
-    r"""Draw high-resolution versions of PICTURES, files or folders of them.
+    """Draw high-resolution versions of PICTURES, files or folders of them.
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
@@ -126,7 +126,7 @@ def sample_command(
     \b
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
-    """
+    """  # noqa: D301 (\b keeps lines apart, and must be that character)
     sampler = Sampler(load(model, device), engine=engine, precision=precision)
     seed = secrets.randbelow(2**31) if seed is None else seed
     request = Upscaling(pictures, out, samples, temperature, seed, low_resolution)
@@ -165,7 +165,10 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 
 @app.command("train")
 @click.option(
-    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+    "--data",
+    required=True,
+    type=PATH,
+    help="A folder of pictures, or a .npy array file: uint8 [N, D, H, W].",
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--steps", required=True, type=int, help="Step to end at.")
@@ -211,7 +214,7 @@ def train_command(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train a model, as the paper does it.
+    """Train a model, as the paper does it.
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
@@ -221,7 +224,7 @@ def train_command(
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """
+    """  # noqa: D301
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import (
         RunPlan,
@@ -266,7 +269,10 @@ def train_command(
 
 @app.command("evaluate")
 @click.option(
-    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+    "--data",
+    required=True,
+    type=PATH,
+    help="A folder of pictures, or a .npy array file: uint8 [N, D, H, W].",
 )
 @model_option
 @device_option
@@ -274,7 +280,10 @@ def evaluate_command(data: Path, model: str, device: str) -> None:
     """Bits per dimension of pictures, under the whole model and under conditioning alone.
 
     The gap between the two is what the prior network brings.
-    """
+
+    \b
+    prsr evaluate --data faces-test.npy --model runs/faces/model
+    """  # noqa: D301
     loaded = load(model, device)
     pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
     for name, value in evaluate(loaded, pictures, progress=True).items():
