@@ -122,7 +122,8 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
 def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
     """Configuration and weights of a model on the hub, in the hub's cache."""
     place = {key: hub_options[key] for key in ("revision", "cache_dir") if key in hub_options}
-    if not isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **place), str):
+    cached = isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **place), str)
+    if not cached and not hub_options.get("local_files_only"):
         # Once, for hf_hub_download asks a hub that is out of reach again and again: 23 seconds.
         HfApi(endpoint=hub_options.get("endpoint"), token=hub_options.get("token")).model_info(
             repo_id, revision=hub_options.get("revision"), timeout=10

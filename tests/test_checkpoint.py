@@ -128,6 +128,7 @@ def test_a_hub_that_is_out_of_reach_is_asked_once_and_not_for_what_is_cached(sav
     ):
         PRSR.from_pretrained("a/b")
     assert hub.asked == [("is it there", "a/b", None)]
+    assert PRSR.from_pretrained("a/b", local_files_only=True).config == TINY
     hub.cached = str(saved / "config.json")
     assert PRSR.from_pretrained("a/b").config == TINY
 

@@ -80,6 +80,12 @@ def test_comparator_refuses_noise_of_another_shape(finished):
             cdf_violation(model, lr, hr, other, 1.0)
 
 
+def test_comparator_refuses_levels_beyond_the_models(finished):
+    model, lr, hr, noise = finished
+    with pytest.raises(ValueError, match="hr must hold values below 8"):
+        cdf_violation(model, lr, hr + 8, noise, 1.0)
+
+
 def test_comparator_passes_no_nan(finished, make_model):
     other = make_model(gain=1.5)
     other.prior.head[2].bias.data[0] = torch.nan
