@@ -68,7 +68,11 @@ def test_samples_of_a_folder_are_files_and_a_sheet(command, model, photos, tmp_p
     assert "seed 3" in printed
 
 
-def test_the_files_hold_what_the_sampler_draws(command, model, photos, tmp_path):
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_the_files_hold_what_the_sampler_draws(
+    command, model, photos, tmp_path, monkeypatch, chunk
+):
+    monkeypatch.setattr("prsr.upscale.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
     from prsr.images import find_pictures, high_resolution, read_picture, reduce, to_picture
 
