@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate``, ``data`` and ``info``.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
+from prsr.cli_data import data as data_group
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
@@ -266,6 +267,9 @@ def evaluate_command(data: Path, model: str, device: str) -> None:
     pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
     for name, value in evaluate(loaded, pictures, progress=True).items():
         console.print(f"{name}: {value:.4f}", highlight=False)
+
+
+app.add_command(data_group)
 
 
 @app.command()
