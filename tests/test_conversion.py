@@ -79,7 +79,7 @@ def test_a_kill_at_any_moment_changes_no_byte(folder, tmp_path, whole, monkeypat
         if not convert_until(moment, folder, out, monkeypatch):
             break
         assert not out.exists()
-        if convert_until(1, folder, out, monkeypatch):  # and again, in what comes next
+        if convert_until(2, folder, out, monkeypatch):  # and again, a chunk later
             done = convert(picture_folder(folder), out, TINY)
             assert (done.read, [name for name, _ in done.unreadable]) == (7, ["1.png", "6.png"])
         assert out.read_bytes() == whole, moment
