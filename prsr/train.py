@@ -260,8 +260,9 @@ def train(
 
     Processes that have joined (:func:`prsr.processes.join`) share every batch, and end with the
     weights that one process would have, to rounding: gradients are averaged, and statistics of
-    batch normalisation are those of the whole batch. With ``start``, the run begins with that
-    model's weights rather than with random ones.
+    batch normalisation are those of the whole batch. (Biases before a batch normalisation have no
+    gradient but rounding, which RMSProp makes large: they differ, and change nothing.) With
+    ``start``, the run begins with that model's weights rather than with random ones.
 
     Raises:
         FileExistsError: the folder holds a run already and ``resume`` is false.

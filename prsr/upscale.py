@@ -48,7 +48,7 @@ class Upscaling:
         temperature: of the draws.
         seed: of the noise; picture i, in order of name, draws with the noise of index i.
         low_resolution: take the pictures as they are instead of reducing them first.
-        resume: leave pictures alone all of whose files are there already.
+        resume: leave alone what is in the folder already.
     """
 
     pictures: Sequence[Path]
@@ -111,7 +111,8 @@ def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
             )
             for i, samples in zip(part, drawn, strict=True):
                 for output, sample in zip(names[i], samples.numpy(), strict=False):
-                    save_picture(to_picture(sample, sampler.config), output)
+                    if not (request.resume and done([output])):
+                        save_picture(to_picture(sample, sampler.config), output)
                 if i < SHEET_ROWS:
                     shown[i] = samples
             progress.advance(task, len(part))
