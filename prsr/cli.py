@@ -114,7 +114,7 @@ def sample_command(
     precision: str,
     device: str,
 ) -> None:
-    r"""Draw high-resolution versions of PICTURES, files or folders of them.
+    """Draw high-resolution versions of PICTURES, files or folders of them.
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
@@ -124,7 +124,7 @@ def sample_command(
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
     torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
-    """
+    """  # noqa: D301  (click reads the \b)
     with among_processes() as joined:
         resume = resume or processes.restarted()
         if seed is None and (resume or joined):
@@ -212,7 +212,7 @@ def train_command(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train a model, as the paper does it.
+    """Train a model, as the paper does it.
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
@@ -224,7 +224,7 @@ def train_command(
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
     torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """
+    """  # noqa: D301  (click reads the \b)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import (
         RunPlan,

@@ -31,7 +31,7 @@ def out_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def data() -> None:
-    r"""Turn a data set into an array file, which `prsr train --data` reads at once.
+    """Turn a data set into an array file, which `prsr train --data` reads at once.
 
     Every picture is cropped in the middle and reduced bicubically to the high resolution, once.
     Pictures that cannot be read are left out and named. A command that was interrupted or killed
@@ -40,7 +40,7 @@ def data() -> None:
     \b
     prsr data celeba celeba/ --split train --out celeba-train.npy
     prsr data lsun bedroom_train_lmdb/ --out bedrooms-train.npy
-    """
+    """  # noqa: D301  (click reads the \b)
 
 
 @data.command("celeba")

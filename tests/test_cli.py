@@ -215,13 +215,15 @@ def test_info_tells_versions_engines_and_models(command):
         assert fact in printed
 
 
-@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "info"])
+@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "info"])
 def test_help_teaches(command, name):
     code, printed, _ = command(*([name] if name else []), "--help")
     assert code == 0
     assert "Usage:" in printed
-    if name in ("sample", "train"):
-        assert f"prsr {name} " in printed.split("Options:")[0].split("Usage:")[1].split("\n", 1)[1]
+    assert "\\b" not in printed
+    if name in ("sample", "train", "data"):
+        lines = [line.strip() for line in printed.split("Options:")[0].splitlines()]
+        assert sum(line.startswith(f"prsr {name} ") for line in lines) == 2
 
 
 def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
