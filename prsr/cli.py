@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate``, ``data`` and ``info``.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -10,7 +10,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prsr import processes
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
+from prsr.cli_data import data as data_group
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
@@ -102,6 +105,11 @@ def app(context: click.Context) -> None:
     is_flag=True,
     help="The pictures are low-resolution ones already: enlarge them as they are.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Leave pictures alone that are in --out already: the same command was cut short.",
+)
 @engine_option
 @click.option("--precision", default="fp32", help="fp32 or bf16.")
 @device_option
@@ -113,6 +121,7 @@ def sample_command(
     samples: int,
     seed: int | None,
     low_resolution: bool,
+    resume: bool,
     engine: str,
     precision: str,
     device: str,
@@ -121,16 +130,21 @@ def sample_command(
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
-    enlarged as they are, whatever their size.
+    enlarged as they are, whatever their size. Under torchrun each process draws a part of them.
 
     \b
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
-    """  # noqa: D301 (\b keeps lines apart, and must be that character)
-    sampler = Sampler(load(model, device), engine=engine, precision=precision)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    request = Upscaling(pictures, out, samples, temperature, seed, low_resolution)
-    timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
+    torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    with among_processes() as joined:
+        resume = resume or processes.restarted()
+        if seed is None and (resume or joined):
+            raise ValueError("seed must be given under torchrun and to resume: all draw with one")
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        sampler = Sampler(load(model, device), engine=engine, precision=precision)
+        request = Upscaling(pictures, out, samples, temperature, seed, low_resolution, resume)
+        timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
 
 
 @app.command()
@@ -218,11 +232,13 @@ def train_command(
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
-    checkpoint was, with the same command and --resume.
+    checkpoint was, with the same command and --resume. Under torchrun each batch is shared among
+    processes; those that --max-restarts starts anew resume by themselves.
 
     \b
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
+    torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """  # noqa: D301
     # TensorBoard comes with an extra, and takes a second to import.
@@ -230,13 +246,13 @@ def train_command(
         RunPlan,
         TrainSettings,
         checkpoint_config,
-        distributed,
-        leave,
+        has_checkpoint,
         train,
     )
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
+    resume = resume or (processes.restarted() and has_checkpoint(out))
     first = None
     if start is None:
         config = PRSRConfig.preset(preset or "paper")
@@ -245,26 +261,28 @@ def train_command(
     else:
         first = load(start, "cpu")
         config = first.config
-    chosen = distributed() or choose_device(device)
-    if precision == "auto":
-        precision = "bf16" if chosen.type == "cuda" else "fp32"
-    settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
-    plan = RunPlan(out, steps, report_every)
-    training = SuperResolutionPictures.open(data, config, progress=True)
-    if validation is None:
-        training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
-    else:
-        validating = SuperResolutionPictures.open(validation, config, progress=True)
+    with among_processes() as joined:
+        chosen = joined or choose_device(device)
+        if precision == "auto":
+            precision = "bf16" if chosen.type == "cuda" else "fp32"
+        settings = TrainSettings(
+            config, batch_size, learning_rate, halve_every, clip, seed, precision
+        )
+        plan = RunPlan(out, steps, report_every)
+        progress = processes.rank() == 0
+        training = SuperResolutionPictures.open(data, config, progress=progress)
+        if validation is None:
+            training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
+        else:
+            validating = SuperResolutionPictures.open(validation, config, progress=progress)
 
-    def run() -> list[Path]:
-        try:
+        def run() -> list[Path]:
             train(settings, plan, training, validating, chosen, start=first, resume=resume)
-        finally:
-            leave()
-        return [out / "model"]
+            return [out / "model"]
 
-    model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
-    timed(run, f"{'resumed' if resume else model}, {len(training)} pictures, {chosen}, {precision}")
+        model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
+        model = "resumed" if resume else model
+        timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
 
 
 @app.command("evaluate")
@@ -290,6 +308,9 @@ def evaluate_command(data: Path, model: str, device: str) -> None:
         console.print(f"{name}: {value:.4f}", highlight=False)
 
 
+app.add_command(data_group)
+
+
 @app.command()
 def info() -> None:
     """Show versions, machine, engines (and why one cannot serve here) and bundled models."""
@@ -298,6 +319,17 @@ def info() -> None:
         for row in rows:
             table.add_row(*map(escape, row))
         console.print(table)
+
+
+@contextmanager
+def among_processes() -> Iterator[torch.device | None]:
+    """Join the processes of torchrun, the first of which speaks; the device of this one, if any."""
+    try:
+        joined = processes.join()
+        console.quiet = processes.rank() > 0
+        yield joined
+    finally:
+        processes.leave()
 
 
 def choose_device(name: str) -> torch.device:

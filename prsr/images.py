@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,15 +76,26 @@ def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     """
     mode = picture_mode(config)
     try:
-        with warnings.catch_warnings():
-            # A large picture is no attack; one beyond Pillow's own limit is an error all the same.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return plain(ImageOps.exif_transpose(picture), mode)
+        with large_pictures():
+            return decode(path, mode)
     except FileNotFoundError:
         raise
     except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+@contextmanager
+def large_pictures() -> Iterator[None]:
+    """No warnings of large pictures; one beyond Pillow's own limit is an error all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(source: str | Path | BinaryIO, mode: str) -> Image.Image:
+    """A picture file, by its path or open, the right way up in ``mode``; fails as Pillow does."""
+    with Image.open(source) as picture:
+        return plain(ImageOps.exif_transpose(picture), mode)
 
 
 def plain(picture: Image.Image, mode: str) -> Image.Image:

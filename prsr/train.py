@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from prsr import processes
 from prsr.checkpoint import write_tensors
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
@@ -36,6 +35,7 @@ from prsr.loss import prsr_loss
 from prsr.model import PRSR
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
+from prsr.synchronous import synchronise
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -101,6 +101,8 @@ class Trainer:
         self.model = PRSR(settings.config)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
+        if processes.count() > 1:
+            synchronise(self.model)
         self.model.to(device)
         self.optimiser = torch.optim.RMSprop(
             self.model.parameters(),
@@ -110,8 +112,9 @@ class Trainer:
             eps=1e-8,
         )
         self.parallel: nn.Module = self.model
-        if dist.is_initialized():
-            self.parallel = DistributedDataParallel(self.model)
+        if processes.count() > 1:
+            # Running statistics are the same everywhere already: there is nothing to broadcast.
+            self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, float]:
         """One update from a batch; returns the scalars worth watching."""
@@ -130,7 +133,9 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.step += 1
-        return {"loss": loss.item(), "gradient norm": norm.item(), "learning rate": rate}
+        with torch.no_grad():
+            whole = processes.mean(loss).item()
+        return {"loss": whole, "gradient norm": norm.item(), "learning rate": rate}
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at ``path`` in one step.
@@ -197,19 +202,23 @@ def readable(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with."""
+    return (folder / CHECKPOINT_FILE).is_file()
+
+
 def existing_checkpoint(folder: Path) -> Path:
     """The checkpoint of a run.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    checkpoint = folder / CHECKPOINT_FILE
-    if not checkpoint.is_file():
+    if not has_checkpoint(folder):
         raise FileNotFoundError(
             f"nothing to resume: no {CHECKPOINT_FILE} in {folder}; a run that was killed before "
             "its first report begins anew, without --resume"
         )
-    return checkpoint
+    return folder / CHECKPOINT_FILE
 
 
 def checkpoint_config(folder: Path) -> PRSRConfig:
@@ -257,7 +266,10 @@ def train(
 ) -> PRSR:
     """Train a model to ``plan.steps``, reporting on the way.
 
-    Under ``torchrun`` each process takes its share of every batch (:func:`distributed`). With
+    Processes that have joined (:func:`prsr.processes.join`) share every batch, and end with the
+    weights that one process would have, to rounding: gradients are averaged, and statistics of
+    batch normalisation are those of the whole batch. (Biases before a batch normalisation have no
+    gradient but rounding, which RMSProp makes large: they differ, and change nothing.) With
     ``start``, the run begins with that model's weights rather than with random ones.
 
     Raises:
@@ -267,7 +279,7 @@ def train(
             has another configuration; or batches cannot be shared evenly by the processes.
         OSError: the folder cannot be written.
     """
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = processes.rank(), processes.count()
     if settings.batch_size % world_size:
         raise ValueError(
             f"batch_size must be a multiple of the {world_size} processes, "
@@ -275,13 +287,13 @@ def train(
         )
     if start is not None and start.config != settings.config:
         raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
-    if not resume and (plan.folder / CHECKPOINT_FILE).is_file():
+    if not resume and has_checkpoint(plan.folder):
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
     checkpoint = existing_checkpoint(plan.folder) if resume else None
     trainer = Trainer(settings, training.fingerprint(), device, start)
     if checkpoint:
         trainer.restore(checkpoint)
-    reporter = Reporter(plan, validation, trainer) if rank == 0 else None
+    reporter = Reporter(plan, validation, trainer)
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
@@ -303,15 +315,17 @@ def train(
                     "resume from the last checkpoint with a lower learning rate or clip"
                 )
             progress.update(task, completed=trainer.step, state=f"loss {scalars['loss']:.3f}")
-            if reporter:
-                reporter.scalars(scalars)
-                if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
-                    reporter.report(progress)
+            reporter.scalars(scalars)
+            if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
+                reporter.report(progress)
     return trainer.model
 
 
 class Reporter:
-    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model."""
+    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model.
+
+    All processes validate and sample, each a part; the first one writes.
+    """
 
     def __init__(
         self, plan: RunPlan, validation: SuperResolutionPictures, trainer: Trainer
@@ -324,15 +338,18 @@ class Reporter:
         shown = validation.pixels[: plan.sheet_pictures]
         self.shown = SuperResolutionPictures(shown, validation.config)
         self.sampler = Sampler(trainer.model)
-        (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
-        for place in (plan.folder, plan.folder / "sheets", plan.folder / "model"):
-            sweep(place)
-        self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
+        self.writer: Any = None
+        if processes.rank() == 0:
+            (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
+            for place in (plan.folder, plan.folder / "sheets", plan.folder / "model"):
+                sweep(place)
+            self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
     def scalars(self, values: dict[str, float]) -> None:
         """Note the scalars of one step."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
 
     def report(self, progress: Progress) -> None:
         """Validate, sample, and replace the model and the checkpoint.
@@ -340,32 +357,27 @@ class Reporter:
         The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
         """
         step, model = self.trainer.step, self.trainer.model
-        results = evaluate(model, self.validation)
+        results = validate(model, self.validation)
+        sheet = sample_sheet(self.sampler, self.shown, shared=True)
+        if not self.writer:
+            return
         for name, value in results.items():
             self.writer.add_scalar(f"validation/{name}", value, step)
         self.writer.flush()
         described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
         progress.console.print(f"step {step}: {described}", markup=False)
-        sheet = sample_sheet(self.sampler, self.shown)
         save_picture(sheet, self.plan.folder / "sheets" / f"step-{step:07d}.png")
         model.save_pretrained(self.plan.folder / "model")
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 
 
-def distributed() -> torch.device | None:
-    """Join the processes that ``torchrun`` started; the device of this one, or None without it."""
-    if "LOCAL_RANK" not in os.environ:
-        return None
-    local = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local)
-        dist.init_process_group("nccl")
-        return torch.device("cuda", local)
-    dist.init_process_group("gloo")
-    return torch.device("cpu")
-
-
-def leave() -> None:
-    """Leave the other processes again, if :func:`distributed` joined any."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def validate(model: PRSR, pictures: SuperResolutionPictures) -> dict[str, float]:
+    """What :func:`prsr.evaluate.evaluate` gives, each process seeing its share of the pictures."""
+    part = processes.share(len(pictures))
+    results: dict[str, float] = {}
+    if part:
+        own = SuperResolutionPictures(pictures.pixels[part.start : part.stop], pictures.config)
+        results = evaluate(model, own)
+    parts = processes.gathered((len(part), results))
+    names = parts[0][1]
+    return {name: sum(n * one[name] for n, one in parts if n) / len(pictures) for name in names}

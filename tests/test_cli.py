@@ -13,6 +13,7 @@ from PIL import Image
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.cli import main
+from prsr.images import save_picture
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -95,6 +96,31 @@ def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     shapes = {path.name: pixels(path).shape for path in (tmp_path / "one").glob("[ab]*")}
     assert shapes == {"a.png": (32, 40, 3), "b.png": (24, 24, 3), "a~2.png": (14, 18, 3)}
+
+
+def test_a_sampling_that_was_cut_short_draws_what_is_missing(
+    command, model, photos, tmp_path, monkeypatch
+):
+    arguments = ("sample", photos, "--model", model, "--seed", 5, "--samples", 2)
+    command(*arguments, "-o", tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert len(names) == 3 * 2 + 1
+    written = []
+    monkeypatch.setattr(
+        "prsr.upscale.save_picture",
+        lambda picture, path: written.append(path.name) or save_picture(picture, path),
+    )
+    for missing in (["b_1.png", "b_2.png"], ["a_2.png", "a~2_1.png"], names[1:], []):
+        out = tmp_path / "-".join(["cut", *missing])
+        shutil.copytree(tmp_path / "whole", out)
+        for name in [*missing, "contact-sheet.png"]:
+            (out / name).unlink(missing_ok=True)
+        written.clear()
+        code, _, errors = command(*arguments, "-o", out, "--resume")
+        assert (code, errors) == (0, "")
+        assert sorted(written) == sorted({*missing, "contact-sheet.png"})
+        for name in names:
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_no_output_replaces_another(command, model, photos, tmp_path):
@@ -193,14 +219,14 @@ def test_info_tells_versions_engines_and_models(command):
         assert fact in printed
 
 
-@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "evaluate", "info"])
+@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "evaluate", "info"])
 def test_help_teaches(command, name):
     code, printed, _ = command(*([name] if name else []), "--help")
     assert code == 0
     assert "Usage:" in printed
     # On lines of their own, so that they can be copied.
     examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
-    assert bool(examples) == (name in ("sample", "train", "evaluate"))
+    assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
 
 
 def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
@@ -239,6 +265,7 @@ def mistakes(tmp_path, photos, model):
         ((*sample, "--temperature", "nan"), "temperature must be finite"),
         ((*sample, "--samples", "0"), "samples"),
         ((*sample, "--seed", "-1"), "seed must be from 0"),
+        ((*sample, "--resume"), "seed must be given"),
         ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
         ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
         ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),

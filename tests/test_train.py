@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -157,44 +156,8 @@ def test_mixed_precision_trains_too():
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
-# Without blocks there is no batch normalisation, which looks at a process's own part of the batch.
-SHARED = """
-import dataclasses, sys, torch
-from pathlib import Path
-from prsr import PRESETS
-from prsr.data import SuperResolutionPictures
-from prsr.train import RunPlan, TrainSettings, distributed, leave, train
-config = dataclasses.replace(PRESETS["tiny"], conditioning_blocks=0)
-data = SuperResolutionPictures.open(sys.argv[1], config)
-device = distributed() or torch.device("cpu")
-rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-settings, out = TrainSettings(config, batch_size=8), Path(sys.argv[2])
-model = train(settings, RunPlan(out, 4, 4), data, data, device)
-torch.save(model.state_dict(), out / f"rank{rank}.pt")
-leave()
-"""
-
-
-def test_two_processes_end_with_the_model_of_one(tmp_path):
-    data, script = tmp_path / "set.npy", tmp_path / "shared.py"
-    np.save(data, pictures().pixels)
-    script.write_text(SHARED)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    for count in (1, 2):
-        command = [*launch, str(count), str(script), str(data), str(tmp_path / f"of{count}")]
-        subprocess.run(command, env=environment, capture_output=True, check=True)
-    one = torch.load(tmp_path / "of1" / "rank0.pt")
-    first, second = (torch.load(tmp_path / "of2" / f"rank{rank}.pt") for rank in range(2))
-    assert_equal_tensors(first, second)
-    for name, value in one.items():
-        assert torch.allclose(first[name], value, atol=2e-4), name
-
-
 def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    monkeypatch.setattr("prsr.processes.count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 4"):
         run(tmp_path, 1)
 
