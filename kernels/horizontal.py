@@ -21,7 +21,6 @@ GROUP, UNITS or LEVELS): ``first`` ``[D, (p0 + 1)·D, C_g]``, ``taps`` ``[L, p·
 
 import triton
 import triton.language as tl
-
 from prsr.kernels.arithmetic import draw, gate, group_start, product
 from prsr.kernels.tuning import tuned
 
@@ -235,18 +234,19 @@ def horizontal_row(
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
     FIRST_STEPS: tl.constexpr = ((P0 + 1) * D + IN - 1) // IN
     first_image = (tl.program_id(0) * IMAGES).to(tl.int64)
-    image = first_image + tl.arange(0, IMAGES)
-    live = image < n
+    image = tl.arange(0, IMAGES)
+    live = first_image + image < n
     level = tl.arange(0, LEVELS)
     feature = tl.arange(0, GROUP)
-    heat = tl.load(temperature + image, mask=live, other=1.0)
+    heat = tl.load(temperature + first_image + image, mask=live, other=1.0)
     value_row = (width + 2 * P0) * D
     kept_size = (P + width) * C
     kept_stride = (L + 1) * kept_size
     sums = given + first_image * L * 3 * C
     gates = gated + first_image * L * GROUP
     units = hidden + first_image * M
-    for x in range(width):
+    # What does not change from pixel to pixel is cheap and much: kept, it would fill the registers.
+    for x in tl.range(width, disable_licm=True):
         value = values + (first_image * (P0 + height) + P0 + y) * value_row + x * D
         left = horizontal + first_image * kept_stride + x * C
         kept = left + P * C
@@ -255,7 +255,7 @@ def horizontal_row(
                  mix_bias, live, C, L, P, IMAGES, HALF, IN)  # fmt: skip
         # Orders the writes of the sums before the chain reads them.
         tl.debug_barrier()
-        for g in range(D):
+        for g in tl.range(D, disable_licm=True):
             own = biased(first_bias + g * GROUP, IMAGES, GROUP)
             for step in range(FIRST_STEPS):
                 k = step * IN + tl.arange(0, IN)
@@ -281,22 +281,23 @@ def horizontal_row(
             # Orders the writes of the hidden units before the logits read them, and those of the
             # sums before the next colour's chain reads them.
             tl.debug_barrier()
-            sub_pixel = ((image * height + y) * width + x) * D + g
+            sub_pixel = ((first_image * height + y) * width + x) * D + g
+            sub_pixels = height * width * D
             exists = live[:, None] & (level < K)[None, :]
-            at = conditioning + sub_pixel[:, None] * K + level[None, :]
-            logits = tl.load(at, mask=exists, other=0.0)
+            logits = read(conditioning + sub_pixel * K, sub_pixels * K, level, exists, IMAGES)
             logits += tl.load(output_bias + g * LEVELS + level)[None, :]
             logits = add_logits(logits, units, output, g, live, D, M, IMAGES, LEVELS, IN)
-            uniform = tl.load(noise + sub_pixel, mask=live, other=0.0)
+            uniform = tl.load(noise + sub_pixel + image * sub_pixels, mask=live, other=0.0)
             drawn = draw(logits, uniform, heat, K, LEVELS)
-            pixel = ((image * D + g) * height + y) * width + x
+            place = ((first_image * D + g) * height + y) * width + x
             if MASKED:
-                taken = tl.load(picture + pixel, mask=live, other=0).to(tl.int32)
-                drawn = tl.where(tl.load(known + pixel, mask=live, other=0) != 0, taken, drawn)
-            tl.store(picture + pixel, drawn.to(tl.uint8), mask=live)
+                taken = tl.load(picture + place + image * sub_pixels, mask=live, other=0)
+                given_here = tl.load(known + place + image * sub_pixels, mask=live, other=0) != 0
+                drawn = tl.where(given_here, taken.to(tl.int32), drawn)
+            tl.store(picture + place + image * sub_pixels, drawn.to(tl.uint8), mask=live)
             network = tl.div_rn(drawn.to(tl.float32), K - 1.0) - 0.5
-            here = value + P0 * D + g
-            tl.store(here + tl.arange(0, IMAGES) * (P0 + height) * value_row, network, mask=live)
+            values_stride = (P0 + height) * value_row
+            tl.store(value + P0 * D + g + image * values_stride, network, mask=live)
             # Orders the write of the value before the next colour, and the next pixel, reads it;
             # the reads of hidden units before the next pixel writes them; and those of features
             # and gates before the next colour writes its own.

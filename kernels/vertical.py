@@ -1,14 +1,14 @@
-"""The vertical stack of one row: v' = gate(a), a = v ∗ kernel over rows y − p … y; and what it adds
-to the horizontal stack, a @ link.
+"""The vertical stack of one row, and what it adds to the horizontal one.
 
-Row y of every layer depends on picture rows above y alone, so all columns are one product: its rows
-are the columns of a tile of pictures, POSITIONS of them at a time. A layer reads what the layer
-below wrote of the columns beside it, so a program keeps whole rows.
+v' = gate(a), a = v ∗ kernel over rows y − p … y of the layer's input v; above = a @ link. Row y of
+every layer depends on picture rows above y alone, so all columns are one product: its rows are the
+columns of a tile of pictures, POSITIONS of them at a time. A layer reads what the layer below wrote
+of the columns beside, so a program keeps whole rows.
 
 Shapes (state): ``values`` fp32 ``[N, p0 + H, p0 + W + p0, D]``, the picture as the network sees it,
-zero where it is not drawn yet; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input, row
-y in slot y % (p + 1); ``gates`` ``[N, 2, W, 2C]``, pre-activations of the even and odd layers;
-``above`` fp32 ``[N, L, W, 2C]``.
+zero where it is not drawn yet; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input,
+row y in slot y % (p + 1); ``gates`` ``[N, 2, W, 2C]``, pre-activations of the even and the odd
+layers; ``above`` fp32 ``[N, L, W, 2C]``.
 
 Shapes (weights, zero beyond what is said, inputs up to a multiple of IN and outputs of HALF):
 ``first`` ``[p0, (2·p0 + 1)·D, C]``, ``weight`` ``[L, p + 1, (2p + 1)·C, 2, C]``, ``link``
@@ -17,7 +17,6 @@ Shapes (weights, zero beyond what is said, inputs up to a multiple of IN and out
 
 import triton
 import triton.language as tl
-
 from prsr.kernels.arithmetic import gate, product
 from prsr.kernels.tuning import tuned
 
@@ -90,7 +89,7 @@ def vertical_row(
     # Orders the writes of layer 0's row before its reads by the columns beside.
     tl.debug_barrier()
 
-    for layer in range(L):
+    for layer in tl.range(L, disable_licm=True):
         for q in range(0, IMAGES * width, POSITIONS):
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
             rows = vertical + (image * L + layer) * (P + 1) * row_size + column * C

@@ -7,6 +7,7 @@ the same kernels run on the CPU, slowly: to test them, not to use them.
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -28,10 +29,8 @@ WIDEST = 128  # features of a colour that a program's registers hold
 
 
 def interpreted() -> bool:
-    """Whether kernels are to run in Triton's interpreter, on the CPU."""
-    from triton import knobs
-
-    return bool(knobs.runtime.interpret)
+    """Whether kernels are to run in Triton's interpreter, on the CPU; told without importing it."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def power(number: int) -> int:
@@ -177,7 +176,7 @@ class State:
         horizontal: likewise of ``horizontal_row``.
     """
 
-    def __init__(self, laid: Laid, job: Job) -> None:
+    def __init__(self, laid: Laid, job: Job, together: tuple[int, int]) -> None:
         config = laid.packed.config
         n, channels, height, width = job.picture.shape
         features, layers = config.prior_channels, config.prior_layers
@@ -192,7 +191,7 @@ class State:
         self.laid = laid
         self.job = job
         self.y = -1
-        self.together = together(n, device)
+        self.together = together
         self.vertical = {
             "values": values,
             "vertical": zeros(n, layers, p + 1, p + width + p, features, dtype=laid.operand),
@@ -229,6 +228,11 @@ class TritonEngine(Engine):
         if device.type != wanted:
             where = "in Triton's interpreter, on the CPU" if interpreted() else "on GPUs"
             reasons.append(f"it runs {where}, but the model lies on {device}")
+        else:
+            import triton
+
+            if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5):
+                reasons.append(f"it takes Triton 3.5, torch 2.9's, not {triton.__version__}")
         widest = -(-config.prior_channels // config.channels)
         if widest > WIDEST:
             reasons.append(f"it takes up to {WIDEST} features a colour, not {widest}")
@@ -249,7 +253,8 @@ class TritonEngine(Engine):
 
     @override
     def start(self, packed: Laid, job: Job) -> State:
-        return State(packed, job)
+        levels = packed.packed.config.levels
+        return State(packed, job, together(job.picture, levels, packed.operand))
 
     @override
     def row(self, state: State, y: int) -> None:
@@ -268,17 +273,22 @@ class TritonEngine(Engine):
         return Probe(*(side[..., natural].transpose(1, 2).float() for side in (kept, horizontal)))
 
 
-def together(n: int, device: torch.device) -> tuple[int, int]:
-    """How many of n pictures a program of each kernel takes: enough programs come first.
+def together(picture: Tensor, levels: int, operand: torch.dtype) -> tuple[int, int]:
+    """How many of ``[N, D, H, W]`` a program of each kernel takes: enough programs come first.
 
-    Alone, a picture is drawn soonest; where there are more than programs that run at once (two on
-    each multiprocessor), sixteen share the weights that are read: the rows of a tensor core.
+    Alone, a picture is drawn soonest; where there are more than programs that run at once (one
+    fills a multiprocessor's registers), some share the weights that are read: sixteen, the rows of
+    a tensor core, or in fp32 the eight whose sums a program can hold. Pictures so large that logits
+    of several have no place in 32 bits stay alone.
     """
     if interpreted():
         programs = 2
     else:
-        programs = 2 * torch.cuda.get_device_properties(device).multi_processor_count
-    return (1, 1) if n <= programs else (4, 16)
+        programs = torch.cuda.get_device_properties(picture.device).multi_processor_count
+    pixels = 8 if operand == torch.float32 else 16
+    if len(picture) <= programs or pixels * picture[0].numel() * levels >= 2**31:
+        return 1, 1
+    return 4, pixels
 
 
 class Launch(NamedTuple):
@@ -312,7 +322,7 @@ def launches(state: State, y: int) -> list[Launch]:
         "IN": IN,
     }
     rows, pixels = state.together
-    positions = min(128, power(rows * width))
+    positions = min(64, power(rows * width))
     vertical = {"IMAGES": rows, "POSITIONS": positions}
     horizontal = {
         "K": config.levels,
