@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train`` and ``info``, and those of a study.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -9,53 +9,34 @@ import logging
 import os
 import secrets
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prsr.baselines import MODELS, method_of
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
 from prsr.images import save_picture
 from prsr.info import facts
 from prsr.model import PRSR
+from prsr.options import (
+    PATH,
+    choose_device,
+    console,
+    device_option,
+    engine_option,
+    load,
+    model_option,
+    temperature_option,
+    timed,
+)
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
+from prsr.study import evaluate_command, experiment, figure
 from prsr.upscale import Upscaling, upscale
-
-console = Console()
-
-PATH = click.Path(path_type=Path)
-
-model_option = click.option(
-    "--model",
-    default=DEFAULT_MODEL,
-    help="A bundled model (see `prsr info`), a folder, or an id on the hub.",
-)
-
-
-def temperature_option(default: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option --temperature."""
-    return click.option(
-        "--temperature",
-        default=default,
-        help="Smaller is sharper and less varied; 0 takes the likeliest level.",
-    )
-
-
-engine_option = click.option(
-    "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
-)
-device_option = click.option(
-    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
-)
 
 
 @click.group(
@@ -115,10 +96,12 @@ def sample_command(
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
     """
-    sampler = Sampler(load(model, device), engine=engine, precision=precision)
+    loaded = load(model, device)
+    sampler = method_of(loaded, engine, precision)
+    drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
     seed = secrets.randbelow(2**31) if seed is None else seed
     request = Upscaling(pictures, out, samples, temperature, seed, low_resolution)
-    timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
+    timed(lambda: upscale(sampler, request), f"{drawing}, seed {seed}")
 
 
 @app.command()
@@ -130,7 +113,7 @@ def sample_command(
 @device_option
 def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
     """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
-    sampler = Sampler(load(DEFAULT_MODEL, device), engine=engine)
+    sampler = Sampler(PRSR.from_pretrained(DEFAULT_MODEL).to(choose_device(device)), engine=engine)
     pictures = SuperResolutionPictures.open(
         BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
     )
@@ -156,6 +139,12 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--steps", required=True, type=int, help="Step to end at.")
+@click.option(
+    "--method",
+    default=PRSR.method,
+    type=click.Choice(list(MODELS)),
+    help="What to train: the model (recursive) or a baseline.",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model.  [default: paper]")
 @click.option(
     "--from",
@@ -185,6 +174,7 @@ def train_command(
     data: Path,
     out: Path,
     steps: int,
+    method: str,
     preset: str | None,
     start: str | None,
     validation: Path | None,
@@ -227,12 +217,14 @@ def train_command(
     elif resume:
         config = checkpoint_config(out)
     else:
-        first = load(start, "cpu")
+        first = MODELS[method].from_pretrained(start)
         config = first.config
     chosen = distributed() or choose_device(device)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" else "fp32"
-    settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
+    settings = TrainSettings(
+        config, batch_size, learning_rate, halve_every, clip, seed, precision, method
+    )
     plan = RunPlan(out, steps, report_every)
     training = SuperResolutionPictures.open(data, config, progress=True)
     if validation is None:
@@ -248,24 +240,7 @@ def train_command(
         return [out / "model"]
 
     model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
-    timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
-
-
-@app.command("evaluate")
-@click.option(
-    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
-)
-@model_option
-@device_option
-def evaluate_command(data: Path, model: str, device: str) -> None:
-    """Bits per dimension of pictures, under the whole model and under conditioning alone.
-
-    The gap between the two is what the prior network brings.
-    """
-    loaded = load(model, device)
-    pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
-    for name, value in evaluate(loaded, pictures, progress=True).items():
-        console.print(f"{name}: {value:.4f}", highlight=False)
+    timed(run, f"{method}, {model}, {len(training)} pictures, {chosen}, {precision}")
 
 
 @app.command()
@@ -278,36 +253,9 @@ def info() -> None:
         console.print(table)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name, if it is here.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not to be had here: {reason}") from error
-    return device
-
-
-def load(model: str, device: str) -> PRSR:
-    """A saved model on a device."""
-    return PRSR.from_pretrained(model).to(choose_device(device))
-
-
-def timed(work: Callable[[], list[Path]], described: str) -> None:
-    """Do the work, then say what it wrote and how long it took."""
-    start = time.perf_counter()
-    written = work()
-    seconds = time.perf_counter() - start
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False, markup=False)
+app.add_command(evaluate_command)
+app.add_command(experiment)
+app.add_command(figure)
 
 
 def main() -> None:

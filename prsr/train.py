@@ -26,15 +26,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from prsr.baselines import MODELS, method_of
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
 from prsr.files import replacing
 from prsr.images import save_picture
-from prsr.loss import prsr_loss
-from prsr.model import PRSR
-from prsr.sampling import Sampler
+from prsr.model import PRSR, TrainedModel
 from prsr.sheets import sample_sheet
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -53,6 +52,7 @@ class TrainSettings:
             rare step can undo the training.
         seed: of the initial weights and of the data's order.
         precision: "fp32", or "bf16" for mixed precision (autocast).
+        method: which of ``prsr.baselines.MODELS`` is trained.
     """
 
     config: PRSRConfig
@@ -62,6 +62,7 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     precision: str = "fp32"
+    method: str = PRSR.method
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "halve_every"):
@@ -73,6 +74,8 @@ class TrainSettings:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        if self.method not in MODELS:
+            raise ValueError(f"method must be of {', '.join(MODELS)}, got {self.method!r}")
 
 
 class Trainer:
@@ -91,14 +94,14 @@ class Trainer:
         settings: TrainSettings,
         data: str,
         device: torch.device,
-        start: PRSR | None = None,
+        start: TrainedModel | None = None,
     ) -> None:
         self.settings = settings
         self.data = data
         self.device = device
         self.step = 0
         torch.manual_seed(settings.seed)
-        self.model = PRSR(settings.config)
+        self.model = MODELS[settings.method](settings.config)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
         self.model.to(device)
@@ -124,7 +127,7 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         ):
             output = self.parallel(lr, hr)
-            loss = prsr_loss(output, hr)
+            loss = self.model.loss(output, hr)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -169,7 +172,8 @@ class Trainer:
         with readable(path) as file:
             about = json.loads((file.metadata() or {})["prsr"])
             tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
-            found = {**about["settings"], "data": about["data"]}
+            # Runs older than the baselines name no method.
+            found = {"method": PRSR.method, **about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:
@@ -244,9 +248,9 @@ def train(
     validation: SuperResolutionPictures,
     device: torch.device,
     *,
-    start: PRSR | None = None,
+    start: TrainedModel | None = None,
     resume: bool = False,
-) -> PRSR:
+) -> TrainedModel:
     """Train a model to ``plan.steps``, reporting on the way.
 
     Under ``torchrun`` each process takes its share of every batch (:func:`distributed`). With
@@ -265,8 +269,11 @@ def train(
             f"batch_size must be a multiple of the {world_size} processes, "
             f"got {settings.batch_size}"
         )
-    if start is not None and start.config != settings.config:
-        raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
+    if start is not None and (start.method, start.config) != (settings.method, settings.config):
+        raise ValueError(
+            f"start must be a model of {settings.method}, {settings.config}, "
+            f"got one of {start.method}, {start.config}"
+        )
     checkpoint = plan.folder / CHECKPOINT_FILE
     if resume and not checkpoint.is_file():
         raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
@@ -315,9 +322,8 @@ class Reporter:
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
-        shown = validation.pixels[: plan.sheet_pictures]
-        self.shown = SuperResolutionPictures(shown, validation.config)
-        self.sampler = Sampler(trainer.model)
+        self.shown = validation.first(plan.sheet_pictures)
+        self.sampler = method_of(trainer.model)
         (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
         self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from prsr.baselines import Method
 from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.images import (
@@ -24,7 +25,6 @@ from prsr.images import (
     to_array,
     to_picture,
 )
-from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
 
 SHEET_NAME = "contact-sheet.png"
@@ -67,7 +67,7 @@ class Upscaling:
         return self.out.suffix.lower() in SUFFIXES and not self.out.is_dir()
 
 
-def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
+def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     """Draw the pictures and write them; each file appears whole, as soon as it is drawn.
 
     Returns:
