@@ -88,9 +88,17 @@ def out_option(default: str, described: str) -> Callable[[Command], Command]:
     return click.option("-o", "--out", default=default, type=PATH, help=described)
 
 
-def figure_option(default: str) -> Callable[[Command], Command]:
-    """The option --out of a figure."""
-    return out_option(default, "The figure; its suffix says the format.")
+def figure_option(default: str, animated: bool = False) -> Callable[[Command], Command]:
+    """The option --out of a figure, looked at before any work is done."""
+
+    def checked(context: click.Context, option: click.Parameter, path: Path) -> Path:
+        from prsr.figures import ANIMATION_FORMATS, FORMATS, check_target
+
+        check_target(path, ANIMATION_FORMATS if animated else FORMATS)
+        return path
+
+    described = "The figure; its suffix says the format."
+    return click.option("-o", "--out", default=default, type=PATH, callback=checked, help=described)
 
 
 @click.command("evaluate", cls=ListsCommand)
@@ -135,15 +143,18 @@ def evaluate_command(
     methods = open_methods(model, baselines, training_data, device)
     config = methods[next(iter(methods))].config
     pictures = SuperResolutionPictures.open(data, config, progress=True)
-    with Progress(transient=True, console=console) as progress:
-        found = compare(
-            methods, pictures, temperatures, samples=samples, seed=seed, progress=progress
-        )
+    if len(pictures) < 2:
+        raise ValueError(f"{data} must hold two pictures at least, or there is no interval")
     about = {
         "pictures": f"{len(pictures):,} of {data}",
         "samples": f"{samples} of each picture, seed {seed}",
         **describe_measures(*pictures.pixels.shape[2:]),
     }
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(transient=True, console=console) as progress:
+        found = compare(
+            methods, pictures, temperatures, samples=samples, seed=seed, progress=progress
+        )
     click.echo(as_markdown(found, about))
     timed(lambda: write_tables(found, about, out), "tables")
 
@@ -327,7 +338,7 @@ def samples_command(
 @warmth_option
 @pictures_option(6)
 @seed_option
-@figure_option("growth.gif")
+@figure_option("growth.gif", animated=True)
 @device_option
 def growth_command(
     data: Path, model: str, temperature: float, count: int, seed: int, out: Path, device: str

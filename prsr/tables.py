@@ -24,12 +24,11 @@ def write_tables(comparison: Comparison, about: Mapping[str, str], folder: Path)
     Args:
         comparison: what was measured.
         about: what it was measured on, and how: by heading.
-        folder: made if needed.
+        folder: it must be there.
 
     Raises:
         OSError: it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "table.json": as_json(comparison, about),
         "table.csv": as_csv(comparison),

@@ -139,9 +139,9 @@ def test_csv_and_json_hold_the_same_figures(comparison):
 
 
 def test_tables_are_written_whole(comparison, tmp_path):
-    written = write_tables(comparison, {}, tmp_path / "new" / "folder")
+    written = write_tables(comparison, {}, tmp_path)
     assert sorted(path.name for path in written) == ["table.csv", "table.json", "table.md"]
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "table.csv",
         "table.json",
         "table.md",
