@@ -160,7 +160,14 @@ def test_an_unconditional_model_draws_from_its_prior_alone(make_pictures):
 def test_regression_rounds_what_it_expects_to_levels(make_pictures):
     model, lr = build("l2"), make_pictures(TINY, 4, 3, 3)
     torch.nn.init.zeros_(model.network[-1].weight)
-    for value, level in ((-0.5, 0), (0.5, 7), (9.0, 7), (-9.0, 0), (2.4 / 7 - 0.5, 2)):
+    for value, level in (
+        (-0.5, 0),
+        (0.5, 7),
+        (9.0, 7),
+        (-9.0, 0),
+        (2.4 / 7 - 0.5, 2),
+        (2.6 / 7 - 0.5, 3),
+    ):
         torch.nn.init.constant_(model.network[-1].bias, value)
         assert (model.sample(lr) == level).all()
 
