@@ -79,6 +79,14 @@ def shifted(pixels):
     return np.roll(pixels, 10, axis=3)
 
 
+def filled(pixels):
+    """The digit's whole quarter in white."""
+    quarters = np.zeros_like(pixels)
+    top_left = pixels[..., :10, :10].any(axis=(1, 2, 3))
+    quarters[top_left, :, :10, :10] = quarters[~top_left, :, 10:, 10:] = 15
+    return quarters
+
+
 def striped(pixels):
     """Every other row in the one corner, the others in the other."""
     other = moved(pixels)
@@ -104,6 +112,7 @@ def specked(pixels):
         (specked, True),
         (np.zeros_like, False),
         (lambda pixels: pixels // 3, False),  # a ghost
+        (filled, False),
         (shifted, False),
         (lambda pixels: np.maximum(pixels, shifted(pixels)), False),
         (lambda pixels: np.full_like(pixels, 15), True),
