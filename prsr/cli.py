@@ -86,7 +86,7 @@ def sample_command(
     precision: str,
     device: str,
 ) -> None:
-    r"""Draw high-resolution versions of PICTURES, files or folders of them.
+    """Draw high-resolution versions of PICTURES, files or folders of them.
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
@@ -95,7 +95,7 @@ def sample_command(
     \b
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
-    """
+    """  # noqa: D301 (click takes the character itself)
     loaded = load(model, device)
     sampler = method_of(loaded, engine, precision)
     drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
@@ -188,7 +188,7 @@ def train_command(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train a model, as the paper does it.
+    """Train a model, as the paper does it.
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
@@ -198,7 +198,7 @@ def train_command(
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """
+    """  # noqa: D301 (click takes the character itself)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import (
         RunPlan,

@@ -122,7 +122,7 @@ def evaluate_command(
     out: Path,
     device: str,
 ) -> None:
-    r"""The paper's table: how near the truth and the input pictures come, how much they differ.
+    """The paper's table: how near the truth and the input pictures come, how much they differ.
 
     Every figure is a mean over pictures with its 95% interval. pSNR, SSIM and MS-SSIM are against
     the truth; consistency is the mean squared error between the input and the reduced output,
@@ -131,9 +131,9 @@ def evaluate_command(
 
     \b
     prsr evaluate --data faces-test.npy --temperature 1.0 0.909 0.833
-    prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \
+    prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \\
         --baselines bicubic nearest runs/l2/model runs/independent/model
-    """
+    """  # noqa: D301 (click takes the character itself)
     from prsr.comparison import compare
     from prsr.metrics import describe_measures
     from prsr.tables import as_markdown, write_tables

@@ -156,6 +156,15 @@ def test_the_corners_are_one_command(command, tmp_path):
     assert (tmp_path / "out" / "corners.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["sample", "train", "evaluate", "figure", "experiment"])
+def test_help_shows_examples_as_they_are_typed(name, command):
+    code, printed, _ = command(name, "--help")
+    assert code == 0
+    assert "\\b" not in printed
+    if name in ("sample", "train", "evaluate"):
+        assert f"\n  prsr {name} " in printed
+
+
 def mistakes(models, data, tmp_path):
     """Arguments, and what the line must say."""
     ours = ("--data", data, "--model", models["recursive"])
