@@ -47,8 +47,11 @@ from prsr.model import (
 from prsr.philox import picture_noise
 from prsr.sampling import Batch, Sampler, as_tensor
 
-SLICE = 32
-"""Pictures whose logits :class:`Independent` holds at a time."""
+SLICE = 2
+"""Pictures that a network enlarges at a time: so few that their logits stay in the cache."""
+
+READ = 1024
+"""Pictures that are reduced at a time where a whole set is read."""
 
 
 class Method(Protocol):
@@ -146,8 +149,8 @@ class Nearest(Estimate):
             ) from error
         self.config, self.pictures = pictures.config, pictures
         self.index = NearestNeighbors(n_neighbors=1, algorithm="brute")  # exact
-        starts = range(0, len(pictures), SLICE)
-        inputs = [pictures.batch(slice(start, start + SLICE))[0] for start in starts]
+        starts = range(0, len(pictures), READ)
+        inputs = [pictures.batch(slice(start, start + READ))[0] for start in starts]
         self.index.fit(as_vectors(torch.cat(inputs)))
 
     def enlarge(self, lr: Tensor) -> Tensor:

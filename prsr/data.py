@@ -104,8 +104,8 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
         parts = np.sort(order[held_out:]), np.sort(order[:held_out])
         return tuple(type(self)(self.pixels[part], self.config) for part in parts)
 
-    def first(self, count: int) -> SuperResolutionPictures:
-        """The first so many of these pictures."""
+    def first(self, count: int | None) -> SuperResolutionPictures:
+        """The first so many of these pictures; None stands for all."""
         return type(self)(self.pixels[:count], self.config)
 
     def __len__(self) -> int:

@@ -76,10 +76,11 @@ def temperatures_option(*default: float) -> Callable[[Command], Command]:
     )
 
 
-def pictures_option(default: int) -> Callable[[Command], Command]:
-    """The option --pictures."""
+def pictures_option(default: int | None) -> Callable[[Command], Command]:
+    """The option --pictures; None stands for all."""
+    described = "The first so many." if default else "The first so many.  [default: all]"
     return click.option(
-        "--pictures", "count", default=default, type=click.IntRange(1), help="The first so many."
+        "--pictures", "count", default=default, type=click.IntRange(1), help=described
     )
 
 
@@ -108,6 +109,7 @@ def figure_option(default: str, animated: bool = False) -> Callable[[Command], C
 @training_option
 @temperatures_option(1.0)
 @click.option("--samples", default=2, type=click.IntRange(1), help="To draw of each picture.")
+@pictures_option(None)
 @seed_option
 @out_option("evaluation", "Folder for table.json, table.csv and table.md.")
 @device_option
@@ -118,6 +120,7 @@ def evaluate_command(
     training_data: Path | None,
     temperatures: tuple[float, ...],
     samples: int,
+    count: int | None,
     seed: int,
     out: Path,
     device: str,
@@ -142,11 +145,11 @@ def evaluate_command(
         check_temperature(temperature, 1)
     methods = open_methods(model, baselines, training_data, device)
     config = methods[next(iter(methods))].config
-    pictures = SuperResolutionPictures.open(data, config, progress=True)
+    pictures = SuperResolutionPictures.open(data, config, progress=True).first(count)
     if len(pictures) < 2:
-        raise ValueError(f"{data} must hold two pictures at least, or there is no interval")
+        raise ValueError("there must be two pictures at least, or there is no interval")
     about = {
-        "pictures": f"{len(pictures):,} of {data}",
+        "pictures": f"{len(pictures):,} of {data.name}",
         "samples": f"{samples} of each picture, seed {seed}",
         **describe_measures(*pictures.pixels.shape[2:]),
     }

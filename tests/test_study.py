@@ -86,11 +86,12 @@ def test_options_may_be_repeated_instead(command, models, data, tmp_path):
 def test_two_models_of_one_method_are_told_apart(command, models, data, tmp_path):
     code, _, _ = command(
         *("evaluate", "--data", data, "--model", models["recursive"], "--out", tmp_path / "out"),
-        *("--baselines", models["recursive"]),
+        *("--baselines", models["recursive"], "--pictures", 3),
     )
     assert code == 0
-    parameters = json.loads((tmp_path / "out" / "table.json").read_text())["parameters"]
-    assert list(parameters) == ["recursive", f"recursive ({models['recursive']})"]
+    found = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert found["about"]["pictures"] == "3 of data.npy"
+    assert list(found["parameters"]) == ["recursive", f"recursive ({models['recursive']})"]
 
 
 @pytest.mark.parametrize("method", sorted(MODELS))
@@ -182,6 +183,7 @@ def mistakes(models, data, tmp_path):
             ("evaluate", "--data", tmp_path / "one.npy", "--model", models["recursive"]),
             "two pictures at least",
         ),
+        "one of them": (("evaluate", *ours, "--pictures", 1), "two pictures at least"),
         "too small": (
             ("evaluate", "--data", tmp_path / "small.npy", "--model", small),
             "at least 7 pixels",
