@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import HfApi, ModelHubMixin, hf_hub_download, try_to_load_from_cache
@@ -34,8 +34,8 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS_FILE}"))
 
 
-def read_config(path: Path) -> PRSRConfig:
-    """The configuration in a ``config.json``.
+def read_description(path: Path) -> tuple[str, PRSRConfig]:
+    """The method and the configuration in a ``config.json``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -47,7 +47,9 @@ def read_config(path: Path) -> PRSRConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
             raise ValueError("it holds no object")
-        return PRSRConfig.from_dict(values)
+        method = values.get("method", HubModel.method)
+        numbers = {name: value for name, value in values.items() if name != "method"}
+        return method, PRSRConfig.from_dict(numbers)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid configuration: {error}") from error
 
@@ -145,6 +147,9 @@ class HubModel(
 ):
     """A module that is defined by a :class:`PRSRConfig`, with ``from_pretrained`` and the like."""
 
+    method: ClassVar[str] = "recursive"
+    """What ``prsr train --method`` calls it; in ``config.json`` unless it is this one."""
+
     def __init__(self, config: PRSRConfig) -> None:
         if not isinstance(config, PRSRConfig):
             raise TypeError(f"config must be a PRSRConfig, got {type(config).__name__}")
@@ -165,7 +170,9 @@ class HubModel(
             ValueError: what is there is damaged, or not a prsr model.
         """
         config_path, weights_path = locate(name, **hub_options)
-        config = read_config(config_path)
+        method, config = read_description(config_path)
+        if method != cls.method:
+            raise ValueError(f"{name} is a model of the method {method}, not {cls.method}")
         with torch.device("meta"):
             outline = cls(config)
         weights = read_weights(weights_path, outline)
@@ -195,3 +202,6 @@ class HubModel(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_tensors(self.state_dict(), save_directory / WEIGHTS_FILE)
+        method = {} if self.method == HubModel.method else {"method": self.method}
+        described = json.dumps(self.config.to_dict() | method, indent=2, sort_keys=True)
+        (save_directory / CONFIG_FILE).write_text(described, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate``, ``data`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train``, ``data``, ``info``, and those of a study.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -9,68 +9,37 @@ import logging
 import os
 import secrets
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
-import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from prsr import processes
+from prsr.baselines import MODELS, method_of
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
 from prsr.cli_data import data as data_group
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
 from prsr.images import check_place, save_picture
 from prsr.info import facts
 from prsr.model import PRSR
+from prsr.options import (
+    PATH,
+    among_processes,
+    choose_device,
+    console,
+    device_option,
+    engine_option,
+    load,
+    model_option,
+    temperature_option,
+    timed,
+)
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
+from prsr.study import evaluate_command, experiment, figure
 from prsr.upscale import Upscaling, upscale
-
-console = Console()
-
-
-class Named(click.Path):
-    """A path that is not empty: an empty one would quietly be the folder that one is in."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path."""
-        if not os.fspath(value):
-            self.fail("a path must not be empty", param, ctx)
-        return Path(value)
-
-
-PATH = Named()
-
-model_option = click.option(
-    "--model",
-    default=DEFAULT_MODEL,
-    help="A bundled model (see `prsr info`), a folder, or an id on the hub: owner/name.",
-)
-
-
-def temperature_option(default: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option --temperature."""
-    return click.option(
-        "--temperature",
-        default=default,
-        help="Smaller is sharper and less varied; 0 takes the likeliest level.",
-    )
-
-
-engine_option = click.option(
-    "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
-)
-device_option = click.option(
-    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
-)
 
 
 @click.group(
@@ -142,9 +111,11 @@ def sample_command(
         if seed is None and (resume or joined):
             raise ValueError("seed must be given under torchrun and to resume: all draw with one")
         seed = secrets.randbelow(2**31) if seed is None else seed
-        sampler = Sampler(load(model, device), engine=engine, precision=precision)
+        loaded = load(model, device)
+        sampler = method_of(loaded, engine, precision)
+        drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
         request = Upscaling(pictures, out, samples, temperature, seed, low_resolution, resume)
-        timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
+        timed(lambda: upscale(sampler, request), f"{drawing}, seed {seed}")
 
 
 @app.command()
@@ -157,7 +128,7 @@ def sample_command(
 def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
     """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
     check_place(out)
-    sampler = Sampler(load(DEFAULT_MODEL, device), engine=engine)
+    sampler = Sampler(PRSR.from_pretrained(DEFAULT_MODEL).to(choose_device(device)), engine=engine)
     pictures = SuperResolutionPictures.open(
         BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
     )
@@ -186,6 +157,12 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--steps", required=True, type=int, help="Step to end at.")
+@click.option(
+    "--method",
+    default=PRSR.method,
+    type=click.Choice(list(MODELS)),
+    help="What to train: the model (recursive) or a baseline.",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model.  [default: paper]")
 @click.option(
     "--from",
@@ -215,6 +192,7 @@ def train_command(
     data: Path,
     out: Path,
     steps: int,
+    method: str,
     preset: str | None,
     start: str | None,
     validation: Path | None,
@@ -259,14 +237,14 @@ def train_command(
     elif resume:
         config = checkpoint_config(out)
     else:
-        first = load(start, "cpu")
+        first = MODELS[method].from_pretrained(start)
         config = first.config
     with among_processes() as joined:
         chosen = joined or choose_device(device)
         if precision == "auto":
             precision = "bf16" if chosen.type == "cuda" else "fp32"
         settings = TrainSettings(
-            config, batch_size, learning_rate, halve_every, clip, seed, precision
+            config, batch_size, learning_rate, halve_every, clip, seed, precision, method
         )
         plan = RunPlan(out, steps, report_every)
         progress = processes.rank() == 0
@@ -282,30 +260,7 @@ def train_command(
 
         model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
         model = "resumed" if resume else model
-        timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
-
-
-@app.command("evaluate")
-@click.option(
-    "--data",
-    required=True,
-    type=PATH,
-    help="A folder of pictures, or a .npy array file: uint8 [N, D, H, W].",
-)
-@model_option
-@device_option
-def evaluate_command(data: Path, model: str, device: str) -> None:
-    """Bits per dimension of pictures, under the whole model and under conditioning alone.
-
-    The gap between the two is what the prior network brings.
-
-    \b
-    prsr evaluate --data faces-test.npy --model runs/faces/model
-    """  # noqa: D301
-    loaded = load(model, device)
-    pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
-    for name, value in evaluate(loaded, pictures, progress=True).items():
-        console.print(f"{name}: {value:.4f}", highlight=False)
+        timed(run, f"{method}, {model}, {len(training)} pictures, {chosen}, {precision}")
 
 
 app.add_command(data_group)
@@ -321,47 +276,9 @@ def info() -> None:
         console.print(table)
 
 
-@contextmanager
-def among_processes() -> Iterator[torch.device | None]:
-    """Join the processes of torchrun, the first of which speaks; the device of this one, if any."""
-    try:
-        joined = processes.join()
-        console.quiet = processes.rank() > 0
-        yield joined
-    finally:
-        processes.leave()
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name, if it is here.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not to be had here: {reason}") from error
-    return device
-
-
-def load(model: str, device: str) -> PRSR:
-    """A saved model on a device."""
-    return PRSR.from_pretrained(model).to(choose_device(device))
-
-
-def timed(work: Callable[[], list[Path]], described: str) -> None:
-    """Do the work, then say what it wrote and how long it took."""
-    start = time.perf_counter()
-    written = work()
-    seconds = time.perf_counter() - start
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False, markup=False)
+app.add_command(evaluate_command)
+app.add_command(experiment)
+app.add_command(figure)
 
 
 def main() -> None:

@@ -6,15 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from prsr.config import PRESETS, PRSRConfig
 from prsr.conversion import check_out, convert
+from prsr.options import PATH, console
 from prsr.originals import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, picture_folder
-
-console = Console()
-
-PATH = click.Path(path_type=Path)
 
 
 def out_options(command: Callable[..., None]) -> Callable[..., None]:

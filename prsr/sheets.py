@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from prsr import processes
+from prsr.baselines import Method
 from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.images import contact_sheet, to_picture
-from prsr.sampling import Sampler
 
 Comparison = tuple[Tensor, Tensor, Tensor | None]
 """Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]`` and truth ``[D, H, W]``, if it is known."""
@@ -41,7 +41,7 @@ def comparison_sheet(comparisons: Sequence[Comparison], config: PRSRConfig) -> I
 
 
 def sample_sheet(
-    sampler: Sampler,
+    sampler: Method,
     pictures: SuperResolutionPictures,
     *,
     num_samples: int = 4,

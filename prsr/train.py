@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from prsr import processes
+from prsr.baselines import MODELS, method_of
 from prsr.checkpoint import write_tensors
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
@@ -31,9 +32,7 @@ from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
 from prsr.files import replacing, sweep
 from prsr.images import save_picture
-from prsr.loss import prsr_loss
-from prsr.model import PRSR
-from prsr.sampling import Sampler
+from prsr.model import PRSR, TrainedModel
 from prsr.sheets import sample_sheet
 from prsr.synchronous import synchronise
 
@@ -53,6 +52,7 @@ class TrainSettings:
             rare step can undo the training.
         seed: of the initial weights and of the data's order.
         precision: "fp32", or "bf16" for mixed precision (autocast).
+        method: which of ``prsr.baselines.MODELS`` is trained.
     """
 
     config: PRSRConfig
@@ -62,6 +62,7 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     precision: str = "fp32"
+    method: str = PRSR.method
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "halve_every"):
@@ -73,6 +74,8 @@ class TrainSettings:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        if self.method not in MODELS:
+            raise ValueError(f"method must be of {', '.join(MODELS)}, got {self.method!r}")
 
 
 class Trainer:
@@ -91,14 +94,14 @@ class Trainer:
         settings: TrainSettings,
         data: str,
         device: torch.device,
-        start: PRSR | None = None,
+        start: TrainedModel | None = None,
     ) -> None:
         self.settings = settings
         self.data = data
         self.device = device
         self.step = 0
         torch.manual_seed(settings.seed)
-        self.model = PRSR(settings.config)
+        self.model = MODELS[settings.method](settings.config)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
         if processes.count() > 1:
@@ -127,7 +130,7 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         ):
             output = self.parallel(lr, hr)
-            loss = prsr_loss(output, hr)
+            loss = self.model.loss(output, hr)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -170,7 +173,8 @@ class Trainer:
         with readable(path) as file:
             about = json.loads((file.metadata() or {})["prsr"])
             tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
-            found = {**about["settings"], "data": about["data"]}
+            # Runs older than the baselines name no method.
+            found = {"method": PRSR.method, **about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:
@@ -261,9 +265,9 @@ def train(
     validation: SuperResolutionPictures,
     device: torch.device,
     *,
-    start: PRSR | None = None,
+    start: TrainedModel | None = None,
     resume: bool = False,
-) -> PRSR:
+) -> TrainedModel:
     """Train a model to ``plan.steps``, reporting on the way.
 
     Processes that have joined (:func:`prsr.processes.join`) share every batch, and end with the
@@ -285,8 +289,11 @@ def train(
             f"batch_size must be a multiple of the {world_size} processes, "
             f"got {settings.batch_size}"
         )
-    if start is not None and start.config != settings.config:
-        raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
+    if start is not None and (start.method, start.config) != (settings.method, settings.config):
+        raise ValueError(
+            f"start must be a model of {settings.method}, {settings.config}, "
+            f"got one of {start.method}, {start.config}"
+        )
     if not resume and has_checkpoint(plan.folder):
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
     checkpoint = existing_checkpoint(plan.folder) if resume else None
@@ -335,9 +342,8 @@ class Reporter:
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
-        shown = validation.pixels[: plan.sheet_pictures]
-        self.shown = SuperResolutionPictures(shown, validation.config)
-        self.sampler = Sampler(trainer.model)
+        self.shown = validation.first(plan.sheet_pictures)
+        self.sampler = method_of(trainer.model)
         self.writer: Any = None
         if processes.rank() == 0:
             (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
@@ -371,12 +377,12 @@ class Reporter:
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 
 
-def validate(model: PRSR, pictures: SuperResolutionPictures) -> dict[str, float]:
+def validate(model: TrainedModel, pictures: SuperResolutionPictures) -> dict[str, float]:
     """What :func:`prsr.evaluate.evaluate` gives, each process seeing its share of the pictures."""
     part = processes.share(len(pictures))
     results: dict[str, float] = {}
     if part:
-        own = SuperResolutionPictures(pictures.pixels[part.start : part.stop], pictures.config)
+        own = type(pictures)(pictures.pixels[part.start : part.stop], pictures.config)
         results = evaluate(model, own)
     parts = processes.gathered((len(part), results))
     names = parts[0][1]

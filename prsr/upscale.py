@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from prsr import processes
+from prsr.baselines import Method
 from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.images import (
@@ -26,7 +27,6 @@ from prsr.images import (
     to_array,
     to_picture,
 )
-from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
 
 Pair = tuple[Tensor, Tensor | None]
@@ -74,7 +74,7 @@ class Upscaling:
         return self.out.suffix.lower() in SUFFIXES and not self.out.is_dir()
 
 
-def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
+def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     """Draw the pictures and write them; each file appears whole, as soon as it is drawn.
 
     Processes that have joined (:mod:`prsr.processes`) draw a part of the pictures each. A picture

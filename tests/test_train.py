@@ -285,7 +285,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("prsr.train.prsr_loss", lambda output, hr: output.logits.sum() * math.nan)
+    monkeypatch.setattr("prsr.model.prsr_loss", lambda output, hr: output.logits.sum() * math.nan)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
         run(tmp_path, 4, report_every=1)
     assert not (tmp_path / "checkpoint.safetensors").exists()
