@@ -223,7 +223,7 @@ def test_reasons_against_it(monkeypatch):
     cpu = torch.device("cpu")
     assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "bf16") == []
     wide = prsr.PRSRConfig(channels=1, prior_channels=WIDEST + 1)
-    assert ENGINE.reasons(wide, cpu, "fp32") == ["it takes up to 128 features a colour, not 129"]
+    assert ENGINE.reasons(wide, cpu, "fp32") == ["it takes up to 64 features a colour, not 65"]
     monkeypatch.delenv("TRITON_INTERPRET")
     assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
         "it runs on GPUs, but the model lies on cpu"

@@ -25,7 +25,7 @@ from prsr.model import PriorNetwork
 
 IN = 32  # inputs that a product takes at a time
 SMALLEST = 16  # side of a product
-WIDEST = 128  # features of a colour that a program's registers hold
+WIDEST = 64  # features of a colour that a program can hold
 
 
 def interpreted() -> bool:
