@@ -159,7 +159,7 @@ class Trainer:
         state = self.model.state_dict().items()
         kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
         for name, _ in self.model.named_parameters():
-            kinds[f"optimiser.{name}.step"] = (), torch.float32
+            kinds[f"optimiser.{name}.step"] = (), torch.get_default_dtype()
             for key in ("square_avg", "momentum_buffer"):
                 kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
         return kinds

@@ -111,6 +111,7 @@ def test_two_processes_end_with_what_one_ends_with(tmp_path, monkeypatch):
         "training/learning rate": STEPS,
         "validation/bits/dim": 3,
         "validation/bits/dim, conditioning alone": 3,
+        "validation/bits/dim, prior alone": 3,
     }
     for tag, found in scalars(two).items():
         assert found == pytest.approx(values[tag], rel=1e-6), tag

@@ -39,7 +39,7 @@ CONFIGURATIONS = st.builds(
 )
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4)
 @given(
     CONFIGURATIONS,
     st.sampled_from([1, 2, 3, 17]),
