@@ -122,6 +122,13 @@ def draw_rows(out, logits, noise, heat, K: tl.constexpr, N: tl.constexpr, LEVELS
     tl.store(out + rows, drawn)
 
 
+def test_an_edge_of_the_cdf_belongs_to_the_level_above():
+    logits, noise = torch.zeros(16, 4), torch.tensor([0.0, 0.25, 0.5, 0.75] * 4)
+    drawn = torch.zeros(16, dtype=torch.int32)
+    draw_rows[(1,)](drawn, logits, noise, torch.ones(16), 4, 16, 4)
+    assert drawn.tolist() == [0, 1, 2, 3] * 4
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("levels", [2, 7, 256])
 def test_draw_in_the_kernel_is_the_draw(levels, temperature):
