@@ -174,7 +174,19 @@ def as_vectors(lr: Tensor) -> NDArray[np.float32]:
     return lr.flatten(1).float().cpu().numpy()
 
 
-class Independent(TrainedModel):
+class OneNetwork(TrainedModel):
+    """One of the model's two networks alone; its output is the logits ``[N, K, D, H, W]``."""
+
+    def loss(self, output: Tensor, hr: Tensor) -> Tensor:
+        """Cross-entropy, the mean over sub-pixels, in nats."""
+        return cross_entropy(output, hr)
+
+    def figures(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Bits per dimension."""
+        return {"bits/dim": picture_bits(output, hr)}
+
+
+class Independent(OneNetwork):
     """Pixel-independent cross-entropy: the conditioning network alone.
 
     At temperature 0 it takes each sub-pixel's likeliest level.
@@ -191,14 +203,6 @@ class Independent(TrainedModel):
         """Logits ``[N, K, D, H, W]``; of ``hr`` only the shape is looked at."""
         check_pair(lr, hr, self.config)
         return self.conditioning(lr)
-
-    def loss(self, output: Tensor, hr: Tensor) -> Tensor:
-        """Cross-entropy, the mean over sub-pixels, in nats."""
-        return cross_entropy(output, hr)
-
-    def figures(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Bits per dimension."""
-        return {"bits/dim": picture_bits(output, hr)}
 
     def sample(
         self,
@@ -275,7 +279,7 @@ class Regression(TrainedModel, Estimate):
         return ((values + 0.5) * top).round().clamp(0, top).to(lr.device, torch.uint8)
 
 
-class Unconditional(TrainedModel):
+class Unconditional(OneNetwork):
     """The prior network alone, as a check: it never sees the input."""
 
     method = "unconditional"
@@ -290,14 +294,6 @@ class Unconditional(TrainedModel):
         """Logits ``[N, K, D, H, W]`` of ``hr``; of ``lr`` only the shape is looked at."""
         check_pair(lr, hr, self.config)
         return self.prior(hr)
-
-    def loss(self, output: Tensor, hr: Tensor) -> Tensor:
-        """Cross-entropy, the mean over sub-pixels, in nats."""
-        return cross_entropy(output, hr)
-
-    def figures(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Bits per dimension."""
-        return {"bits/dim": picture_bits(output, hr)}
 
 
 class NoConditioning(nn.Module):

@@ -68,7 +68,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     expected = {name: list(value.shape) for name, value in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
             found = {name: tensor.get_shape() for name, tensor in slices.items()}
             kinds = {name: tensor.get_dtype() for name, tensor in slices.items()}
         for name in sorted(expected.keys() | found.keys()):
@@ -157,7 +157,7 @@ class HubModel(
         self.config = config
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:  # type: ignore[override]  # narrower on purpose
         """A saved model, on the CPU and in evaluation mode.
 
         Args:

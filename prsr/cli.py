@@ -218,7 +218,7 @@ def train_command(
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
     torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """  # noqa: D301
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import (
         RunPlan,

@@ -36,7 +36,7 @@ def data() -> None:
     \b
     prsr data celeba celeba/ --split train --out celeba-train.npy
     prsr data lsun bedroom_train_lmdb/ --out bedrooms-train.npy
-    """  # noqa: D301  (click reads the \b)
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
 
 
 @data.command("celeba")

@@ -20,7 +20,7 @@ from prsr.files import replacing
 from prsr.metrics import Interval, confidence
 from prsr.model import PRSR, TrainedModel
 from prsr.tables import interval_text, markdown_table
-from prsr.train import CHECKPOINT_FILE, RunPlan, TrainSettings, train
+from prsr.train import RunPlan, TrainSettings, has_checkpoint, train
 
 LEARNING_RATE = 1e-3
 SHOWN = 10
@@ -122,5 +122,5 @@ def trained(
         method=method,
     )
     plan = RunPlan(folder, steps, report_every=max(1, steps // 4))
-    resume = (folder / CHECKPOINT_FILE).is_file()
+    resume = has_checkpoint(folder)
     return train(settings, plan, training, testing.first(REPORTED), device, resume=resume)

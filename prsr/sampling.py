@@ -340,7 +340,7 @@ def sample(
 
 
 @lru_cache
-def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008
+def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008  (immutable)
     """The bundled model, read once for each device."""
     return PRSR.from_pretrained(DEFAULT_MODEL).to(device)
 

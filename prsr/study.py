@@ -136,7 +136,7 @@ def evaluate_command(
     prsr evaluate --data faces-test.npy --temperature 1.0 0.909 0.833
     prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \\
         --baselines bicubic nearest runs/l2/model runs/independent/model
-    """  # noqa: D301 (click takes the character itself)
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
     from prsr.comparison import compare
     from prsr.metrics import describe_measures
     from prsr.tables import as_markdown, write_tables

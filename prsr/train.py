@@ -172,7 +172,8 @@ class Trainer:
         """
         with readable(path) as file:
             about = json.loads((file.metadata() or {})["prsr"])
-            tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # the file itself cannot be iterated over
+            tensors = {name: file.get_tensor(name).to(self.device) for name in names}
             # Runs older than the baselines name no method.
             found = {"method": PRSR.method, **about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
