@@ -5,8 +5,8 @@
 is such a process. It prints as JSON by how many bytes its resident set grew at most, the second
 time that the same was drawn, for the first time packs weights: for a whole call of
 ``Sampler.sample``, and for the engine alone (conditioning logits given, a few rows: memory does not
-grow with them). On Linux only, by the high-water mark in ``/proc``, which can be set back;
-``getrusage`` would count the parent's too.
+grow with them). On Linux only, by the
+high-water mark in ``/proc``, which can be set back; ``getrusage`` would count the parent's too.
 """
 
 from __future__ import annotations

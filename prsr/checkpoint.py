@@ -11,18 +11,17 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import HfApi, ModelHubMixin, hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
-from prsr.files import replacing
+from prsr.files import UNFINISHED, replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,8 +34,8 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS_FILE}"))
 
 
-def read_config(path: Path) -> PRSRConfig:
-    """The configuration in a ``config.json``.
+def read_description(path: Path) -> tuple[str, PRSRConfig]:
+    """The method and the configuration in a ``config.json``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -48,7 +47,9 @@ def read_config(path: Path) -> PRSRConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
             raise ValueError("it holds no object")
-        return PRSRConfig.from_dict(values)
+        method = values.get("method", HubModel.method)
+        numbers = {name: value for name, value in values.items() if name != "method"}
+        return method, PRSRConfig.from_dict(numbers)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid configuration: {error}") from error
 
@@ -67,7 +68,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     expected = {name: list(value.shape) for name, value in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
             found = {name: tensor.get_shape() for name, tensor in slices.items()}
             kinds = {name: tensor.get_dtype() for name, tensor in slices.items()}
         for name in sorted(expected.keys() | found.keys()):
@@ -84,6 +85,20 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
+def write_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: it cannot be written, or not all of it.
+    """
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"cannot write a checkpoint to {path.parent}: {error}") from error
+
+
 def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
     """Where configuration and weights of a bundled name, a folder or a hub id lie on disk.
 
@@ -96,16 +111,29 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if folder.parent.is_dir() and folder.parent != Path():
         raise FileNotFoundError(f"no folder {source}")
+    absent = f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), no folder"
+    if source.count("/") != 1 or source.startswith((".", "~")):
+        raise FileNotFoundError(f"{absent}, and no id on the hub, which is owner/name")
     try:
-        config, weights = (
-            Path(hf_hub_download(repo_id=source, filename=file, **hub_options))
-            for file in (CONFIG_FILE, WEIGHTS_FILE)
+        return download(source, **hub_options)
+    except Exception as error:  # of many kinds: the hub's client does not keep to one library
+        told = type(error).__name__, *str(error).splitlines()[:1]
+        raise FileNotFoundError(f"{absent}, and the hub said {': '.join(told)}") from error
+
+
+def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
+    """Configuration and weights of a model on the hub, in the hub's cache."""
+    place = {key: hub_options[key] for key in ("revision", "cache_dir") if key in hub_options}
+    cached = isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **place), str)
+    if not cached and not hub_options.get("local_files_only"):
+        # Once, for hf_hub_download asks a hub that is out of reach again and again: 23 seconds.
+        HfApi(endpoint=hub_options.get("endpoint"), token=hub_options.get("token")).model_info(
+            repo_id, revision=hub_options.get("revision"), timeout=10
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FileNotFoundError(
-            f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), "
-            f"no folder, and the hub did not give it: {str(error).splitlines()[0]}"
-        ) from error
+    config, weights = (
+        Path(hf_hub_download(repo_id=repo_id, filename=file, **hub_options))
+        for file in (CONFIG_FILE, WEIGHTS_FILE)
+    )
     return config, weights
 
 
@@ -119,6 +147,9 @@ class HubModel(
 ):
     """A module that is defined by a :class:`PRSRConfig`, with ``from_pretrained`` and the like."""
 
+    method: ClassVar[str] = "recursive"
+    """What ``prsr train --method`` calls it; in ``config.json`` unless it is this one."""
+
     def __init__(self, config: PRSRConfig) -> None:
         if not isinstance(config, PRSRConfig):
             raise TypeError(f"config must be a PRSRConfig, got {type(config).__name__}")
@@ -126,12 +157,12 @@ class HubModel(
         self.config = config
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:  # type: ignore[override]  # narrower on purpose
         """A saved model, on the CPU and in evaluation mode.
 
         Args:
             name: a bundled name (see ``prsr info``; needs no network), a folder that
-                :meth:`save_pretrained` wrote, or a model's id on the hub, in that order.
+                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; in that order.
             hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``.
 
         Raises:
@@ -139,7 +170,9 @@ class HubModel(
             ValueError: what is there is damaged, or not a prsr model.
         """
         config_path, weights_path = locate(name, **hub_options)
-        config = read_config(config_path)
+        method, config = read_description(config_path)
+        if method != cls.method:
+            raise ValueError(f"{name} is a model of the method {method}, not {cls.method}")
         with torch.device("meta"):
             outline = cls(config)
         weights = read_weights(weights_path, outline)
@@ -159,7 +192,7 @@ class HubModel(
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
             result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():
@@ -168,5 +201,7 @@ class HubModel(
         return result
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(state, save_directory / WEIGHTS_FILE)
+        write_tensors(self.state_dict(), save_directory / WEIGHTS_FILE)
+        method = {} if self.method == HubModel.method else {"method": self.method}
+        described = json.dumps(self.config.to_dict() | method, indent=2, sort_keys=True)
+        (save_directory / CONFIG_FILE).write_text(described, encoding="utf-8")

@@ -28,6 +28,23 @@ def check_pictures(pictures: Tensor, name: str, config: PRSRConfig) -> None:
         )
 
 
+def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig) -> None:
+    """Pictures that go together: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
+
+    Raises:
+        TypeError: one is not a ``uint8`` tensor.
+        ValueError: the shapes do not fit each other or the configuration.
+    """
+    check_pictures(lr, "lr", config)
+    check_pictures(hr, "hr", config)
+    expected = (*lr.shape[:2], config.scale * lr.shape[2], config.scale * lr.shape[3])
+    if tuple(hr.shape) != expected:
+        raise ValueError(
+            f"hr must be {list(expected)}, {config.scale} times lr {list(lr.shape)}, "
+            f"got {list(hr.shape)}"
+        )
+
+
 def check_levels(pictures: Tensor, name: str, config: PRSRConfig) -> None:
     """Values of ``uint8`` pictures are below K.
 

@@ -1,4 +1,4 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``evaluate`` and ``info``.
+"""The command line: ``prsr sample``, ``demo``, ``train``, ``data``, ``info``, and those of a study.
 
 What the user got wrong is told in one line with exit code 2, never as a traceback.
 """
@@ -9,53 +9,37 @@ import logging
 import os
 import secrets
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prsr import processes
+from prsr.baselines import MODELS, method_of
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
+from prsr.cli_data import data as data_group
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
-from prsr.images import save_picture
+from prsr.images import check_place, save_picture
 from prsr.info import facts
 from prsr.model import PRSR
+from prsr.options import (
+    PATH,
+    among_processes,
+    choose_device,
+    console,
+    device_option,
+    engine_option,
+    load,
+    model_option,
+    temperature_option,
+    timed,
+)
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
+from prsr.study import evaluate_command, experiment, figure
 from prsr.upscale import Upscaling, upscale
-
-console = Console()
-
-PATH = click.Path(path_type=Path)
-
-model_option = click.option(
-    "--model",
-    default=DEFAULT_MODEL,
-    help="A bundled model (see `prsr info`), a folder, or an id on the hub.",
-)
-
-
-def temperature_option(default: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option --temperature."""
-    return click.option(
-        "--temperature",
-        default=default,
-        help="Smaller is sharper and less varied; 0 takes the likeliest level.",
-    )
-
-
-engine_option = click.option(
-    "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
-)
-device_option = click.option(
-    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
-)
 
 
 @click.group(
@@ -90,6 +74,11 @@ def app(context: click.Context) -> None:
     is_flag=True,
     help="The pictures are low-resolution ones already: enlarge them as they are.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Leave pictures alone that are in --out already: the same command was cut short.",
+)
 @engine_option
 @click.option("--precision", default="fp32", help="fp32 or bf16.")
 @device_option
@@ -101,24 +90,32 @@ def sample_command(
     samples: int,
     seed: int | None,
     low_resolution: bool,
+    resume: bool,
     engine: str,
     precision: str,
     device: str,
 ) -> None:
-    r"""Draw high-resolution versions of PICTURES, files or folders of them.
+    """Draw high-resolution versions of PICTURES, files or folders of them.
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
-    enlarged as they are, whatever their size.
+    enlarged as they are, whatever their size. Under torchrun each process draws a part of them.
 
     \b
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
-    """
-    sampler = Sampler(load(model, device), engine=engine, precision=precision)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    request = Upscaling(pictures, out, samples, temperature, seed, low_resolution)
-    timed(lambda: upscale(sampler, request), f"engine {sampler.engine}, seed {seed}")
+    torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    with among_processes() as joined:
+        resume = resume or processes.restarted()
+        if seed is None and (resume or joined):
+            raise ValueError("seed must be given under torchrun and to resume: all draw with one")
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        loaded = load(model, device)
+        sampler = method_of(loaded, engine, precision)
+        drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
+        request = Upscaling(pictures, out, samples, temperature, seed, low_resolution, resume)
+        timed(lambda: upscale(sampler, request), f"{drawing}, seed {seed}")
 
 
 @app.command()
@@ -130,7 +127,8 @@ def sample_command(
 @device_option
 def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
     """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
-    sampler = Sampler(load(DEFAULT_MODEL, device), engine=engine)
+    check_place(out)
+    sampler = Sampler(PRSR.from_pretrained(DEFAULT_MODEL).to(choose_device(device)), engine=engine)
     pictures = SuperResolutionPictures.open(
         BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
     )
@@ -152,10 +150,19 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 
 @app.command("train")
 @click.option(
-    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+    "--data",
+    required=True,
+    type=PATH,
+    help="A folder of pictures, or a .npy array file: uint8 [N, D, H, W].",
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--steps", required=True, type=int, help="Step to end at.")
+@click.option(
+    "--method",
+    default=PRSR.method,
+    type=click.Choice(list(MODELS)),
+    help="What to train: the model (recursive) or a baseline.",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model.  [default: paper]")
 @click.option(
     "--from",
@@ -185,6 +192,7 @@ def train_command(
     data: Path,
     out: Path,
     steps: int,
+    method: str,
     preset: str | None,
     start: str | None,
     validation: Path | None,
@@ -198,74 +206,64 @@ def train_command(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train a model, as the paper does it.
+    """Train a model, as the paper does it.
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
-    checkpoint was, with the same command and --resume.
+    checkpoint was, with the same command and --resume. Under torchrun each batch is shared among
+    processes; those that --max-restarts starts anew resume by themselves.
 
     \b
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
+    torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """
+    """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import (
         RunPlan,
         TrainSettings,
         checkpoint_config,
-        distributed,
-        leave,
+        has_checkpoint,
         train,
     )
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
+    resume = resume or (processes.restarted() and has_checkpoint(out))
     first = None
     if start is None:
         config = PRSRConfig.preset(preset or "paper")
     elif resume:
         config = checkpoint_config(out)
     else:
-        first = load(start, "cpu")
+        first = MODELS[method].from_pretrained(start)
         config = first.config
-    chosen = distributed() or choose_device(device)
-    if precision == "auto":
-        precision = "bf16" if chosen.type == "cuda" else "fp32"
-    settings = TrainSettings(config, batch_size, learning_rate, halve_every, clip, seed, precision)
-    plan = RunPlan(out, steps, report_every)
-    training = SuperResolutionPictures.open(data, config, progress=True)
-    if validation is None:
-        training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
-    else:
-        validating = SuperResolutionPictures.open(validation, config, progress=True)
+    with among_processes() as joined:
+        chosen = joined or choose_device(device)
+        if precision == "auto":
+            precision = "bf16" if chosen.type == "cuda" else "fp32"
+        settings = TrainSettings(
+            config, batch_size, learning_rate, halve_every, clip, seed, precision, method
+        )
+        plan = RunPlan(out, steps, report_every)
+        progress = processes.rank() == 0
+        training = SuperResolutionPictures.open(data, config, progress=progress)
+        if validation is None:
+            training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
+        else:
+            validating = SuperResolutionPictures.open(validation, config, progress=progress)
 
-    def run() -> list[Path]:
-        try:
+        def run() -> list[Path]:
             train(settings, plan, training, validating, chosen, start=first, resume=resume)
-        finally:
-            leave()
-        return [out / "model"]
+            return [out / "model"]
 
-    model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
-    timed(run, f"{model}, {len(training)} pictures, {chosen}, {precision}")
+        model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
+        model = "resumed" if resume else model
+        timed(run, f"{method}, {model}, {len(training)} pictures, {chosen}, {precision}")
 
 
-@app.command("evaluate")
-@click.option(
-    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
-)
-@model_option
-@device_option
-def evaluate_command(data: Path, model: str, device: str) -> None:
-    """Bits per dimension of pictures, under the whole model and under conditioning alone.
-
-    The gap between the two is what the prior network brings.
-    """
-    loaded = load(model, device)
-    pictures = SuperResolutionPictures.open(data, loaded.config, progress=True)
-    for name, value in evaluate(loaded, pictures, progress=True).items():
-        console.print(f"{name}: {value:.4f}", highlight=False)
+app.add_command(data_group)
 
 
 @app.command()
@@ -278,36 +276,9 @@ def info() -> None:
         console.print(table)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name, if it is here.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not to be had here: {reason}") from error
-    return device
-
-
-def load(model: str, device: str) -> PRSR:
-    """A saved model on a device."""
-    return PRSR.from_pretrained(model).to(choose_device(device))
-
-
-def timed(work: Callable[[], list[Path]], described: str) -> None:
-    """Do the work, then say what it wrote and how long it took."""
-    start = time.perf_counter()
-    written = work()
-    seconds = time.perf_counter() - start
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False, markup=False)
+app.add_command(evaluate_command)
+app.add_command(experiment)
+app.add_command(figure)
 
 
 def main() -> None:

@@ -102,7 +102,11 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
         order = np.random.default_rng(seed).permutation(len(self))
         parts = np.sort(order[held_out:]), np.sort(order[:held_out])
-        return tuple(SuperResolutionPictures(self.pixels[part], self.config) for part in parts)
+        return tuple(type(self)(self.pixels[part], self.config) for part in parts)
+
+    def first(self, count: int | None) -> SuperResolutionPictures:
+        """The first so many of these pictures; None stands for all."""
+        return type(self)(self.pixels[:count], self.config)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -120,7 +124,11 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
     def batch(self, indices: Sequence[int] | slice) -> tuple[Tensor, Tensor]:
         """Several pairs at once: lr ``[n, D, h, w]``, hr ``[n, D, s·h, s·w]``."""
         hr = np.array(self.pixels[indices])
-        return torch.from_numpy(reduce(hr, self.config)), torch.from_numpy(hr)
+        return torch.from_numpy(self.inputs(hr)), torch.from_numpy(hr)
+
+    def inputs(self, hr: Pixels) -> Pixels:
+        """What a model sees of pictures, ``uint8 [n, D, s·h, s·w]`` → ``[n, D, h, w]``."""
+        return reduce(hr, self.config)
 
 
 class EndlessBatches(Sampler[list[int]]):

@@ -1,39 +1,46 @@
-"""How many bits a model needs for pictures that it has not seen."""
+"""What a model's own figures are on pictures that it has not seen: bits per dimension or error."""
 
 from __future__ import annotations
 
 import torch
 from rich.progress import track
+from torch import Tensor
 
 from prsr.data import SuperResolutionPictures
 from prsr.evaluating import evaluating
-from prsr.loss import picture_bits
-from prsr.model import PRSR
+from prsr.model import TrainedModel
 
 BATCH = 32
 
 
-def evaluate(
-    model: PRSR, pictures: SuperResolutionPictures, *, progress: bool = False
-) -> dict[str, float]:
-    """Mean bits per dimension under the whole model and under its conditioning network alone.
+def figures(
+    model: TrainedModel, pictures: SuperResolutionPictures, *, progress: bool = False
+) -> dict[str, Tensor]:
+    """The model's figures (:meth:`prsr.model.TrainedModel.figures`) of each picture.
 
     Args:
         model: used in evaluation mode, where it lies.
         pictures: at least one.
         progress: show a bar.
+
+    Returns:
+        ``float32 [N]`` by name, on the CPU.
     """
     device = next(model.parameters()).device
-    totals = {"bits/dim": 0.0, "bits/dim, conditioning alone": 0.0}
+    found: dict[str, list[Tensor]] = {}
     starts = track(
         range(0, len(pictures), BATCH), "evaluating", disable=not progress, transient=True
     )
     with evaluating(model), torch.no_grad():
         for start in starts:
             lr, hr = (part.to(device) for part in pictures.batch(slice(start, start + BATCH)))
-            output = model(lr, hr)
-            for name, logits in zip(
-                totals, (output.logits, output.conditioning_logits), strict=True
-            ):
-                totals[name] += picture_bits(logits, hr).sum().item()
-    return {name: total / len(pictures) for name, total in totals.items()}
+            for name, values in model.figures(model(lr, hr), hr).items():
+                found.setdefault(name, []).append(values.cpu())
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def evaluate(model: TrainedModel, pictures: SuperResolutionPictures) -> dict[str, float]:
+    """The means of :func:`figures`."""
+    return {
+        name: values.double().mean().item() for name, values in figures(model, pictures).items()
+    }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +76,26 @@ def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     """
     mode = picture_mode(config)
     try:
-        with warnings.catch_warnings():
-            # A large picture is no attack; one beyond Pillow's own limit is an error all the same.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return plain(ImageOps.exif_transpose(picture), mode)
+        with large_pictures():
+            return decode(path, mode)
     except FileNotFoundError:
         raise
     except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+@contextmanager
+def large_pictures() -> Iterator[None]:
+    """No warnings of large pictures; one beyond Pillow's own limit is an error all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(source: str | Path | BinaryIO, mode: str) -> Image.Image:
+    """A picture file, by its path or open, the right way up in ``mode``; fails as Pillow does."""
+    with Image.open(source) as picture:
+        return plain(ImageOps.exif_transpose(picture), mode)
 
 
 def plain(picture: Image.Image, mode: str) -> Image.Image:
@@ -160,17 +174,35 @@ def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
     return np.minimum(low, config.levels - 1)
 
 
-def save_picture(picture: Image.Image, path: str | Path) -> None:
+def check_place(path: Path) -> None:
+    """A picture can be written to ``path``, as far as can be told before there is one.
+
+    Raises:
+        ValueError: the suffix names no picture format.
+        FileNotFoundError: there is no such folder.
+        IsADirectoryError: a folder has that name.
+        PermissionError: the folder cannot be written to.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: a picture was to be written there")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write to the folder {path.parent}")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in one step, in the format that the suffix names.
 
     Raises:
         OSError: the folder is missing or cannot be written.
         ValueError: the suffix names no picture format.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
-        )
+    check_place(path)
     with replacing(path) as temporary:
         picture.save(temporary)
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import torch
 
-from prsr.checkpoint import BUNDLED, CONFIG_FILE, bundled_models, read_config
+from prsr.checkpoint import BUNDLED, CONFIG_FILE, bundled_models, read_description
 from prsr.engines import PRECISIONS, engines
 from prsr.engines.native import instruction_sets
 
@@ -75,7 +75,7 @@ def facts() -> dict[str, list[tuple[str, ...]]]:
         ],
         "Engines": list(engine_states()),
         "Bundled models": [
-            (name, ", ".join(f"{k} {v}" for k, v in read_config(path).to_dict().items()))
+            (name, ", ".join(f"{k} {v}" for k, v in read_description(path)[1].to_dict().items()))
             for name in bundled_models()
             for path in [BUNDLED / name / CONFIG_FILE]
         ],

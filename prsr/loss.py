@@ -25,11 +25,16 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
         hr: the pictures it was given, ``uint8 [N, D, H, W]``.
     """
-    target = hr.permute(0, 2, 3, 1).flatten().long()
     # Added up anew: in half precision, the sum of the two would be rounded before it is used.
-    conditioning = by_sub_pixel(output.conditioning_logits).float()
-    whole = conditioning + by_sub_pixel(output.prior_logits).float()
-    return F.cross_entropy(whole, target) + F.cross_entropy(conditioning, target)
+    conditioning = output.conditioning_logits.float()
+    whole = conditioning + output.prior_logits.float()
+    return cross_entropy(whole, hr) + cross_entropy(conditioning, hr)
+
+
+def cross_entropy(logits: Tensor, hr: Tensor) -> Tensor:
+    """Mean over sub-pixels, in nats: ``[N, K, D, H, W]``, ``uint8 [N, D, H, W]`` → a scalar."""
+    target = hr.permute(0, 2, 3, 1).flatten().long()
+    return F.cross_entropy(by_sub_pixel(logits).float(), target)
 
 
 def by_sub_pixel(logits: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ van den Oord et al. (arXiv 1606.05328). Pictures are ``uint8``; the networks see
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from abc import abstractmethod
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prsr.checkpoint import HubModel
-from prsr.checks import check_pictures
+from prsr.checks import check_pair
 from prsr.config import PRSRConfig
 from prsr.layers import GatedBlock, RowConvolution, RowsAboveConvolution, colour_groups
+from prsr.loss import picture_bits, prsr_loss
 
 INIT_STD = 0.1
 
@@ -43,7 +45,7 @@ def logits_of(features: Tensor, weight: Tensor, bias: Tensor, config: PRSRConfig
     return logits.unflatten(-1, by_level[::-1]).permute(0, 4, 3, 1, 2)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -86,15 +88,18 @@ class ConditioningNetwork(nn.Sequential):
         layers += [nn.Conv2d(features, config.levels * config.channels, 1)]
         super().__init__(*layers)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
+    def features(self, lr: Tensor) -> Tensor:
+        """All but the last convolution: ``uint8 [N, D, h, w]`` → ``[N, C, s·h, s·w]``."""
         weight = cast(nn.Conv2d, self[0]).weight
         x = to_network(lr, self.config.levels).to(weight.dtype)
-        *layers, last = self
-        for layer in layers:
+        for layer in list(self)[:-1]:
             x = layer(x)
-        final = cast(nn.Conv2d, last)
-        return logits_of(x, final.weight, cast(Tensor, final.bias), self.config)
+        return x
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
+        last = cast(nn.Conv2d, self[-1])
+        return logits_of(self.features(lr), last.weight, cast(Tensor, last.bias), self.config)
 
 
 class PriorNetwork(nn.Module):
@@ -150,7 +155,23 @@ class PRSROutput(NamedTuple):
     prior_logits: Tensor
 
 
-class PRSR(HubModel):
+class TrainedModel(HubModel):
+    """What ``prsr train`` can train: a way from pairs to a loss, and to figures for reports."""
+
+    @abstractmethod
+    def forward(self, lr: Tensor, hr: Tensor) -> Any:
+        """What :meth:`loss` and :meth:`figures` read, from ``uint8`` pairs as in training."""
+
+    @abstractmethod
+    def loss(self, output: Any, hr: Tensor) -> Tensor:
+        """What training minimises, a scalar; ``output`` is that of the forward pass."""
+
+    @abstractmethod
+    def figures(self, output: Any, hr: Tensor) -> dict[str, Tensor]:
+        """What reports show of each picture, ``float32 [N]`` by name."""
+
+
+class PRSR(TrainedModel):
     """The whole model: conditioning network plus prior network.
 
     Args:
@@ -164,7 +185,7 @@ class PRSR(HubModel):
         super().__init__(config)
         self.conditioning = ConditioningNetwork(config)
         self.prior = PriorNetwork(config)
-        _initialise(self)
+        initialise(self)
 
     def forward(self, lr: Tensor, hr: Tensor) -> PRSROutput:
         """Logits of every sub-pixel of ``hr``, given ``lr`` and the sub-pixels before it.
@@ -177,15 +198,19 @@ class PRSR(HubModel):
             TypeError: a picture is not ``uint8``.
             ValueError: the shapes do not fit each other or the configuration.
         """
-        check_pictures(lr, "lr", self.config)
-        check_pictures(hr, "hr", self.config)
-        scale = self.config.scale
-        expected = (lr.shape[0], lr.shape[1], scale * lr.shape[2], scale * lr.shape[3])
-        if tuple(hr.shape) != expected:
-            raise ValueError(
-                f"hr must be {list(expected)}, {scale} times lr {list(lr.shape)}, "
-                f"got {list(hr.shape)}"
-            )
+        check_pair(lr, hr, self.config)
         a = self.conditioning(lr)
         b = self.prior(hr)
         return PRSROutput(a + b, a, b)
+
+    def loss(self, output: PRSROutput, hr: Tensor) -> Tensor:
+        """:func:`prsr.prsr_loss`."""
+        return prsr_loss(output, hr)
+
+    def figures(self, output: PRSROutput, hr: Tensor) -> dict[str, Tensor]:
+        """Bits per dimension of the whole, and of each network as if it were alone."""
+        return {
+            "bits/dim": picture_bits(output.logits, hr),
+            "bits/dim, conditioning alone": picture_bits(output.conditioning_logits, hr),
+            "bits/dim, prior alone": picture_bits(output.prior_logits, hr),
+        }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 from torch import Tensor
 
+from prsr import processes
+from prsr.baselines import Method
 from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.images import contact_sheet, to_picture
-from prsr.sampling import Sampler
 
 Comparison = tuple[Tensor, Tensor, Tensor | None]
 """Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]`` and truth ``[D, H, W]``, if it is known."""
@@ -39,15 +41,29 @@ def comparison_sheet(comparisons: Sequence[Comparison], config: PRSRConfig) -> I
 
 
 def sample_sheet(
-    sampler: Sampler,
+    sampler: Method,
     pictures: SuperResolutionPictures,
     *,
     num_samples: int = 4,
     temperature: float = 1.0,
     seed: int = 0,
     progress: bool = False,
+    shared: bool = False,
 ) -> Image.Image:
-    """Draw samples for every one of ``pictures`` and lay them beside input and truth."""
+    """Draw samples for every one of ``pictures`` and lay them beside input and truth.
+
+    With ``shared``, the processes of :mod:`prsr.processes` draw a part each: all must call it.
+    """
     lr, hr = pictures.batch(slice(None))
-    samples = sampler.sample(lr, temperature, seed=seed, num_samples=num_samples, progress=progress)
+    part = processes.share(len(lr)) if shared else range(len(lr))
+    samples = sampler.sample(
+        lr[part.start : part.stop],
+        temperature,
+        seed=seed,
+        num_samples=num_samples,
+        first_index=part.start,
+        progress=progress,
+    )
+    if shared:
+        samples = torch.cat(processes.gathered(samples))
     return comparison_sheet(list(zip(lr, samples, hr, strict=True)), sampler.config)

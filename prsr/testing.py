@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import check_temperature
+from prsr.checks import check_levels, check_temperature
 from prsr.evaluating import evaluating
 from prsr.exact import exact_fp32
 from prsr.model import PRSR
@@ -37,8 +37,10 @@ def violations(
 
     Raises:
         TypeError: a picture is not ``uint8``, or the temperature no number.
-        ValueError: the shapes do not fit each other, or the temperature is negative or not finite.
+        ValueError: the shapes do not fit each other, a value is not below K, or the temperature is
+            negative or not finite.
     """
+    check_levels(hr, "hr", model.config)
     expected = (hr.shape[0], *hr.shape[2:], hr.shape[1])
     if tuple(noise.shape) != expected:
         raise ValueError(f"noise must be {list(expected)}, got {list(noise.shape)}")

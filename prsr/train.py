@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,24 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from prsr import processes
+from prsr.baselines import MODELS, method_of
+from prsr.checkpoint import write_tensors
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
-from prsr.files import replacing
+from prsr.files import replacing, sweep
 from prsr.images import save_picture
-from prsr.loss import prsr_loss
-from prsr.model import PRSR
-from prsr.sampling import Sampler
+from prsr.model import PRSR, TrainedModel
 from prsr.sheets import sample_sheet
+from prsr.synchronous import synchronise
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -53,6 +52,7 @@ class TrainSettings:
             rare step can undo the training.
         seed: of the initial weights and of the data's order.
         precision: "fp32", or "bf16" for mixed precision (autocast).
+        method: which of ``prsr.baselines.MODELS`` is trained.
     """
 
     config: PRSRConfig
@@ -62,6 +62,7 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     precision: str = "fp32"
+    method: str = PRSR.method
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "halve_every"):
@@ -73,6 +74,8 @@ class TrainSettings:
                 raise ValueError(f"{name} must be a positive number, got {value}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        if self.method not in MODELS:
+            raise ValueError(f"method must be of {', '.join(MODELS)}, got {self.method!r}")
 
 
 class Trainer:
@@ -91,16 +94,18 @@ class Trainer:
         settings: TrainSettings,
         data: str,
         device: torch.device,
-        start: PRSR | None = None,
+        start: TrainedModel | None = None,
     ) -> None:
         self.settings = settings
         self.data = data
         self.device = device
         self.step = 0
         torch.manual_seed(settings.seed)
-        self.model = PRSR(settings.config)
+        self.model = MODELS[settings.method](settings.config)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
+        if processes.count() > 1:
+            synchronise(self.model)
         self.model.to(device)
         self.optimiser = torch.optim.RMSprop(
             self.model.parameters(),
@@ -110,8 +115,9 @@ class Trainer:
             eps=1e-8,
         )
         self.parallel: nn.Module = self.model
-        if dist.is_initialized():
-            self.parallel = DistributedDataParallel(self.model)
+        if processes.count() > 1:
+            # Running statistics are the same everywhere already: there is nothing to broadcast.
+            self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, float]:
         """One update from a batch; returns the scalars worth watching."""
@@ -124,13 +130,15 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         ):
             output = self.parallel(lr, hr)
-            loss = prsr_loss(output, hr)
+            loss = self.model.loss(output, hr)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
         self.step += 1
-        return {"loss": loss.item(), "gradient norm": norm.item(), "learning rate": rate}
+        with torch.no_grad():
+            whole = processes.mean(loss).item()
+        return {"loss": whole, "gradient norm": norm.item(), "learning rate": rate}
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at ``path`` in one step.
@@ -144,21 +152,17 @@ class Trainer:
                 tensors[f"optimiser.{name}.{key}"] = value
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
         with replacing(path) as temporary:
-            save_file(
-                {name: value.contiguous() for name, value in tensors.items()},
-                temporary,
-                metadata={"prsr": json.dumps(about)},
-            )
+            write_tensors(tensors, temporary, {"prsr": json.dumps(about)})
 
-    def checkpoint_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors of a checkpoint by name."""
+    def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of the tensors of a checkpoint, by name."""
         state = self.model.state_dict().items()
-        shapes = {f"model.{name}": tuple(value.shape) for name, value in state}
-        for name, parameter in self.model.named_parameters():
-            shapes[f"optimiser.{name}.step"] = ()
+        kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
+        for name, _ in self.model.named_parameters():
+            kinds[f"optimiser.{name}.step"] = (), torch.get_default_dtype()
             for key in ("square_avg", "momentum_buffer"):
-                shapes[f"optimiser.{name}.{key}"] = tuple(parameter.shape)
-        return shapes
+                kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
+        return kinds
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save` wrote.
@@ -168,8 +172,10 @@ class Trainer:
         """
         with readable(path) as file:
             about = json.loads((file.metadata() or {})["prsr"])
-            tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
-            found = {**about["settings"], "data": about["data"]}
+            names = file.keys()  # the file itself cannot be iterated over
+            tensors = {name: file.get_tensor(name).to(self.device) for name in names}
+            # Runs older than the baselines name no method.
+            found = {"method": PRSR.method, **about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:
@@ -177,8 +183,8 @@ class Trainer:
                     f"{path} was trained with {name} = {found.get(name)}, not {value}: "
                     "resume with the same data and settings, or start in another folder"
                 )
-        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        if shapes != self.checkpoint_shapes():
+        kinds = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+        if kinds != self.checkpoint_kinds():
             raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
@@ -201,6 +207,25 @@ def readable(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with."""
+    return (folder / CHECKPOINT_FILE).is_file()
+
+
+def existing_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not has_checkpoint(folder):
+        raise FileNotFoundError(
+            f"nothing to resume: no {CHECKPOINT_FILE} in {folder}; a run that was killed before "
+            "its first report begins anew, without --resume"
+        )
+    return folder / CHECKPOINT_FILE
+
+
 def checkpoint_config(folder: Path) -> PRSRConfig:
     """The numbers of the model that a run trains.
 
@@ -208,10 +233,7 @@ def checkpoint_config(folder: Path) -> PRSRConfig:
         FileNotFoundError: there is no run to go on with.
         ValueError: its checkpoint is damaged.
     """
-    checkpoint = folder / CHECKPOINT_FILE
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {folder}")
-    with readable(checkpoint) as file:
+    with readable(existing_checkpoint(folder)) as file:
         about = json.loads((file.metadata() or {})["prsr"])
         return PRSRConfig.from_dict(about["settings"]["config"])
 
@@ -244,12 +266,15 @@ def train(
     validation: SuperResolutionPictures,
     device: torch.device,
     *,
-    start: PRSR | None = None,
+    start: TrainedModel | None = None,
     resume: bool = False,
-) -> PRSR:
+) -> TrainedModel:
     """Train a model to ``plan.steps``, reporting on the way.
 
-    Under ``torchrun`` each process takes its share of every batch (:func:`distributed`). With
+    Processes that have joined (:func:`prsr.processes.join`) share every batch, and end with the
+    weights that one process would have, to rounding: gradients are averaged, and statistics of
+    batch normalisation are those of the whole batch. (Biases before a batch normalisation have no
+    gradient but rounding, which RMSProp makes large: they differ, and change nothing.) With
     ``start``, the run begins with that model's weights rather than with random ones.
 
     Raises:
@@ -259,23 +284,24 @@ def train(
             has another configuration; or batches cannot be shared evenly by the processes.
         OSError: the folder cannot be written.
     """
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = processes.rank(), processes.count()
     if settings.batch_size % world_size:
         raise ValueError(
             f"batch_size must be a multiple of the {world_size} processes, "
             f"got {settings.batch_size}"
         )
-    if start is not None and start.config != settings.config:
-        raise ValueError(f"start must be a model of {settings.config}, got one of {start.config}")
-    checkpoint = plan.folder / CHECKPOINT_FILE
-    if resume and not checkpoint.is_file():
-        raise FileNotFoundError(f"nothing to resume: no {CHECKPOINT_FILE} in {plan.folder}")
-    if not resume and checkpoint.is_file():
+    if start is not None and (start.method, start.config) != (settings.method, settings.config):
+        raise ValueError(
+            f"start must be a model of {settings.method}, {settings.config}, "
+            f"got one of {start.method}, {start.config}"
+        )
+    if not resume and has_checkpoint(plan.folder):
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
+    checkpoint = existing_checkpoint(plan.folder) if resume else None
     trainer = Trainer(settings, training.fingerprint(), device, start)
-    if resume:
+    if checkpoint:
         trainer.restore(checkpoint)
-    reporter = Reporter(plan, validation, trainer) if rank == 0 else None
+    reporter = Reporter(plan, validation, trainer)
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
@@ -297,15 +323,17 @@ def train(
                     "resume from the last checkpoint with a lower learning rate or clip"
                 )
             progress.update(task, completed=trainer.step, state=f"loss {scalars['loss']:.3f}")
-            if reporter:
-                reporter.scalars(scalars)
-                if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
-                    reporter.report(progress)
+            reporter.scalars(scalars)
+            if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
+                reporter.report(progress)
     return trainer.model
 
 
 class Reporter:
-    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model."""
+    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model.
+
+    All processes validate and sample, each a part; the first one writes.
+    """
 
     def __init__(
         self, plan: RunPlan, validation: SuperResolutionPictures, trainer: Trainer
@@ -315,16 +343,20 @@ class Reporter:
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
-        shown = validation.pixels[: plan.sheet_pictures]
-        self.shown = SuperResolutionPictures(shown, validation.config)
-        self.sampler = Sampler(trainer.model)
-        (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
-        self.writer: Any = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
+        self.shown = validation.first(plan.sheet_pictures)
+        self.sampler = method_of(trainer.model)
+        self.writer: Any = None
+        if processes.rank() == 0:
+            (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
+            for place in (plan.folder, plan.folder / "sheets", plan.folder / "model"):
+                sweep(place)
+            self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
     def scalars(self, values: dict[str, float]) -> None:
         """Note the scalars of one step."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
 
     def report(self, progress: Progress) -> None:
         """Validate, sample, and replace the model and the checkpoint.
@@ -332,32 +364,27 @@ class Reporter:
         The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
         """
         step, model = self.trainer.step, self.trainer.model
-        results = evaluate(model, self.validation)
+        results = validate(model, self.validation)
+        sheet = sample_sheet(self.sampler, self.shown, shared=True)
+        if not self.writer:
+            return
         for name, value in results.items():
             self.writer.add_scalar(f"validation/{name}", value, step)
         self.writer.flush()
         described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
         progress.console.print(f"step {step}: {described}", markup=False)
-        sheet = sample_sheet(self.sampler, self.shown)
         save_picture(sheet, self.plan.folder / "sheets" / f"step-{step:07d}.png")
         model.save_pretrained(self.plan.folder / "model")
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 
 
-def distributed() -> torch.device | None:
-    """Join the processes that ``torchrun`` started; the device of this one, or None without it."""
-    if "LOCAL_RANK" not in os.environ:
-        return None
-    local = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local)
-        dist.init_process_group("nccl")
-        return torch.device("cuda", local)
-    dist.init_process_group("gloo")
-    return torch.device("cpu")
-
-
-def leave() -> None:
-    """Leave the other processes again, if :func:`distributed` joined any."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def validate(model: TrainedModel, pictures: SuperResolutionPictures) -> dict[str, float]:
+    """What :func:`prsr.evaluate.evaluate` gives, each process seeing its share of the pictures."""
+    part = processes.share(len(pictures))
+    results: dict[str, float] = {}
+    if part:
+        own = type(pictures)(pictures.pixels[part.start : part.stop], pictures.config)
+        results = evaluate(model, own)
+    parts = processes.gathered((len(part), results))
+    names = parts[0][1]
+    return {name: sum(n * one[name] for n, one in parts if n) / len(pictures) for name in names}

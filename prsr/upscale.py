@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from prsr import processes
+from prsr.baselines import Method
 from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.images import (
     SUFFIXES,
+    check_place,
     find_pictures,
     high_resolution,
     read_picture,
@@ -24,8 +27,10 @@ from prsr.images import (
     to_array,
     to_picture,
 )
-from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
+
+Pair = tuple[Tensor, Tensor | None]
+"""The low-resolution picture ``uint8 [D, h, w]``, and the truth where there is one."""
 
 SHEET_NAME = "contact-sheet.png"
 SHEET_ROWS = 24
@@ -43,6 +48,7 @@ class Upscaling:
         temperature: of the draws.
         seed: of the noise; picture i, in order of name, draws with the noise of index i.
         low_resolution: take the pictures as they are instead of reducing them first.
+        resume: leave alone what is in the folder already.
     """
 
     pictures: Sequence[Path]
@@ -51,6 +57,7 @@ class Upscaling:
     temperature: float
     seed: int
     low_resolution: bool
+    resume: bool = False
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature, 1)
@@ -67,43 +74,68 @@ class Upscaling:
         return self.out.suffix.lower() in SUFFIXES and not self.out.is_dir()
 
 
-def upscale(sampler: Sampler, request: Upscaling) -> list[Path]:
+def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     """Draw the pictures and write them; each file appears whole, as soon as it is drawn.
+
+    Processes that have joined (:mod:`prsr.processes`) draw a part of the pictures each. A picture
+    is the same whoever draws it. The folder must be one that all of them see.
 
     Returns:
         What a user would look at first: the contact sheet and, if there is one, the folder.
 
     Raises:
         FileNotFoundError: a picture is missing, a folder is empty, or there is no place to write.
-        ValueError: a file is no picture, or an output would replace an input.
+        ValueError: a file is no picture, an output would replace an input, or several processes
+            are to write a sheet alone.
     """
+    if request.only_sheet and processes.count() > 1:
+        raise ValueError(f"out must be a folder where several processes draw, got {request.out}")
     files = find_pictures(request.pictures, None if request.only_sheet else request.out)
     names = output_names(files, request)
-    pairs = [read_pair(file, sampler.config, request.low_resolution) for file in files]
+    own = [i for i in processes.share(len(files)) if not (request.resume and done(names[i]))]
+    pairs = {i: read_pair(files[i], sampler.config, request.low_resolution) for i in own}
     prepare_outputs(files, names, request)
+    processes.wait()  # for nothing is drawn before all pictures are known to be good
 
-    shown: list[Comparison] = []
-    with Progress(transient=True) as progress:
-        task = progress.add_task("pictures", total=len(files))
-        for first, last in chunks(pairs, max(1, CHUNK // request.samples)):
+    shown: dict[int, Tensor] = {}
+    with Progress(transient=True, disable=processes.rank() > 0) as progress:
+        task = progress.add_task("pictures", total=len(own))
+        for part in chunks(pairs, max(1, CHUNK // request.samples)):
             drawn = sampler.sample(
-                torch.stack([low for low, _ in pairs[first:last]]),
+                torch.stack([pairs[i][0] for i in part]),
                 request.temperature,
                 seed=request.seed,
                 num_samples=request.samples,
-                first_index=first,
+                first_index=part.start,
                 progress=progress,
             )
-            for (low, truth), samples, outputs in zip(
-                pairs[first:last], drawn, names[first:last], strict=True
-            ):
-                for output, sample in zip(outputs, samples.numpy(), strict=False):
-                    save_picture(to_picture(sample, sampler.config), output)
-                if len(shown) < SHEET_ROWS:
-                    shown.append((low, samples, truth))
-            progress.advance(task, last - first)
-    save_picture(comparison_sheet(shown, sampler.config), request.sheet)
+            for i, samples in zip(part, drawn, strict=True):
+                for output, sample in zip(names[i], samples.numpy(), strict=False):
+                    if not (request.resume and done([output])):
+                        save_picture(to_picture(sample, sampler.config), output)
+                if i < SHEET_ROWS:
+                    shown[i] = samples
+            progress.advance(task, len(part))
+    processes.wait()  # for the sheet shows pictures of others
+    if processes.rank() == 0:
+        rows: list[Comparison] = []
+        for i in range(min(SHEET_ROWS, len(files))):
+            low, truth = pairs.get(i) or read_pair(files[i], sampler.config, request.low_resolution)
+            samples = shown[i] if i in shown else read_drawn(names[i], sampler.config)
+            rows.append((low, samples, truth))
+        save_picture(comparison_sheet(rows, sampler.config), request.sheet)
     return [request.sheet] if request.only_sheet else [request.out, request.sheet]
+
+
+def done(outputs: list[Path]) -> bool:
+    """Whether a picture's files are there; none of them is ever half-written."""
+    return bool(outputs) and all(output.is_file() for output in outputs)
+
+
+def read_drawn(outputs: list[Path], config: PRSRConfig) -> Tensor:
+    """The samples of a picture as they were drawn, ``uint8 [S, D, H, W]``, from their files."""
+    pictures = [to_array(read_picture(output, config), config) for output in outputs]
+    return torch.from_numpy(np.stack(pictures))
 
 
 def output_names(files: list[Path], request: Upscaling) -> list[list[Path]]:
@@ -127,28 +159,21 @@ def prepare_outputs(files: list[Path], names: list[list[Path]], request: Upscali
     """Make the folder; refuse to write over what is read, or where nothing can be written.
 
     Raises:
-        FileNotFoundError: the folder of a sheet does not exist.
-        PermissionError: the folder cannot be written to.
+        OSError: the folder of a sheet does not exist, or a place cannot be written to.
         ValueError: an output would replace an input.
     """
     outputs = {path.resolve() for group in names for path in group} | {request.sheet.resolve()}
-    for output in outputs:
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder: a picture was to be written there")
     for file in files:
         if file.resolve() in outputs:
             raise ValueError(f"{file} would be replaced by its own enlargement: choose another out")
     if not request.only_sheet:
         request.out.mkdir(parents=True, exist_ok=True)
-    folder = request.sheet.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder} to write {request.sheet.name} to")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"cannot write to the folder {folder}")
+    for path in [request.sheet, *(path for group in names for path in group)]:
+        check_place(path)
 
 
-def read_pair(file: Path, config: PRSRConfig, low_resolution: bool) -> tuple[Tensor, Tensor | None]:
-    """The low-resolution picture ``uint8 [D, h, w]``, and the truth where there is one."""
+def read_pair(file: Path, config: PRSRConfig, low_resolution: bool) -> Pair:
+    """A picture file as the model takes it, and the truth where it was reduced for that."""
     picture = read_picture(file, config)
     if low_resolution:
         return torch.from_numpy(to_array(picture, config)), None
@@ -156,11 +181,12 @@ def read_pair(file: Path, config: PRSRConfig, low_resolution: bool) -> tuple[Ten
     return torch.from_numpy(reduce(hr[None], config)[0]), torch.from_numpy(hr)
 
 
-def chunks(pairs: list[tuple[Tensor, Tensor | None]], length: int) -> list[tuple[int, int]]:
-    """Ranges of neighbours of one size, none longer than ``length``."""
-    ranges, start = [], 0
-    for _, group in groupby(pairs, key=lambda pair: pair[0].shape):
-        stop = start + len(list(group))
-        ranges += [(a, min(a + length, stop)) for a in range(start, stop, length)]
-        start = stop
+def chunks(pairs: dict[int, Pair], length: int) -> list[range]:
+    """Neighbours of one size in ``pairs``, no more than ``length`` of them at a time."""
+    ranges = []
+    neighbours = groupby(enumerate(pairs), key=lambda at: (at[1] - at[0], pairs[at[1]][0].shape))
+    for _, group in neighbours:
+        indices = [index for _, index in group]
+        start, stop = indices[0], indices[-1] + 1
+        ranges += [range(a, min(a + length, stop)) for a in range(start, stop, length)]
     return ranges

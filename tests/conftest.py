@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 from pathlib import Path
+
+# Before anything imports Triton, for it decides then whether its own functions are interpreted.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch

@@ -35,6 +35,7 @@ export UBSAN_OPTIONS=print_stacktrace=1
 # own: it does not support that, but need not end the process for it.
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_fork=0
 # Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
-export PYTEST_ADDOPTS=--capture=sys
+# Without the limit of time: a test takes here many times as long.
+export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
   -k "$EXPRESSION" "$SOURCE"/tests/test_{native,engines,sampling}.py

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import prsr
@@ -76,10 +77,10 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
     def fail(*args, **kwargs):
-        raise OSError("disk full")
+        raise SafetensorError("disk full")
 
     monkeypatch.setattr("prsr.checkpoint.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"cannot write a checkpoint to .*: disk full"):
         PRSR(TINY).save_pretrained(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
@@ -94,19 +95,42 @@ def test_every_bundled_model_loads_without_a_network(monkeypatch):
         assert isinstance(PRSR.from_pretrained(name), PRSR)
 
 
+class Hub:
+    """The hub's side of a download: says whether it is there, and notes what it is asked."""
+
+    def __init__(self, monkeypatch, folder=None, error=None):
+        self.asked, self.folder, self.error, self.cached = [], folder, error, None
+        monkeypatch.setattr("prsr.checkpoint.HfApi", lambda **options: self)
+        monkeypatch.setattr("prsr.checkpoint.hf_hub_download", self.hf_hub_download)
+        monkeypatch.setattr("prsr.checkpoint.try_to_load_from_cache", lambda *_, **__: self.cached)
+
+    def model_info(self, repo_id, revision, timeout):
+        self.asked.append(("is it there", repo_id, revision))
+        if self.error:
+            raise self.error
+
+    def hf_hub_download(self, repo_id, filename, **options):
+        self.asked.append((filename, repo_id, options.get("revision")))
+        return str(self.folder / filename)
+
+
 def test_a_hub_id_is_fetched_from_the_hub(saved, monkeypatch):
-    asked = []
-
-    def download(repo_id, filename, revision):
-        asked.append((repo_id, filename, revision))
-        return str(saved / filename)
-
-    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", download)
+    hub = Hub(monkeypatch, saved)
     assert PRSR.from_pretrained("someone/faces", revision="v1").config == TINY
-    assert asked == [
-        ("someone/faces", "config.json", "v1"),
-        ("someone/faces", "model.safetensors", "v1"),
-    ]
+    what = ("is it there", "config.json", "model.safetensors")
+    assert hub.asked == [(each, "someone/faces", "v1") for each in what]
+
+
+def test_a_hub_that_is_out_of_reach_is_asked_once_and_not_for_what_is_cached(saved, monkeypatch):
+    hub = Hub(monkeypatch, saved, error=RuntimeError("no network\nand more about it"))
+    with pytest.raises(
+        FileNotFoundError, match=r"'a/b' is no bundled .* the hub said RuntimeError: no network$"
+    ):
+        PRSR.from_pretrained("a/b")
+    assert hub.asked == [("is it there", "a/b", None)]
+    assert PRSR.from_pretrained("a/b", local_files_only=True).config == TINY
+    hub.cached = str(saved / "config.json")
+    assert PRSR.from_pretrained("a/b").config == TINY
 
 
 def test_a_push_uploads_what_a_save_writes(monkeypatch):
@@ -127,13 +151,14 @@ def test_a_push_uploads_what_a_save_writes(monkeypatch):
     assert {"config.json", "model.safetensors", "README.md"} <= set(uploaded)
 
 
-def test_nothing_there_is_told_with_what_there_is(monkeypatch):
-    def offline(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("prsr.checkpoint.hf_hub_download", offline)
-    with pytest.raises(FileNotFoundError, match=r"'facez' is no bundled model \(faces\)"):
-        PRSR.from_pretrained("facez")
+@pytest.mark.parametrize("name", ["facez", "./facez", "runs/faces/modle", "~/faces"])
+def test_what_can_be_no_id_is_told_without_asking_the_hub(monkeypatch, name):
+    hub = Hub(monkeypatch)
+    with pytest.raises(
+        FileNotFoundError, match=r"no bundled model \(faces\), no folder, and no id"
+    ):
+        PRSR.from_pretrained(name)
+    assert hub.asked == []
 
 
 def test_an_empty_folder_is_no_model(tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.cli import main
+from prsr.images import save_picture
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -68,7 +69,11 @@ def test_samples_of_a_folder_are_files_and_a_sheet(command, model, photos, tmp_p
     assert "seed 3" in printed
 
 
-def test_the_files_hold_what_the_sampler_draws(command, model, photos, tmp_path):
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_the_files_hold_what_the_sampler_draws(
+    command, model, photos, tmp_path, monkeypatch, chunk
+):
+    monkeypatch.setattr("prsr.upscale.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
     from prsr.images import find_pictures, high_resolution, read_picture, reduce, to_picture
 
@@ -91,6 +96,31 @@ def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     shapes = {path.name: pixels(path).shape for path in (tmp_path / "one").glob("[ab]*")}
     assert shapes == {"a.png": (32, 40, 3), "b.png": (24, 24, 3), "a~2.png": (14, 18, 3)}
+
+
+def test_a_sampling_that_was_cut_short_draws_what_is_missing(
+    command, model, photos, tmp_path, monkeypatch
+):
+    arguments = ("sample", photos, "--model", model, "--seed", 5, "--samples", 2)
+    command(*arguments, "-o", tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert len(names) == 3 * 2 + 1
+    written = []
+    monkeypatch.setattr(
+        "prsr.upscale.save_picture",
+        lambda picture, path: written.append(path.name) or save_picture(picture, path),
+    )
+    for missing in (["b_1.png", "b_2.png"], ["a_2.png", "a~2_1.png"], names[1:], []):
+        out = tmp_path / "-".join(["cut", *missing])
+        shutil.copytree(tmp_path / "whole", out)
+        for name in [*missing, "contact-sheet.png"]:
+            (out / name).unlink(missing_ok=True)
+        written.clear()
+        code, _, errors = command(*arguments, "-o", out, "--resume")
+        assert (code, errors) == (0, "")
+        assert sorted(written) == sorted({*missing, "contact-sheet.png"})
+        for name in names:
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_no_output_replaces_another(command, model, photos, tmp_path):
@@ -189,13 +219,14 @@ def test_info_tells_versions_engines_and_models(command):
         assert fact in printed
 
 
-@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "info"])
+@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "evaluate", "info"])
 def test_help_teaches(command, name):
     code, printed, _ = command(*([name] if name else []), "--help")
     assert code == 0
     assert "Usage:" in printed
-    if name in ("sample", "train"):
-        assert f"prsr {name} " in printed.split("Options:")[0].split("Usage:")[1].split("\n", 1)[1]
+    # On lines of their own, so that they can be copied.
+    examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
+    assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
 
 
 def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
@@ -205,8 +236,10 @@ def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_pa
     assert code == 0, errors
     assert f"from {model}" in printed
     shutil.rmtree(model)
-    code, _, errors = command(*arguments, "--steps", 2, "--resume")
+    code, printed, errors = command(*arguments, "--steps", 2, "--resume")
     assert code == 0, errors
+    assert "resumed, " in printed
+    assert model not in printed
 
 
 def mistakes(tmp_path, photos, model):
@@ -232,16 +265,22 @@ def mistakes(tmp_path, photos, model):
         ((*sample, "--temperature", "nan"), "temperature must be finite"),
         ((*sample, "--samples", "0"), "samples"),
         ((*sample, "--seed", "-1"), "seed must be from 0"),
+        ((*sample, "--resume"), "seed must be given"),
         ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
         ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
         ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),
+        ((*sample, "--device", "meta"), "device 'meta' is not to be had here"),
         ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
         (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
         (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
         (("sample", photos, "-o", photos, *with_model), "would be replaced"),
         (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
         (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
-        (("demo", "-o", tmp_path / "no" / "demo.png"), "no"),
+        (("demo", "-o", tmp_path / "no" / "demo.png"), "no folder"),
+        (("demo", "-o", empty), "must end like a picture"),
+        ((*sample[:2], "-o", "", *with_model), "a path must not be empty"),
+        (("sample", "", "-o", out, *with_model), "a path must not be empty"),
+        ((*train, "--out", ""), "a path must not be empty"),
         (("unknown",), "No such command"),
         ((*train, "--out", out, "--batch-size", 0), "batch_size must be from 1"),
         ((*train, "--out", tmp_path / "file"), "Not a directory"),
@@ -277,8 +316,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     # Said by os.access and not by a locked folder: the superuser may write to any.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     monkeypatch.setattr(Sampler, "sample", None)
-    code, _, errors = command("sample", photos, "-o", tmp_path, "--model", model)
-    assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
+    sheet = tmp_path / "sheet.png"
+    for call in (("sample", photos, "-o", tmp_path, "--model", model), ("demo", "-o", sheet)):
+        code, _, errors = command(*call)
+        assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
 
 
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(

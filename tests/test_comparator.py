@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -24,6 +26,12 @@ def finished(make_model, make_pictures):
 def test_comparator_accepts_what_the_reference_draws(finished):
     assert cdf_violation(*finished, 1.0).max() <= 1e-6
     assert parting_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
+
+
+def test_comparator_judges_by_the_model_in_evaluation_mode_and_leaves_it_in_its_own(finished):
+    model = copy.deepcopy(finished[0]).train()
+    assert cdf_violation(model, *finished[1:], 1.0).max() <= 1e-6
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])
@@ -70,6 +78,12 @@ def test_comparator_refuses_noise_of_another_shape(finished):
     for other in (noise[:1], noise.transpose(1, 2), noise[..., :1]):
         with pytest.raises(ValueError, match=r"noise must be \[3, 6, 4, 3\]"):
             cdf_violation(model, lr, hr, other, 1.0)
+
+
+def test_comparator_refuses_levels_beyond_the_models(finished):
+    model, lr, hr, noise = finished
+    with pytest.raises(ValueError, match="hr must hold values below 8"):
+        cdf_violation(model, lr, hr + 8, noise, 1.0)
 
 
 def test_comparator_passes_no_nan(finished, make_model):

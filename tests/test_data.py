@@ -1,6 +1,8 @@
 """Pictures in, arrays out: the paper's order of reductions, splits, and the order of batches."""
 
 import contextlib
+import os
+import pickle
 from itertools import islice
 
 import numpy as np
@@ -43,6 +45,13 @@ def test_the_low_resolution_is_bicubic_of_the_high_one():
     image = Image.fromarray(np.ascontiguousarray(hr.transpose(1, 2, 0)))
     expected = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.array_equal(reduce(hr[None], COLOUR)[0], expected)
+
+
+def test_reduced_pictures_stay_below_the_models_levels():
+    edge = np.zeros((1, 3, 12, 12), np.uint8)
+    edge[..., :6] = 199  # bicubic goes beyond it before it falls
+    assert reduce(edge, PRSRConfig(scale=2)).max() > 199
+    assert reduce(edge, PRSRConfig(scale=2, levels=200)).max() == 199
 
 
 def test_few_levels_are_spread_evenly_and_stay_below_the_top():
@@ -149,6 +158,17 @@ def test_an_array_that_does_not_fit_is_told(tmp_path, array, told):
     np.save(tmp_path / "set.npy", array)
     with pytest.raises(ValueError, match=told):
         SuperResolutionPictures.open(tmp_path / "set.npy", COLOUR)
+
+
+def test_an_array_file_that_is_a_pickle_is_not_read(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    (tmp_path / "set.npy").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="neither a folder nor a readable"):
+        SuperResolutionPictures.open(tmp_path / "set.npy", COLOUR)
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_levels_above_the_models_are_told(tmp_path):

@@ -130,6 +130,19 @@ def test_failing_conditioning_leaves_the_modes_as_they_were(sampler, lr):
     assert torch.is_grad_enabled()
 
 
+def test_interrupted_conditioning_leaves_the_modes_as_they_were(sampler, lr):
+    def interrupted(*call):
+        raise KeyboardInterrupt
+
+    sampler.model.train().conditioning.register_forward_hook(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sampler.sample(lr)
+    assert all(module.training for module in sampler.model.modules())
+    with evaluating(sampler.model):
+        assert not sampler.model.conditioning.training
+    assert sampler.model.conditioning.training
+
+
 def test_callers_arrays_and_tensors_are_only_read(sampler, lr):
     known, mask = torch.ones((3, 3, 4, 6), dtype=torch.uint8), torch.tensor([True, False] * 3)
     temperature = torch.full((3,), 0.5)
@@ -164,12 +177,27 @@ def test_autocast_and_inference_mode_around_the_call_change_nothing(sampler, lr)
     assert torch.equal(sampler.sample(lr, warm, seed=1), expected)
 
 
-def test_product_precision_of_the_caller_is_put_back(sampler, lr):
-    expected = sampler.sample(lr, seed=1)
+def test_arithmetic_is_plain_whatever_the_callers_settings_are(sampler, lr, monkeypatch):
+    def settings():
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.is_grad_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.is_inference_mode_enabled(),
+        )
+
+    expected, inside, plain = sampler.sample(lr, seed=1), set(), TorchEngine.row
+    sampler.model.conditioning.register_forward_hook(lambda *_: inside.add(settings()))
+    monkeypatch.setattr(TorchEngine, "row", lambda *call: inside.add(settings()) or plain(*call))
     torch.set_float32_matmul_precision("medium")
     try:
-        assert torch.equal(sampler.sample(lr, seed=1), expected)
-        assert torch.get_float32_matmul_precision() == "medium"
+        for around in (torch.enable_grad(), torch.autocast("cpu"), torch.inference_mode()):
+            with around:
+                before = settings()
+                drawn = Sampler(sampler.model, engine="torch").sample(lr, seed=1)
+                assert torch.equal(drawn, expected)
+                assert settings() == before
+        assert inside == {("highest", False, False, False)}
     finally:
         torch.set_float32_matmul_precision("highest")
 

@@ -122,6 +122,25 @@ def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_picture
         prsr.sample(make_pictures(model.config, 1, 1, 1), model=model, engine="cpu")
 
 
+def test_the_instruction_set_is_chosen_when_weights_are_packed(
+    make_model, make_pictures, monkeypatch
+):
+    model = make_model()
+    lr, sampler = make_pictures(model.config, 2, 1, 1), Sampler(model, engine="cpu")
+    expected = sampler.sample(lr, seed=1)
+    monkeypatch.setenv("PRSR_INSTRUCTION_SET", "altivec")
+    assert torch.equal(sampler.sample(lr, seed=1), expected)
+    model.prior.head[2].bias.data += 1
+    with pytest.raises(ValueError, match="PRSR_INSTRUCTION_SET"):
+        sampler.sample(lr, seed=1)
+
+
+def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_model, make_pictures):
+    given = operands(make_model, make_pictures) | {"instruction_set": "altivec"}
+    with pytest.raises(ValueError, match="no instruction set altivec here"):
+        torch.ops.prsr.draw_row(**given)
+
+
 def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
     threads(2)
     model = make_model()

@@ -83,6 +83,16 @@ def test_change_of_a_sub_pixel_shows_after_it_and_never_at_it_or_before(
         assert not torch.equal(logits[i, i + 1 :], logits[-1, i + 1 :])
 
 
+def test_gated_block_is_the_papers_formula(make_model):
+    block = make_model(gain=1).prior.blocks[0]
+    v, h = torch.randn((2, 1, 7, 4, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        above = block.vertical(v)
+        own = block.horizontal(h) + block.link(above)
+        gated = [a[:, :7].tanh() * a[:, 7:].sigmoid() for a in (above, own)]
+        assert_close(block(v, h), (gated[0], h + block.mix(gated[1])))
+
+
 def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
     model = make_model()
     picture = make_pictures(model.config, 2, 6, 6)
@@ -96,10 +106,11 @@ def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
 def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
     config = PRSRConfig(channels=3, levels=5)
     outputs = torch.arange(15.0).view(1, 15, 1, 1).expand(2, 15, 4, 6)
-    logits = logits_of(outputs, torch.eye(15)[..., None, None], torch.zeros(15), config)
+    bias = torch.arange(0, 1500.0, 100)
+    logits = logits_of(outputs, torch.eye(15)[..., None, None], bias, config)
     assert logits.shape == (2, 5, 3, 4, 6)
     for j in range(15):
-        assert bool((logits[:, j // 3, j % 3] == j).all())
+        assert bool((logits[:, j // 3, j % 3] == 101 * j).all())
 
 
 def test_networks_see_values_from_minus_a_half_to_a_half():

@@ -12,7 +12,8 @@ def test_import_of_the_package_brings_what_the_readme_names():
 
 
 def test_torchvision_is_never_imported():
-    code = "import sys, prsr, prsr.cli, prsr.train; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, prsr, prsr.cli, prsr.train, prsr.comparison, prsr.experiments; "
+    code += "sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -54,7 +54,13 @@ def test_other_seeds_give_other_pictures(sampler, lr):
     assert len(torch.stack(pictures).unique(dim=0)) == 4
 
 
-def test_picture_is_the_same_in_any_batch_and_shard(sampler, lr):
+# But Triton's, which takes minutes without a GPU: benchmarks/gpu.py has the same test of it.
+@pytest.mark.parametrize(
+    "engine",
+    [name for name, against in prsr.engines().items() if not against and name != "triton"],
+)
+def test_picture_is_the_same_in_any_batch_and_shard(model, lr, engine):
+    sampler = Sampler(model, engine=engine)
     batch = sampler.sample(lr, seed=1, first_index=3)
     for i in range(5):
         assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=3 + i)[0], batch[i])
@@ -121,8 +127,16 @@ def test_rows_grow_into_the_sampled_picture(sampler, lr, num_samples):
     whole = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
     rows = list(sampler.rows(lr, 0.7, seed=1, num_samples=num_samples))
     assert len(rows) == 4
-    for y, picture in enumerate(rows):  # kept till now, so each has its own memory
+    for y, picture in enumerate(rows):
         assert torch.equal(picture, whole[..., : y + 1, :])
+
+
+def test_rows_are_the_callers_own(sampler, lr):
+    whole = sampler.sample(lr, seed=1)
+    for picture in sampler.rows(lr, seed=1):
+        last = picture.clone()
+        picture.zero_()
+    assert torch.equal(last, whole)
 
 
 def test_rows_closed_early_leave_the_sampler_usable(sampler, lr):

@@ -12,10 +12,11 @@ from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.cached import TorchEngine
 from prsr.engines.native import CPUEngine
 from prsr.engines.reference import ReferenceEngine
+from prsr.engines.triton import TritonEngine
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Job", "Probe", "choose", "engines"]
 
-ENGINES: tuple[Engine, ...] = (CPUEngine(), TorchEngine(), ReferenceEngine())
+ENGINES: tuple[Engine, ...] = (CPUEngine(), TritonEngine(), TorchEngine(), ReferenceEngine())
 """In the order that ``engine="auto"`` prefers them."""
 
 PRECISIONS = ("fp32", "bf16")

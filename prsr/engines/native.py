@@ -101,11 +101,13 @@ class Laid:
         packed: by colour groups.
         precision: "fp32", or "bf16" for the head's weights.
         numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
+        instruction_set: of the kernels that read them.
     """
 
     packed: Packed
     precision: str
     numbers: list[int]
+    instruction_set: str
 
     @cached_property
     def blocks(self) -> Weights:
@@ -204,7 +206,7 @@ _library.define(
     "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
     "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
-    "int[] numbers, int bundle, int y) -> ()"
+    "int[] numbers, int bundle, str instruction_set, int y) -> ()"
 )
 
 
@@ -225,6 +227,7 @@ def _draw_row(
     seconds: Tensor | None,
     numbers: list[int],
     bundle: int,
+    instruction_set: str,
     y: int,
 ) -> None:
     """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
@@ -263,7 +266,7 @@ def _draw_row(
         raise ValueError(f"weights must lie on a line of 64 bytes, and y below {height}, got {y}")
     assert _native is not None
     _native.draw_row(
-        chosen_instruction_set(),
+        instruction_set,
         numbers,
         [n // bundle, bundle, height, width],
         [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
@@ -306,6 +309,7 @@ class Part:
             "mask": None if job.mask is None else job.mask[pictures].contiguous(),
             "numbers": laid.numbers,
             "bundle": bundle,
+            "instruction_set": laid.instruction_set,
         }
 
 
@@ -348,12 +352,13 @@ class CPUEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        chosen_instruction_set()  # raises before there is any work
+        instruction_set = chosen_instruction_set()  # raises before there is any work
         config = prior.config
         numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
         numbers += [config.reach, config.first_reach, config.head_channels]
         numbers += [int(precision == "bf16")]
-        laid = Laid(pack_prior(copy.deepcopy(prior).float()), precision, numbers)
+        packed = pack_prior(copy.deepcopy(prior).float())
+        laid = Laid(packed, precision, numbers, instruction_set)
         _ = laid.blocks  # raises now what is wrong with the weights
         return laid
 

@@ -1,0 +1,199 @@
+"""The paper's figures, by matplotlib: pictures in a grid or as they grow, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from prsr.baselines import Independent, Method
+from prsr.config import PRSRConfig
+from prsr.files import replacing
+from prsr.images import to_picture
+from prsr.sampling import Sampler
+
+try:
+    from matplotlib.animation import ArtistAnimation, PillowWriter
+    from matplotlib.backend_bases import FigureCanvasBase
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError(f"figures need matplotlib: pip install 'prsr[evaluate]' ({error})") from error
+
+CELL = 0.9
+"""Inches of a picture's side in a grid."""
+
+DPI = 120
+
+FORMATS = frozenset(FigureCanvasBase.get_supported_filetypes())
+ANIMATION_FORMATS = frozenset({"gif", "webp"})
+
+
+def grid(rows: Sequence[Sequence[Tensor]], headings: Sequence[str], config: PRSRConfig) -> Figure:
+    """Pictures in rows under headings, every pixel a square.
+
+    Args:
+        rows: ``uint8 [D, H, W]`` each, as many in a row as there are headings.
+        headings: of the columns.
+        config: says how many levels there are.
+    """
+    figure = blank(len(rows), len(headings))
+    axes = figure.subplots(len(rows), len(headings), squeeze=False)
+    for places, row in zip(axes, rows, strict=True):
+        for place, pixels in zip(places, row, strict=True):
+            show(place, pixels, config)
+    for place, heading in zip(axes[0], headings, strict=True):
+        place.set_title(heading, fontsize=7)
+    return figure
+
+
+def blank(rows: int, columns: int) -> Figure:
+    """An empty figure with room for so many pictures."""
+    size = (columns * CELL, rows * CELL + 0.3)
+    return Figure(figsize=size, dpi=DPI, layout="constrained")
+
+
+def show(place: Any, pixels: Tensor, config: PRSRConfig) -> Any:
+    """Lay a picture ``uint8 [D, H, W]`` on axes, and nothing else; matplotlib's image."""
+    place.set_axis_off()
+    picture = np.asarray(to_picture(pixels.cpu().numpy(), config))
+    return place.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+
+
+def methods_figure(
+    methods: Mapping[str, Method], lr: Tensor, hr: Tensor, temperature: float, seed: int
+) -> Figure:
+    """A row for each input: the input, what every method makes of it, and the truth."""
+    made = {}
+    for label, method in methods.items():
+        made[label] = method.sample(lr, temperature, seed=seed)
+        if isinstance(method, Independent):
+            made[f"{label},\nargmax"] = method.sample(lr, 0.0, seed=seed)
+    config = next(iter(methods.values())).config
+    rows = list(zip(lr, *made.values(), hr, strict=True))
+    return grid(rows, ["input", *made, "truth"], config)
+
+
+def temperatures_figure(
+    method: Method, lr: Tensor, hr: Tensor, temperatures: Sequence[float], seed: int
+) -> Figure:
+    """A row for each input: samples at each temperature, of the same noise, and the truth."""
+    made = [method.sample(lr, temperature, seed=seed) for temperature in temperatures]
+    headings = [
+        f"T = {value:g}\nτ = {1 / value:.3g}" if value else "T = 0\nτ = ∞" for value in temperatures
+    ]
+    rows = list(zip(lr, *made, hr, strict=True))
+    return grid(rows, ["input", *headings, "truth"], method.config)
+
+
+def samples_figure(
+    method: Method, lr: Tensor, hr: Tensor, samples: int, temperature: float, seed: int
+) -> Figure:
+    """A row for each input: the input, many samples of it, and the truth."""
+    made = method.sample(lr, temperature, seed=seed, num_samples=samples)
+    rows = [[low, *drawn, truth] for low, drawn, truth in zip(lr, made, hr, strict=True)]
+    return grid(rows, ["input", *[""] * samples, "truth"], method.config)
+
+
+def growth_animation(
+    sampler: Sampler, lr: Tensor, temperature: float, seed: int
+) -> ArtistAnimation:
+    """Inputs above, and below them pictures that grow row by row; then they stand for a while."""
+    figure = blank(2, len(lr))
+    above, below = figure.subplots(2, len(lr), squeeze=False)
+    for place, pixels in zip(above, lr, strict=True):
+        show(place, pixels, sampler.config)
+    scale, (height, width) = sampler.config.scale, lr.shape[2:]
+    frames = []
+    for rows in sampler.rows(lr, temperature, seed=seed):
+        canvas = rows.new_zeros(*rows.shape[:2], scale * height, scale * width)
+        canvas[:, :, : rows.shape[2]] = rows
+        frames.append([show(*pair, sampler.config) for pair in zip(below, canvas, strict=True)])
+    frames += [frames[-1]] * (len(frames) // 2)
+    return ArtistAnimation(figure, frames)
+
+
+def curves_figure(runs: Sequence[Path]) -> Figure:
+    """Training loss and what validation found, over steps, from TensorBoard's event files.
+
+    Args:
+        runs: folders that ``prsr train`` wrote.
+
+    Raises:
+        FileNotFoundError: a folder has no event files.
+    """
+    loss, validation = "training/loss", "validation/"
+    figure = Figure(figsize=(9, 3.6), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for run in runs:
+        curves = read_curves(run)
+        left.plot(*smoothed(*curves[loss]), label=run.name)
+        for name, (steps, values) in curves.items():
+            if name.startswith(validation):
+                label = f"{run.name}: {name.removeprefix(validation)}"
+                right.plot(steps, values, marker="o", markersize=3, label=label)
+    left.set(xlabel="step", ylabel="training loss (mean of neighbouring steps)")
+    right.set(xlabel="step", ylabel="validation")
+    for place in (left, right):
+        place.set_yscale("log")
+        place.legend(fontsize=7)
+        place.grid(alpha=0.3)
+    return figure
+
+
+def smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[Any, Any]:
+    """At most 200 points: means over neighbouring steps of equal number."""
+    points = min(200, len(steps))
+    parts = [np.array_split(numbers, points) for numbers in (steps, values)]
+    means = [np.array([part.mean() for part in row]) for row in parts]
+    return means[0], means[1]
+
+
+def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The scalars of a run by name: steps and values.
+
+    Raises:
+        FileNotFoundError: there are no event files with a training loss.
+    """
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError as error:
+        raise ImportError("training curves need tensorboard: pip install 'prsr[train]'") from error
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    if run.is_dir():
+        events.Reload()
+    names = events.Tags()["scalars"]
+    if "training/loss" not in names:
+        raise FileNotFoundError(f"no event files of a training run in {run}")
+    curves = {name: events.Scalars(name) for name in names}
+    return {name: ([e.step for e in es], [e.value for e in es]) for name, es in curves.items()}
+
+
+def check_target(path: Path, formats: Collection[str]) -> None:
+    """A figure can be written to ``path``: its suffix is one of ``formats``, its folder is there.
+
+    Raises:
+        ValueError: the suffix names none.
+        FileNotFoundError: there is no such folder.
+    """
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(f"{path}: the name must end in one of {', '.join(sorted(formats))}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in one step, in the format that the suffix names; see :func:`check_target`."""
+    check_target(path, FORMATS)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def save_animation(animation: ArtistAnimation, path: Path, seconds: float = 4.0) -> None:
+    """Write an animation of so many seconds in one step; it goes on for ever."""
+    check_target(path, ANIMATION_FORMATS)
+    frames = len(list(animation.new_frame_seq()))
+    with replacing(path) as temporary:
+        animation.save(str(temporary), writer=PillowWriter(max(1, round(frames / seconds))))

@@ -1,0 +1,127 @@
+"""The processes that ``torchrun`` started: each one's place among them, and what they share.
+
+Without ``torchrun`` there is one process, its place is the first, and all that is shared is its
+own.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import (  # type: ignore[attr-defined]  # public, but not marked so
+    PrefixStore,
+    Store,
+    TCPStore,
+)
+from torch.distributed.nn.functional import all_reduce
+
+Value = TypeVar("Value")
+
+# Who waits is not stuck: others may have more to do, and torchrun ends all when one dies.
+PATIENCE = timedelta(days=1)
+
+
+def join() -> torch.device | None:
+    """Join the processes that ``torchrun`` started; the device of this one, or None without it."""
+    if "LOCAL_RANK" not in os.environ:
+        return None
+    local = int(os.environ["LOCAL_RANK"])
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        timeout=PATIENCE,
+        store=store_of_this_start(),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    return torch.device("cuda", local) if cuda else torch.device("cpu")
+
+
+def store_of_this_start() -> Store:
+    """Where the processes find each other: torchrun's store, with keys for each restart.
+
+    torchrun keeps one store for all its restarts, and the addresses of the dead in it (PyTorch's
+    issue 135712). Several nodes count their restarts apart, so that they cannot have keys by that:
+    there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun start with a fresh store.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store: Store = TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        int(os.environ["WORLD_SIZE"]),
+        is_master=not shared and os.environ["RANK"] == "0",
+        timeout=PATIENCE,
+    )
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    return store
+
+
+def leave() -> None:
+    """Leave the other processes again, if :func:`join` joined any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether ``torchrun --max-restarts`` started this process in place of one that died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def rank() -> int:
+    """This process's place among all: 0 … :func:`count` − 1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(total: int) -> range:
+    """The part of 0 … total − 1 that is this process's; the parts of all lie side by side.
+
+    They differ in length by one at most, the longer ones first; there may be empty ones.
+    """
+    here, everyone = rank(), count()
+    length, left = divmod(total, everyone)
+    start = here * length + min(here, left)
+    return range(start, start + length + (here < left))
+
+
+def gathered(value: Value) -> list[Value]:
+    """What every process brings, in the order of their places; all of them must call it.
+
+    Args:
+        value: anything that can be pickled; tensors on the CPU.
+    """
+    if not dist.is_initialized():
+        return [value]
+    values: list[Value] = [value] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes, through which gradients flow; all of them must call it.
+
+    Behind the mean of a loss over processes lies the sum of their gradients, as
+    ``DistributedDataParallel`` expects it.
+    """
+    if count() == 1:
+        return values
+    summed: Tensor = all_reduce(values)
+    return summed / count()
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,253 @@
+"""Originals to an array file: a kill at any moment, then the same bytes; nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prsr.conversion as conversion
+from prsr import PRSRConfig
+from prsr.conversion import convert
+from prsr.originals import Original, picture_folder
+
+TINY = PRSRConfig.preset("tiny")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven pictures, the second and the last of which cannot be read."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(7):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    for number in (1, 6):
+        (folder / f"{number}.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def whole(folder, tmp_path):
+    """Bytes of an unbroken conversion."""
+    convert(picture_folder(folder), tmp_path / "whole.npy", TINY)
+    return (tmp_path / "whole.npy").read_bytes()
+
+
+def files(tmp_path):
+    return sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+
+
+def test_what_comes_of_originals(folder, tmp_path):
+    done = convert(picture_folder(folder), tmp_path / "set.npy", TINY)
+    assert (done.read, done.written, done.odd) == (7, 5, 0)
+    assert [name for name, _ in done.unreadable] == ["1.png", "6.png"]
+    pixels = np.load(tmp_path / "set.npy", allow_pickle=False)
+    assert (pixels.shape, pixels.dtype) == ((5, 3, 6, 6), np.uint8)
+    assert files(tmp_path) == ["set.npy"]
+
+
+def convert_until(moment, folder, out, monkeypatch):
+    """Convert, but die in the midst of write number ``moment``; whether it came so far."""
+    append, left = conversion.append, [moment]
+
+    def torn(file, data):
+        left[0] -= 1
+        if left[0] < 0:
+            append(file, data[: len(data) // 2])
+            raise KeyboardInterrupt
+        append(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "append", torn)
+        try:
+            convert(picture_folder(folder), out, TINY)
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_a_kill_at_any_moment_changes_no_byte(folder, tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(conversion, "CHUNK", 2)
+    for moment in count():
+        out = tmp_path / f"{moment}.npy"
+        if not convert_until(moment, folder, out, monkeypatch):
+            break
+        assert not out.exists()
+        if convert_until(2, folder, out, monkeypatch):  # and again, a chunk later
+            done = convert(picture_folder(folder), out, TINY)
+            assert (done.read, [name for name, _ in done.unreadable]) == (7, ["1.png", "6.png"])
+        assert out.read_bytes() == whole, moment
+    assert moment == 2 + 2 * 4 + 1  # heads, four chunks, the head once more
+    assert not [name for name in files(tmp_path) if not name.endswith(".npy")]
+
+
+def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole, monkeypatch):
+    out = tmp_path / "set.npy"
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    for target in ("os.replace", "pathlib.Path.unlink"):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, killed)
+            with pytest.raises(KeyboardInterrupt):
+                convert(picture_folder(folder), out, TINY)
+        out.unlink(missing_ok=True)
+        convert(picture_folder(folder), out, TINY)
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+# The third time that something is written, the process kills itself.
+KILLED = """
+import os, signal, sys
+import prsr.conversion as conversion
+from prsr.cli import main
+conversion.CHUNK, append, calls = 2, conversion.append, []
+def deadly(file, data):
+    append(file, data)
+    calls.append(data)
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+conversion.append = deadly
+sys.argv[0] = "prsr"
+main()
+"""
+
+
+def test_a_command_that_was_killed_goes_on(folder, tmp_path, whole):
+    out = tmp_path / "set.npy"
+    arguments = ["data", "folder", str(folder), "--out", str(out), "--preset", "tiny"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert files(tmp_path) == ["set.npy.journal", "set.npy.partial", "whole.npy"]
+    started = (tmp_path / "set.npy.journal").read_bytes().count(b"\n")
+    assert started == 2  # the title and a chunk
+    again = [sys.executable, "-m", "prsr", *arguments]
+    done = subprocess.run(again, capture_output=True, text=True, check=True)
+    assert "left out 1.png" in done.stdout
+    assert "5 pictures, 2 could not be read" in done.stdout
+    assert out.read_bytes() == whole
+    assert files(tmp_path) == ["set.npy", "whole.npy"]
+
+
+def test_what_is_done_is_not_read_again(folder, tmp_path, monkeypatch):
+    out, starts = tmp_path / "set.npy", []
+    originals = picture_folder(folder)
+    after = originals.after
+
+    def interrupted(start):
+        starts.append(start)
+        for original in after(start):
+            if original.name == "4.png" and len(starts) == 1:
+                raise KeyboardInterrupt
+            yield original
+
+    monkeypatch.setattr(conversion, "CHUNK", 2)
+    monkeypatch.setattr(originals, "after", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(originals, out, TINY)
+    convert(originals, out, TINY)
+    assert starts == [0, 4]
+
+
+def begin(folder, out, monkeypatch):
+    """A conversion that dies at its end."""
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(picture_folder(folder), out, TINY)
+
+
+def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_path, monkeypatch):
+    out = tmp_path / "set.npy"
+    begin(folder, out, monkeypatch)
+    with pytest.raises(ValueError, match="is of other originals, or of other sizes: delete it"):
+        convert(picture_folder(folder), out, PRSRConfig.preset("paper"))
+    (folder / "0.png").rename(folder / "8.png")
+    with pytest.raises(ValueError, match=r"set\.npy\.journal is of other originals"):
+        convert(picture_folder(folder), out, TINY)
+
+
+def test_a_damaged_journal_is_told(folder, tmp_path, monkeypatch):
+    out = tmp_path / "set.npy"
+    begin(folder, out, monkeypatch)
+    journal = tmp_path / "set.npy.journal"
+    title = journal.read_bytes().splitlines(keepends=True)[0]
+    for line in (b"{", b"[]", b'{"pages": 3}'):
+        journal.write_bytes(title + line + b"\n")
+        with pytest.raises(ValueError, match=r"set\.npy\.journal is damaged: delete it"):
+            convert(picture_folder(folder), out, TINY)
+
+
+def test_a_journal_without_its_array_begins_anew(folder, tmp_path, whole, monkeypatch):
+    out = tmp_path / "set.npy"
+    begin(folder, out, monkeypatch)
+    with (tmp_path / "set.npy.partial").open("r+b") as array:
+        array.truncate(os.path.getsize(array.name) - 1)
+    convert(picture_folder(folder), out, TINY)
+    assert out.read_bytes() == whole
+
+
+def test_pictures_of_an_odd_size_are_counted(folder, tmp_path):
+    originals = picture_folder(folder)
+    Image.new("RGB", (12, 9)).save(folder / "3.png")
+    originals.size = (9, 9)
+    done = convert(originals, tmp_path / "set.npy", TINY)
+    assert (done.written, done.odd, done.first_odd) == (5, 1, "3.png of 12×9")
+
+
+def test_nothing_readable_is_an_error_that_leaves_nothing(folder, tmp_path):
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"not one of 7 pictures can be read; the first is 0\.png"):
+        convert(picture_folder(folder), tmp_path / "set.npy", TINY)
+    assert files(tmp_path) == []
+
+
+def test_pictures_of_other_colours_than_files_have_are_told_before_the_work(folder, tmp_path):
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        convert(picture_folder(folder), tmp_path / "set.npy", PRSRConfig(channels=2))
+    assert files(tmp_path) == []
+
+
+def test_only_a_chunk_is_in_memory(tmp_path, monkeypatch):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (9, 9)).save(file)
+    monkeypatch.setattr(conversion, "CHUNK", 3)
+    ahead, most = [0], [0]
+    append = conversion.append
+
+    class Many(type(picture_folder(tmp_path))):
+        def after(self, start):
+            for number in range(start, 20):
+                ahead[0] += 1
+                most[0] = max(most[0], ahead[0])
+                yield Original(f"{number}", file.read_bytes())
+
+    def counting(out, data):
+        append(out, data)
+        if out.name.endswith(".partial"):
+            ahead[0] = 0
+
+    monkeypatch.setattr(conversion, "append", counting)
+    done = convert(Many(tmp_path, ["a"] * 20), tmp_path / "set.npy", TINY)
+    assert (done.written, most[0]) == (20, 3)
+
+
+def test_the_journal_is_readable(folder, tmp_path, monkeypatch):
+    begin(folder, tmp_path / "set.npy", monkeypatch)
+    title, chunk = map(json.loads, (tmp_path / "set.npy.journal").read_text().splitlines())
+    assert title["shape"] == [3, 6, 6]
+    assert chunk["read"] == 7
+    assert [name for name, _ in chunk["unreadable"]] == ["1.png", "6.png"]

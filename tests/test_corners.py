@@ -1,0 +1,170 @@
+"""MNIST corners: inputs that do not tell, a classifier that is not easily pleased, one command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from prsr.corners import CONFIG, CornerDigits, classify, place_digits, read_digits
+from prsr.experiments import run_corners
+
+
+def strokes(count=40, seed=0):
+    """Digits of a kind, ``uint8 [N, 1, 28, 28]``: an upright bar and one across."""
+    rng = np.random.default_rng(seed)
+    digits = np.zeros((count, 1, 28, 28), np.uint8)
+    for digit in digits:
+        x, y = rng.integers(6, 20, 2)
+        digit[0, 5:23, x : x + 3] = 255
+        digit[0, y : y + 3, 6:22] = 200
+    return digits
+
+
+@pytest.fixture
+def digits():
+    return place_digits(strokes(), seed=0)
+
+
+def moved(pixels):
+    """The same digits, each in the other corner."""
+    other = np.zeros_like(pixels)
+    other[..., :10, :10], other[..., 10:, 10:] = pixels[..., 10:, 10:], pixels[..., :10, :10]
+    return other
+
+
+def test_a_digit_stands_in_one_corner_and_the_input_does_not_tell_which(digits):
+    assert digits.pixels.shape == (40, 1, 20, 20)
+    assert digits.pixels.max() == CONFIG.levels - 1
+    top_left = digits.pixels[..., :10, :10].any(axis=(1, 2, 3))
+    bottom_right = digits.pixels[..., 10:, 10:].any(axis=(1, 2, 3))
+    assert (top_left ^ bottom_right).all()
+    assert 10 <= top_left.sum() <= 30
+    rest = digits.pixels.copy()
+    rest[..., :10, :10] = rest[..., 10:, 10:] = 0
+    assert not rest.any()
+    low, _ = digits.batch(slice(None))
+    assert np.array_equal(digits.inputs(moved(digits.pixels)), low.numpy())
+    assert low.shape == (40, 1, 5, 5)
+
+
+def test_the_input_is_the_digit_reduced():
+    canvas = np.zeros((1, 1, 20, 20), np.uint8)
+    canvas[0, 0, 10:12, 12:14] = [[3, 4], [5, 4]]
+    canvas[0, 0, 18:, 18:] = 15
+    expected = np.zeros((5, 5))
+    expected[0, 1], expected[4, 4] = 4, 15
+    assert np.array_equal(CornerDigits(canvas, CONFIG).inputs(canvas)[0, 0], expected)
+
+
+def test_the_seed_decides_the_corners():
+    one, again, other = (place_digits(strokes(), seed).pixels for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_the_truth_is_single_in_its_corner(digits):
+    verdicts = classify(digits.pixels, digits)
+    top_left = digits.pixels[..., :10, :10].any(axis=(1, 2, 3))
+    assert np.array_equal(verdicts.top_left, top_left)
+    assert np.array_equal(verdicts.bottom_right, ~top_left)
+    assert not verdicts.both.any()
+    other = classify(moved(digits.pixels), digits)
+    assert np.array_equal(other.top_left, verdicts.bottom_right)
+    assert np.array_equal(other.bottom_right, verdicts.top_left)
+
+
+def shifted(pixels):
+    """Digits in a quarter where none belongs."""
+    return np.roll(pixels, 10, axis=3)
+
+
+def filled(pixels):
+    """The digit's whole quarter in white."""
+    quarters = np.zeros_like(pixels)
+    top_left = pixels[..., :10, :10].any(axis=(1, 2, 3))
+    quarters[top_left, :, :10, :10] = quarters[~top_left, :, 10:, 10:] = 15
+    return quarters
+
+
+def striped(pixels):
+    """Every other row in the one corner, the others in the other."""
+    other = moved(pixels)
+    other[..., ::2, :] = pixels[..., ::2, :]
+    return other
+
+
+def specked(pixels):
+    """A digit, and a mark of the pen in the other corner."""
+    marked = pixels.copy()
+    for picture in marked[:, 0]:
+        at = 10 if picture[:10, :10].any() else 0
+        picture[at + 4 : at + 7, at + 4 : at + 6] = 15
+    return marked
+
+
+@pytest.mark.parametrize(
+    ("mutation", "both"),
+    [
+        (lambda pixels: np.maximum(pixels, moved(pixels)), True),  # twice
+        (lambda pixels: np.maximum(pixels, moved(pixels)) // 2, True),  # two ghosts
+        (striped, True),
+        (specked, True),
+        (np.zeros_like, False),
+        (lambda pixels: pixels // 3, False),  # a ghost
+        (filled, False),
+        (shifted, False),
+        (lambda pixels: np.maximum(pixels, shifted(pixels)), False),
+        (lambda pixels: np.full_like(pixels, 15), True),
+        (lambda pixels: np.random.default_rng(0).integers(0, 16, pixels.shape), True),
+    ],
+)
+def test_what_is_not_one_digit_in_one_corner_is_not_single(digits, mutation, both):
+    verdicts = classify(mutation(digits.pixels).astype(np.uint8), digits)
+    assert not verdicts.top_left.any()
+    assert not verdicts.bottom_right.any()
+    assert verdicts.both.all() if both else not verdicts.both.any()
+
+
+def test_a_digit_somewhat_thinner_or_noisier_is_still_single(digits):
+    fainter = digits.pixels - digits.pixels // 5
+    noise = np.random.default_rng(0).random(digits.pixels.shape) < 0.02
+    for pixels in (fainter, np.maximum(digits.pixels, noise.astype(np.uint8) * 3)):
+        verdicts = classify(pixels, digits)
+        assert (verdicts.top_left | verdicts.bottom_right).all()
+
+
+def test_parts_and_beginnings_keep_their_inputs(digits):
+    first = digits.first(3)
+    assert type(first) is CornerDigits
+    assert torch.equal(first.batch(slice(None))[0], digits.batch(slice(3))[0])
+    assert all(type(part) is CornerDigits for part in digits.split(10))
+
+
+def test_files_that_hold_no_digits_are_told_of(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such array file"):
+        read_digits(tmp_path / "none.npy")
+    np.save(tmp_path / "small.npy", np.zeros((2, 1, 20, 20), np.uint8))
+    with pytest.raises(ValueError, match=r"\[N, 1, 28, 28\]"):
+        read_digits(tmp_path / "small.npy")
+
+
+def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits, tmp_path):
+    testing = place_digits(strokes(6, seed=3), seed=1)
+
+    def run():
+        return run_corners(digits, testing, 4, tmp_path, 0, torch.device("cpu"))
+
+    table = run()
+    found = json.loads((tmp_path / "corners.json").read_text())
+    assert list(found["shares"]) == ["l2", "independent", "argmax", "recursive", "truth"]
+    assert found["shares"]["truth"]["single"]["mean"] == 1
+    assert found["shares"]["truth"]["both corners"]["mean"] == 0
+    assert (tmp_path / "corners.png").stat().st_size > 1000
+    lines = table.read_text().splitlines()
+    assert lines[0] == "| method | single | top left | bottom right | both corners |"
+    assert len(lines) == 7
+    trained = (tmp_path / "recursive" / "checkpoint.safetensors").stat().st_mtime_ns
+    run()
+    assert json.loads((tmp_path / "corners.json").read_text()) == found
+    assert (tmp_path / "recursive" / "checkpoint.safetensors").stat().st_mtime_ns == trained

@@ -1,0 +1,162 @@
+"""Figures: what stands where in them, and files in the format that the name asks for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from prsr import PRSRConfig, Sampler
+from prsr.baselines import Bicubic, Independent, method_of
+from prsr.figures import (
+    curves_figure,
+    grid,
+    growth_animation,
+    methods_figure,
+    samples_figure,
+    save_animation,
+    save_figure,
+    smoothed,
+    temperatures_figure,
+)
+
+CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), levels=256)
+
+
+@pytest.fixture
+def pairs(make_pictures):
+    return make_pictures(CONFIG, 2, 3, 3), make_pictures(CONFIG, 2, 6, 6)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model(config=CONFIG)
+
+
+def laid_out(figure):
+    """The pictures of a grid, ``uint8 [H, W, 3]`` each, in rows, and the headings."""
+    places = figure.axes
+    columns = places[0].get_gridspec().ncols
+    shown = [np.asarray(place.images[0].get_array()) for place in places]
+    headings = [place.get_title() for place in places[:columns]]
+    return [shown[i : i + columns] for i in range(0, len(shown), columns)], headings
+
+
+def as_shown(pixels):
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def assert_shows(figure, expected, headings):
+    rows, found = laid_out(figure)
+    assert found == headings
+    assert len(rows) == len(expected)
+    for row, pictures in zip(rows, expected, strict=True):
+        for shown, pixels in zip(row, pictures, strict=True):
+            assert np.array_equal(shown, as_shown(pixels))
+
+
+def test_methods_stand_between_input_and_truth(pairs, model):
+    lr, hr = pairs
+    independent = Independent(CONFIG)
+    methods = {
+        "bicubic": Bicubic(CONFIG),
+        "independent": independent,
+        "recursive": method_of(model),
+    }
+    bicubic, drawn, ours = (method.sample(lr, 0.7, seed=1) for method in methods.values())
+    likeliest = independent.sample(lr, 0.0)
+    assert_shows(
+        methods_figure(methods, lr, hr, 0.7, seed=1),
+        list(zip(lr, bicubic, drawn, likeliest, ours, hr, strict=True)),
+        ["input", "bicubic", "independent", "independent,\nargmax", "recursive", "truth"],
+    )
+
+
+def test_temperatures_share_their_noise(pairs, model):
+    lr, hr = pairs
+    warm, cold = (method_of(model).sample(lr, t, seed=2) for t in (0.5, 0.0))
+    assert_shows(
+        temperatures_figure(method_of(model), lr, hr, (0.5, 0.0), seed=2),
+        list(zip(lr, warm, cold, hr, strict=True)),
+        ["input", "T = 0.5\nτ = 2", "T = 0\nτ = ∞", "truth"],
+    )
+
+
+def test_samples_of_an_input_stand_in_its_row(pairs, model):
+    lr, hr = pairs
+    drawn = method_of(model).sample(lr, seed=3, num_samples=3)
+    assert_shows(
+        samples_figure(method_of(model), lr, hr, 3, 1.0, seed=3),
+        [[lr[i], *drawn[i], hr[i]] for i in range(2)],
+        ["input", "", "", "", "truth"],
+    )
+
+
+def test_grey_pictures_are_black_to_white():
+    config = dataclasses.replace(PRSRConfig.preset("digits"), levels=16)
+    figure = grid([[torch.tensor([[[0, 15]]], dtype=torch.uint8)]], ["digit"], config)
+    image = figure.axes[0].images[0]
+    assert np.asarray(image.get_array()).tolist() == [[0, 255]]
+    assert image.get_clim() == (0, 255)
+    assert image.get_cmap().name == "gray"
+
+
+def test_a_picture_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path):
+    lr, _ = pairs
+    animation = growth_animation(Sampler(model), lr, 1.0, seed=4)
+    drawn = Sampler(model).sample(lr, seed=4)
+    frames = list(animation.new_frame_seq())
+    assert len(frames) == 6 + 3
+    for y, frame in enumerate(frames):
+        for image, pixels in zip(frame, drawn, strict=True):
+            shown = np.asarray(image.get_array())
+            assert np.array_equal(shown[: y + 1], as_shown(pixels)[: y + 1])
+            assert not shown[y + 1 :].any()
+    for name, kind in (("growth.gif", "GIF"), ("growth.webp", "WEBP")):
+        save_animation(animation, tmp_path / name)
+        with Image.open(tmp_path / name) as written:
+            assert written.format == kind
+            assert written.n_frames >= 6  # Pillow joins frames that are equal
+            assert written.info["loop"] == 0
+    with pytest.raises(ValueError, match="must end in one of gif, webp"):
+        save_animation(animation, tmp_path / "growth.png")
+
+
+def test_a_figure_is_written_in_the_format_of_its_name(pairs, model, tmp_path):
+    lr, hr = pairs
+    figure = samples_figure(method_of(model), lr, hr, 1, 1.0, seed=0)
+    for name, start in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")):
+        save_figure(figure, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    with pytest.raises(ValueError, match=r"a\.txt: the name must end in one of .*png"):
+        save_figure(figure, tmp_path / "a.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pdf", "a.png", "a.svg"]
+
+
+def test_curves_are_those_of_the_event_files(tmp_path):
+    for run in ("one", "two"):
+        with SummaryWriter(str(tmp_path / run)) as writer:
+            for step in range(1, 5):
+                writer.add_scalar("training/loss", 8.0 / step, step)
+            writer.add_scalar("validation/bits/dim", 2.5, 4)
+    left, right = curves_figure([tmp_path / "one", tmp_path / "two"]).axes
+    assert [line.get_label() for line in left.lines] == ["one", "two"]
+    assert left.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert left.lines[0].get_ydata().tolist() == pytest.approx([8, 4, 8 / 3, 2])
+    assert [line.get_label() for line in right.lines] == ["one: bits/dim", "two: bits/dim"]
+    assert list(right.lines[0].get_ydata()) == [2.5]
+
+
+def test_long_curves_are_means_of_neighbours():
+    steps, values = smoothed(range(1000), [step % 5 for step in range(1000)])
+    assert len(steps) == 200
+    assert steps[:2].tolist() == [2, 7]
+    assert values.tolist() == [2.0] * 200
+
+
+def test_a_folder_without_a_run_is_told_of(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="no event files of a training run"):
+            curves_figure([folder])

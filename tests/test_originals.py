@@ -1,0 +1,248 @@
+"""Data sets as people have them: CelebA, LSUN, folders, the hub; through `prsr data`."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prsr import PRSRConfig
+from prsr.cli import main
+from prsr.data import SuperResolutionPictures
+from prsr.images import high_resolution
+from prsr.originals import HubDataset, Lsun, celeba, picture_folder
+
+PAPER = PRSRConfig.preset("paper")
+
+
+@pytest.fixture
+def data(monkeypatch, capsys):
+    """`prsr data` with arguments: exit code, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prsr", "data", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def noise(width, height, seed):
+    shape = (height, width, 3)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def encoded(picture, kind):
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def expected(files):
+    """What an array file must hold of encoded pictures."""
+    return np.stack([high_resolution(Image.open(io.BytesIO(file)), PAPER) for file in files])
+
+
+@pytest.fixture
+def celeba_folder(tmp_path):
+    """Eight pictures in three splits, and what can be wrong with them."""
+    folder = tmp_path / "celeba"
+    pictures = folder / "img_align_celeba"
+    pictures.mkdir(parents=True)
+    for number in range(1, 9):
+        size = (100, 218) if number == 4 else (178, 218)
+        (pictures / f"{number:06}.jpg").write_bytes(encoded(noise(*size, number), "JPEG"))
+    corrupt = pictures / "000002.jpg"
+    corrupt.write_bytes(corrupt.read_bytes()[:3000])
+    (pictures / "000003.jpg").unlink()
+    (folder / "list_eval_partition.txt").write_text(
+        "".join(f"{n:06}.jpg {s}\n" for n, s in enumerate((0, 0, 0, 0, 0, 1, 2, 2), start=1))
+        + "000008.jpg 3\n\nonly-a-name.jpg\n000008.jpg 2 2\n"
+    )
+    return folder
+
+
+def test_celeba_is_read_by_its_official_splits(data, celeba_folder, tmp_path):
+    pictures = celeba_folder / "img_align_celeba"
+    for split, numbers in (("train", (1, 4, 5)), ("validation", (6,)), ("test", (7, 8))):
+        out = tmp_path / f"{split}.npy"
+        code, _, errors = data("celeba", celeba_folder, "--split", split, "--out", out)
+        assert (code, errors) == (0, "")
+        files = [(pictures / f"{number:06}.jpg").read_bytes() for number in numbers]
+        assert np.array_equal(np.load(out), expected(files))
+    lr, hr = SuperResolutionPictures.open(tmp_path / "test.npy", PAPER).batch([1])
+    assert (lr.shape, hr.shape) == ((1, 3, 8, 8), (1, 3, 32, 32))
+
+
+def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp_path):
+    out = tmp_path / "train.npy"
+    _, printed, _ = data("celeba", celeba_folder, "--split", "train", "--out", out)
+    lines = printed.splitlines()
+    assert sum("list_eval_partition.txt, line" in line for line in lines) == 3
+    assert "line 9 is not NAME 0, 1 or 2: '000008.jpg 3'" in printed
+    assert "left out 000002.jpg: image file is truncated" in printed
+    assert "left out 000003.jpg: [Errno 2] No such file" in printed
+    assert "1 of 3 pictures are not 178×218 (the first: 000004.jpg of 100×218)" in printed
+    assert "unaligned faces" in printed
+    assert lines[-1] == f"wrote {out}: 3 pictures, 2 could not be read"
+
+
+def test_aligned_celeba_raises_no_warning(data, celeba_folder, tmp_path):
+    out = tmp_path / "test.npy"
+    _, printed, _ = data("celeba", celeba_folder, "--split", "test", "--out", out)
+    assert "178×218" not in printed
+
+
+def test_celeba_may_lie_as_in_its_authors_folder(celeba_folder):
+    (celeba_folder / "Img").mkdir()
+    (celeba_folder / "Eval").mkdir()
+    for name, part in (("img_align_celeba", "Img"), ("list_eval_partition.txt", "Eval")):
+        (celeba_folder / name).rename(celeba_folder / part / name)
+    found = celeba(celeba_folder, "test")
+    assert [original.name for original in found.after(0)] == ["000007.jpg", "000008.jpg"]
+    assert all(original.source.is_file() for original in found.after(0))
+
+
+@pytest.fixture
+def lsun_folder(tmp_path):
+    """An LMDB as LSUN's: WebP files under hashed keys; one is cut off, one a JPEG file."""
+    import lmdb
+
+    folder = tmp_path / "bedroom_train_lmdb"
+    files = {f"{seed:040x}": encoded(noise(60, 50, seed), "WEBP") for seed in (5, 3, 9, 7)}
+    files[f"{4:040x}"] = encoded(noise(50, 50, 4), "JPEG")
+    files[f"{6:040x}"] = files[f"{5:040x}"][:100]
+    with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as t:
+        for key, value in files.items():
+            t.put(key.encode(), value)
+    return folder, dict(sorted(files.items()))
+
+
+def test_lsun_is_read_in_the_order_of_its_keys(data, lsun_folder, tmp_path):
+    folder, files = lsun_folder
+    code, printed, errors = data("lsun", folder, "--out", tmp_path / "set.npy")
+    assert (code, errors) == (0, "")
+    assert f"left out {6:040x}: " in printed
+    whole = [file for key, file in files.items() if key != f"{6:040x}"]
+    assert np.array_equal(np.load(tmp_path / "set.npy"), expected(whole))
+    for start in range(len(files) + 2):
+        rest = [(original.name, original.source) for original in Lsun(folder).after(start)]
+        assert rest == list(files.items())[start:]
+
+
+def test_a_folder_is_read_below_and_in_order(data, tmp_path):
+    names = ("b.png", "a/d.jpg", "a.webp")
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for seed, name in enumerate(names):
+        noise(40, 50, seed).save(tmp_path / "set" / name)
+    out = tmp_path / "set.npy"
+    code, _, _ = data("folder", tmp_path / "set", "--out", out)
+    assert code == 0
+    found = [original.name for original in picture_folder(tmp_path / "set").after(0)]
+    assert found == ["a/d.jpg", "a.webp", "b.png"]
+    files = [(tmp_path / "set" / name).read_bytes() for name in found]
+    assert np.array_equal(np.load(out), expected(files))
+
+
+def test_a_preset_decides_size_and_colours(data, tmp_path):
+    (tmp_path / "set").mkdir()
+    noise(40, 50, 0).save(tmp_path / "set" / "a.png")
+    for preset, shape, below in (("digits", (1, 1, 28, 28), 256), ("tiny", (1, 3, 6, 6), 8)):
+        out = tmp_path / f"{preset}.npy"
+        code, _, _ = data("folder", tmp_path / "set", "--out", out, "--preset", preset)
+        assert code == 0
+        assert np.load(out).shape == shape
+        assert np.load(out).max() < below
+        SuperResolutionPictures.open(out, PRSRConfig.preset(preset))
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    """A data set that `datasets` loads as it does those of the hub: two splits in Parquet."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    folder = tmp_path / "some-set"
+    folder.mkdir()
+    files = {
+        "train": [encoded(noise(40, 40, seed), "PNG") for seed in range(4)],
+        "test": [encoded(noise(40, 40, 9), "PNG")],
+    }
+    for split, pictures in files.items():
+        cells = [{"bytes": file, "path": None} for file in pictures]
+        if split == "train":
+            cells[1:1] = [None, {"bytes": b"no picture", "path": "bad.png"}]
+        kinds = datasets.Features({"face": datasets.Image(), "label": datasets.Value("int32")})
+        columns = {"face": cells, "label": [0] * len(cells)}
+        rows = datasets.Dataset.from_dict(columns, features=kinds)
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder, files
+
+
+def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
+    folder, files = hub_folder
+    for split, faults in (("train", 2), ("test", 0)):
+        out = tmp_path / f"{split}.npy"
+        code, printed, errors = data("hub", folder, "--split", split, "--out", out)
+        assert (code, errors) == (0, "")
+        assert printed.count("left out row ") == faults
+        assert np.array_equal(np.load(out), expected(files[split]))
+    rest = HubDataset(str(folder), "train", "face").after(3)
+    assert [original.name for original in rest] == ["row 3", "row 4", "row 5"]
+
+
+def test_what_cannot_be_read_as_originals_is_told(
+    data, celeba_folder, lsun_folder, hub_folder, tmp_path
+):
+    empty, text, out = tmp_path / "empty", tmp_path / "text.txt", tmp_path / "set.npy"
+    empty.mkdir()
+    text.write_text("hello")
+    (tmp_path / "done.npy").write_text("")
+    ours = ("--out", out)
+    listed = celeba_folder / "list_eval_partition.txt"
+    cases = [
+        (("celeba", empty, "--split", "train", *ours), f"no img_align_celeba in {empty}"),
+        (("celeba", celeba_folder, "--split", "0", *ours), "'0' is not one of 'train'"),
+        (("celeba", celeba_folder, *ours), "Missing option '--split'"),
+        (("lsun", tmp_path / "no", *ours), "no such folder"),
+        (("lsun", empty, *ours), "cannot be read as an LMDB"),
+        (("lsun", text, *ours), "cannot be read as an LMDB"),
+        (("folder", tmp_path / "no", *ours), "no such folder"),
+        (("folder", empty, *ours), "no picture in folder"),
+        (("hub", hub_folder[0], "--split", "no", *ours), "cannot load the split 'no' of"),
+        (("hub", empty, *ours), "cannot load the split 'train' of"),
+        (("hub", hub_folder[0], "--column", "label", *ours), "columns of pictures (face), got"),
+        (("folder", celeba_folder, "--out", tmp_path / "set.npz"), "out must end in .npy"),
+        (("folder", celeba_folder, "--out", empty / "no" / "set.npy"), "no folder"),
+        (("folder", celeba_folder, "--out", tmp_path / "done.npy"), "is there already"),
+        (("folder", celeba_folder), "Missing option"),
+        (("folder", celeba_folder, *ours, "--preset", "no"), "'no' is not one of"),
+    ]
+    for arguments, told in cases:
+        code, _, errors = data(*arguments)
+        assert code == 2, arguments
+        assert errors.startswith("prsr: "), (arguments, errors)
+        assert errors.count("\n") == 1, (arguments, errors)
+        assert told in errors, (arguments, errors)
+    listed.write_text("000001.jpg 0\n")
+    _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
+    assert "names no picture of the split test" in errors
+    listed.unlink()
+    _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
+    assert errors == f"prsr: no list_eval_partition.txt in {celeba_folder}\n"
+    assert not list(tmp_path.glob("set.npy*"))
+
+
+@pytest.mark.parametrize("module", ["lmdb", "datasets"])
+def test_an_extra_that_is_missing_is_told(data, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    kind = "lsun" if module == "lmdb" else "hub"
+    code, _, errors = data(kind, tmp_path, "--out", tmp_path / "set.npy")
+    assert (code, errors) == (
+        2,
+        f"prsr: these originals need {module}: pip install 'prsr[data]'\n",
+    )

@@ -1,0 +1,224 @@
+"""Several processes under torchrun: the weights and pictures of one, also after a death."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from prsr import PRSR, PRSRConfig, processes
+from prsr.cli import main
+from prsr.synchronous import SynchronousBatchNorm2d, synchronise
+
+TINY = PRSRConfig.preset("tiny")
+STEPS = 7
+
+# `prsr`, in double precision: biases before a batch normalisation have no gradient but rounding,
+# which RMSProp divides by its own size. With DYING, the second process dies once, at step 5 or
+# behind its third file, the first of two of a picture; with LOG, each file written is noted.
+PROGRAM = """
+import os, signal, torch
+import prsr.train, prsr.upscale
+from prsr.cli import main
+torch.set_default_dtype(torch.float64)
+doomed = (os.environ.get("DYING"), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"])
+doomed = doomed == ("1", "1", "0")
+prsr.upscale.CHUNK, step = 1, prsr.train.Trainer.train_step
+save, written = prsr.upscale.save_picture, []
+def train_step(self, lr, hr):
+    if doomed and self.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, lr, hr)
+def save_picture(picture, path):
+    save(picture, path)
+    with open(os.environ["LOG"], "a") as log:
+        log.write(f"{path.name}\\n")
+    written.append(path)
+    if doomed and len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+prsr.train.Trainer.train_step, prsr.upscale.save_picture = train_step, save_picture
+main()
+"""
+
+
+def torchrun(tmp_path, *arguments, dying=False):
+    """Two processes that call `prsr`; returns what they print."""
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOG": str(tmp_path / "log.txt")}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    launch += ["--max-restarts", int(dying)]
+    command = map(str, [*launch, script, *arguments])
+    environment["DYING"] = str(int(dying))
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def alone(monkeypatch, *arguments):
+    """`prsr` in this process, in double precision."""
+    monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not ended.value.code
+
+
+def training(folder):
+    """Arguments of a training that reports at steps 3, 6 and 7."""
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 21), ("validation", 5)):
+        np.save(folder / f"{name}.npy", rng.integers(0, 8, (count, 3, 6, 6), dtype=np.uint8))
+    arguments = ["train", "--data", folder / "train.npy", "--preset", "tiny", "--batch-size", 8]
+    arguments += ["--validation", folder / "validation.npy", "--device", "cpu"]
+    return [*arguments, "--steps", STEPS, "--report-every", 3]
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def assert_same_weights(one, other):
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        # RMSProp's ε, 1e-8, makes roundings of 1e-17 ones of 1e-9; the weights move by 1e-2.
+        assert torch.allclose(other[name], value, rtol=0, atol=1e-8), name
+
+
+def test_two_processes_end_with_what_one_ends_with(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(monkeypatch, *training(tmp_path), "--out", one)
+    printed = torchrun(tmp_path, *training(tmp_path), "--out", two)
+    assert printed.count("wrote") == 1
+    assert_same_weights(one, two)
+    values = scalars(one)
+    assert {tag: len(steps) for tag, steps in values.items()} == {
+        "training/loss": STEPS,
+        "training/gradient norm": STEPS,
+        "training/learning rate": STEPS,
+        "validation/bits/dim": 3,
+        "validation/bits/dim, conditioning alone": 3,
+        "validation/bits/dim, prior alone": 3,
+    }
+    for tag, found in scalars(two).items():
+        assert found == pytest.approx(values[tag], rel=1e-6), tag
+    sheets = sorted(path.name for path in (one / "sheets").iterdir())
+    assert sheets == ["step-0000003.png", "step-0000006.png", "step-0000007.png"]
+    for sheet in sheets:
+        assert (one / "sheets" / sheet).read_bytes() == (two / "sheets" / sheet).read_bytes()
+
+
+def test_a_process_that_died_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone(monkeypatch, *training(tmp_path), "--out", one)
+    printed = torchrun(tmp_path, *training(tmp_path), "--out", two, dying=True)
+    # Killed at step 5, the run goes on from the checkpoint of step 3, which it does not repeat.
+    assert [printed.count(f"step {step}: bits/dim") for step in (3, 6, 7)] == [1, 1, 1]
+    assert_same_weights(one, two)
+    assert len(scalars(two)["training/loss"]) == STEPS
+
+
+def test_sampling_is_shared_and_goes_on_after_a_death(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        size = (9, 9, 3) if number % 3 else (9, 12, 3)
+        pixels = rng.integers(0, 256, size, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"{number}.png")
+    torch.manual_seed(0)
+    PRSR(TINY).save_pretrained(tmp_path / "model")
+    arguments = ["sample", tmp_path / "set", "--model", tmp_path / "model", "--low-resolution"]
+    arguments += ["--seed", 3, "--samples", 2, "--device", "cpu"]
+    alone(monkeypatch, *arguments, "--out", tmp_path / "one")
+    printed = torchrun(tmp_path, *arguments, "--out", tmp_path / "two", dying=True)
+    assert printed.count("wrote") == 2
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 7 * 2 + 1
+    # A process that is ended while it writes may leave a hidden file behind.
+    assert sorted(path.name for path in (tmp_path / "two").glob("[!.]*")) == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    # A file that a dying process wrote may not be noted, but none is written a second time.
+    written = Counter((tmp_path / "log.txt").read_text().split())
+    assert set(written.values()) == {1}
+    assert written["contact-sheet.png"] == 1
+
+
+@pytest.mark.parametrize(("total", "parts"), [(7, [3, 2, 2]), (9, [3, 3, 3]), (2, [1, 1, 0])])
+def test_shares_lie_side_by_side(monkeypatch, total, parts):
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(processes.share(total))
+    assert [len(share) for share in shares] == parts
+    assert [i for share in shares for i in share] == list(range(total))
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    assert processes.join() is None
+    assert (processes.rank(), processes.count(), processes.restarted()) == (0, 1, False)
+    assert processes.share(5) == range(5)
+    assert processes.gathered("own") == ["own"]
+    processes.wait()
+    processes.leave()
+
+
+def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
+    model = make_model(seed=1)
+    twin = make_model(seed=2)
+    synchronise(twin)
+    twin.load_state_dict(model.state_dict())
+    kinds = [type(layer) for layer in twin.modules()]
+    assert nn.BatchNorm2d not in kinds
+    assert kinds.count(SynchronousBatchNorm2d) == 4
+    lr = torch.randint(8, (5, 3, 3, 3), dtype=torch.uint8)
+    for training in (True, False):
+        outputs = []
+        for one in (model, twin):
+            one.train(training)
+            outputs.append(one.conditioning(lr))
+            outputs[-1].square().mean().backward()
+        assert torch.allclose(*outputs, atol=1e-5)
+    for (name, one), two in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if one.grad is not None:
+            assert torch.allclose(one.grad, two.grad, atol=1e-5), name
+    for (name, one), two in zip(model.named_buffers(), twin.buffers(), strict=True):
+        assert torch.allclose(one, two, atol=1e-5), name
+
+
+def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model):
+    layer = SynchronousBatchNorm2d(3)
+    x = 100 + torch.randn(4, 3, 8, 8)
+    y = layer(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert torch.allclose(layer.running_mean, 0.1 * x.bfloat16().float().mean((0, 2, 3)), rtol=1e-6)
+
+
+def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    monkeypatch.setattr(processes, "join", lambda: torch.device("cpu"))
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    sheet = tmp_path / "sheet.png"
+    for extra, told in (((), "seed must be given"), (("--seed", "1"), "out must be a folder")):
+        arguments = ["prsr", "sample", str(tmp_path / "a.png"), "-o", str(sheet), *extra]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        errors = capsys.readouterr().err
+        assert told in errors
+        assert errors.count("\n") == 1

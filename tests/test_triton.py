@@ -1,0 +1,293 @@
+"""The Triton kernels in the interpreter, on the CPU, and compiled for GPUs that are not here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import prsr
+from prsr.engines import ENGINES, Job
+from prsr.engines import triton as engine_module
+from prsr.engines.base import draw
+from prsr.engines.triton import WIDEST
+from prsr.testing import cdf_violation, parting_distance
+
+triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
+tl = pytest.importorskip("triton.language")
+kernel_draw = pytest.importorskip("prsr.kernels.arithmetic").draw
+
+EPSILON = 1e-4
+VARIANT = ("kernel", "precision", "together")
+ENGINE, TORCH = (next(e for e in ENGINES if e.name == name) for name in ("triton", "torch"))
+
+
+CONFIGURATIONS = st.builds(
+    dict,
+    channels=st.sampled_from([1, 3]),
+    levels=st.sampled_from([2, 7, 40]),
+    prior_channels=st.integers(4, 33),
+    prior_layers=st.integers(1, 3),
+    prior_kernel=st.sampled_from([1, 3, 5]),
+    first_kernel=st.sampled_from([3, 5]),
+    head_channels=st.integers(3, 70),
+)
+
+
+@settings(max_examples=4)
+@given(
+    CONFIGURATIONS,
+    st.sampled_from([1, 2, 3, 17]),
+    st.sampled_from([(2, 2), (3, 2), (2, 3)]),
+    st.booleans(),
+)
+def test_pictures_are_right(make_model, make_pictures, changes, n, size, masked):
+    model = make_model(**changes)
+    config, (h, w) = model.config, size
+    lr = make_pictures(config, n, h, w)
+    temperature = torch.linspace(0, 1.5, n + 1)[1:] * (torch.arange(n) != 1)  # the second greedy
+    known = make_pictures(config, n, 2 * h, 2 * w, seed=1)
+    mask = torch.rand(known.shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    fixed = {"known": known, "mask": mask} if masked else {}
+    one, other = (
+        prsr.sample(lr, temperature, model=model, seed=4, engine=name, **fixed)
+        for name in ("triton", "torch")
+    )
+    noise = prsr.noise(4, n, 2 * h, 2 * w, config.channels)
+    given_mask = mask if masked else None
+    assert cdf_violation(model, lr, one, noise, temperature, given_mask).max() <= EPSILON
+    assert parting_distance(model, lr, one, other, noise, temperature).max() <= EPSILON
+    if masked:
+        assert torch.equal(one[mask], known[mask])
+
+
+def make_job(model, make_pictures, n, height, width):
+    """A job in which the picture is given, so that all engines compute the same activations."""
+    config = model.config
+    picture = make_pictures(config, n, height, width)
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn((n, config.levels, config.channels, height, width), generator=random)
+    noise = prsr.noise(0, n, height, width, config.channels)
+    return Job(logits, noise, torch.ones(n), torch.ones_like(picture, dtype=torch.bool), picture)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("n", "changes"), [(1, {"prior_kernel": 5}), (3, {"prior_channels": 20})])
+def test_layers_are_those_of_the_torch_engine(make_model, make_pictures, precision, n, changes):
+    model = make_model(**changes)
+    jobs = [make_job(model, make_pictures, n, 3, 4) for _ in range(2)]
+    ours = ENGINE.start(ENGINE.pack(model.prior, precision), jobs[0])
+    theirs = TORCH.start(TORCH.pack(model.prior, "fp32"), jobs[1])
+    with torch.no_grad():
+        exact = model.prior.features(jobs[0].picture)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model.prior.features(jobs[0].picture)
+    for y in range(3):
+        for engine, state in ((ENGINE, ours), (TORCH, theirs)):
+            engine.row(state, y)
+        for layer in range(model.config.prior_layers):
+            pairs = zip(ENGINE.probe(ours, layer), TORCH.probe(theirs, layer), strict=True)
+            for stack, (one, other) in enumerate(pairs):
+                # In bf16, what the training network's own rounding moves of this layer.
+                moved = float((exact[layer][stack] - rounded[layer][stack].float()).abs().max())
+                close = 1e-5 if precision == "fp32" else 2 * moved + 4e-3
+                assert_close(one, other, atol=close, rtol=1e-4)
+
+
+def test_bf16_rounds_the_weights_and_nothing_else_goes_wrong(make_model, make_pictures):
+    model = make_model()
+    lr = make_pictures(model.config, 3, 2, 2)
+    picture = prsr.sample(lr, model=model, seed=1, engine="triton", precision="bf16")
+    noise = prsr.noise(1, 3, 4, 4, model.config.channels)
+    violation = cdf_violation(model, lr, picture, noise, 1.0)
+    assert violation.max() <= 0.02
+    packed = ENGINE.pack(model.prior, "bf16")
+    for name, weight in (packed.vertical | packed.horizontal).items():
+        exact = "first" in name or "bias" in name
+        assert weight.dtype == (torch.float32 if exact else torch.bfloat16)
+
+
+@triton.jit
+def draw_rows(out, logits, noise, heat, K: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr):
+    rows = tl.arange(0, N)
+    level = tl.arange(0, LEVELS)
+    at = logits + rows[:, None] * K + level[None, :]
+    given = tl.load(at, mask=(level < K)[None, :] & (rows >= 0)[:, None], other=0.0)
+    drawn = kernel_draw(given, tl.load(noise + rows), tl.load(heat + rows), K, LEVELS)
+    tl.store(out + rows, drawn)
+
+
+def test_an_edge_of_the_cdf_belongs_to_the_level_above():
+    logits, noise = torch.zeros(16, 4), torch.tensor([0.0, 0.25, 0.5, 0.75] * 4)
+    drawn = torch.zeros(16, dtype=torch.int32)
+    draw_rows[(1,)](drawn, logits, noise, torch.ones(16), 4, 16, 4)
+    assert drawn.tolist() == [0, 1, 2, 3] * 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("levels", [2, 7, 256])
+def test_draw_in_the_kernel_is_the_draw(levels, temperature):
+    random = torch.Generator().manual_seed(levels)
+    logits = 3 * torch.randn((64, levels), generator=random)
+    logits[torch.rand(logits.shape, generator=random) < 0.3] = -1e4
+    logits[:4] = 0  # equal ones
+    noise = torch.rand(64, generator=random)
+    noise[::4], noise[1::4] = 0, 1 - 2.0**-24
+    heat = torch.full((64,), temperature)
+    drawn = torch.zeros(64, dtype=torch.int32)
+    power = triton.next_power_of_2(levels)
+    draw_rows[(1,)](drawn, logits, noise, heat, levels, 64, power)
+    drawn = drawn.long()
+    if temperature < 0.1:
+        assert torch.equal(drawn, draw(logits, noise, heat))
+        return
+    p = (logits.double() / temperature).softmax(dim=1)
+    cdf = p.cumsum(dim=1).gather(1, drawn[:, None])[:, 0]
+    mass = p.gather(1, drawn[:, None])[:, 0]
+    assert bool((mass > 0).all())
+    assert bool(((cdf > noise - 1e-6) & (cdf - mass <= noise + 1e-6)).all())
+
+
+class Barriers:
+    """Notes what a program touches between two barriers, and complains of what threads could race.
+
+    Which thread holds which element is the compiler's choice, so any read of what was written, and
+    any write to what was read or written, since the last barrier is taken for a race; but for a
+    write by the shape that read the same addresses just before: that is one sum, added to.
+    """
+
+    def __init__(self):
+        self.written, self.read, self.complaints = {}, {}, set()
+
+    def touch(self, pointers, mask, writes):
+        alive = pointers.data[mask.data] if mask is not None else pointers.data
+        for address in alive.ravel().tolist():
+            if address in self.written:
+                self.complaints.add("a read or write of what was written")
+            if writes and self.read.get(address, pointers.data.shape) != pointers.data.shape:
+                self.complaints.add("a write to what was read")
+            (self.written if writes else self.read)[address] = pointers.data.shape
+
+    def barrier(self):
+        self.written.clear()
+        self.read.clear()
+
+
+@pytest.fixture
+def barriers(monkeypatch):
+    """A :class:`Barriers` that watches the interpreter."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    watch = Barriers()
+    load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+
+    def watched_load(self, ptrs, mask, *rest, **named):
+        watch.touch(ptrs, mask, writes=False)
+        return load(self, ptrs, mask, *rest, **named)
+
+    def watched_store(self, ptrs, value, mask, *rest, **named):
+        watch.touch(ptrs, mask, writes=True)
+        return store(self, ptrs, value, mask, *rest, **named)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", watched_load)
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_store", watched_store)
+    monkeypatch.setattr(InterpreterBuilder, "create_barrier", lambda self: watch.barrier())
+    return watch
+
+
+@pytest.mark.parametrize("kernel", [0, 1], ids=["vertical", "horizontal"])
+@pytest.mark.parametrize("skipped", [None, 0, 1, 2, 3])
+def test_barriers_order_all_that_threads_share(
+    make_model, make_pictures, barriers, monkeypatch, kernel, skipped
+):
+    """With every barrier, no race; without any one of a pixel's or a layer's, one."""
+    model = make_model(prior_layers=3)
+    state = ENGINE.start(ENGINE.pack(model.prior, "fp32"), make_job(model, make_pictures, 1, 4, 4))
+    ENGINE.row(state, 0)
+    barriers.barrier()
+    barriers.complaints.clear()
+    passed = [-1]
+    period = 4 if kernel == 0 else 1 + 3 * model.config.channels
+
+    def counted(barrier=barriers.barrier):
+        passed[0] += 1
+        if passed[0] % period != skipped:
+            barrier()
+
+    monkeypatch.setattr(barriers, "barrier", counted)
+    launch = engine_module.launches(state, 1)[kernel]
+    launch.kernel[(launch.programs,)](**launch.arguments)
+    assert passed[0] > 0
+    assert bool(barriers.complaints) == (skipped is not None)
+
+
+def test_reasons_against_it(monkeypatch):
+    cpu = torch.device("cpu")
+    assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "bf16") == []
+    wide = prsr.PRSRConfig(channels=1, prior_channels=WIDEST + 1)
+    assert ENGINE.reasons(wide, cpu, "fp32") == ["it takes up to 64 features a colour, not 65"]
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
+        "it runs on GPUs, but the model lies on cpu"
+    ]
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
+    assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
+        "Triton is not installed; it comes with torch's builds for GPUs"
+    ]
+
+
+def test_weights_that_bf16_cannot_hold_are_refused(make_model):
+    model = make_model()
+    with torch.no_grad():
+        model.prior.head[2].weight[0, 0] = 3.4e38
+    with pytest.raises(ValueError, match="the prior's weights in bf16 must be finite"):
+        ENGINE.pack(model.prior, "bf16")
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")  # which tests set for what runs on the CPU
+    command = [sys.executable, "-m", "benchmarks.kernels", "--json"]
+    run = subprocess.run(
+        [*command, "--architectures", str(architecture)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    compiled = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {(c["kernel"], c["precision"], c["together"]) for c in compiled} == {
+        (kernel, precision, together)
+        for precision in ("fp32", "bf16")
+        for kernel, most in (
+            ("vertical_row", 4),
+            ("horizontal_row", 16 if precision == "bf16" else 8),
+        )
+        for together in (1, most)
+    }
+    for c in compiled:
+        assert c["shared"] <= 99 * 1024, c  # what the smallest of these GPUs lets a program have
+        assert (c["tensor"] > 0) == (c["precision"] == "bf16"), c
+        others = [o for o in compiled if all(o[key] == c[key] for key in VARIANT)]
+        assert min(o["spilled"] for o in others) == 0, c  # tuning has one that does not spill
+        assert c["spilled"] == 0 or architecture == 100, c
+
+
+def test_gpu_benchmark_checks_before_it_measures():
+    """Its first half, in the interpreter; its figures only a GPU can show."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]
+    run = subprocess.run(
+        [*command, "--quick"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("holds: ") == 10
