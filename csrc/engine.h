@@ -27,17 +27,18 @@ struct Config {
 };
 
 // The caches, zero before the first row, and the job: N pictures in bundles of `bundle` (b), 1 or
-// kBundle. A bundle has the numbers of its pictures side by side, so that they are a vector; what
-// the chain from sub-pixel to sub-pixel reads has the bundles side by side.
+// kBundle. A bundle has the numbers of its pictures side by side, so that they are a vector.
+// Bundles lie apart: where those of two threads alternate, one core's prefetches take lines from
+// the other that it is about to write.
 struct Job {
   int64_t bundles, bundle, height, width;
   float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
   float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
-  float* above;     // [W, L, N/b, 2C, b]: what the vertical stack adds to the horizontal one
+  float* above;     // [N/b, W, L, 2C, b]: what the vertical stack adds to the horizontal one
   float* ahead;     // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
                     // far give; then which row that is, counted from 1. None where b is not 1
   float*
-      horizontal;  // [p + W, L + 1, N/b, C, b]: input of each block, and of the head, on this row
+      horizontal;  // [N/b, p + W, L + 1, C, b]: input of each block, and of the head, on this row
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]

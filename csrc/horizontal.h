@@ -21,13 +21,13 @@ class HorizontalStack : Place {
       Product p = product();
       p.in = horizontal_at(0, l, x);
       p.segments = c.reach;
-      p.segment_stride = (c.layers + 1) * j.bundles * c.features * b;
+      p.segment_stride = (c.layers + 1) * c.features * b;
       p.length = c.features;
-      p.lda = c.features * b;
+      p.lda = strides.horizontal;
       p.weights = net.blocks[l].taps;
       p.outputs = c2;
       p.start = above_at(0, l, x);
-      p.ld_start = c2 * b;
+      p.ld_start = strides.above;
       p.out = given_at(l);
       p.ld_out = c2 * b;
       p.last_row = count;
@@ -44,7 +44,7 @@ class HorizontalStack : Place {
       const Step& step = net.groups[g].steps[l];
       Product p = of_group(step.centre, g);
       p.in = horizontal_at(0, l, pixel);
-      p.lda = c.features * b;
+      p.lda = strides.horizontal;
       p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // what is beyond the group is nobody's
       p.start = given_at(l) + 2 * begin * b;
       p.ld_start = c2 * b;
@@ -61,9 +61,9 @@ class HorizontalStack : Place {
       q.outputs = size;
       q.bias = step.mix.bias;
       q.then = horizontal_at(0, l, pixel) + begin * b;
-      q.ld_then = c.features * b;
+      q.ld_then = strides.horizontal;
       q.out = horizontal_at(0, l + 1, pixel) + begin * b;
-      q.ld_out = c.features * b;
+      q.ld_out = strides.horizontal;
       compute(q);
     }
   }
@@ -72,7 +72,7 @@ class HorizontalStack : Place {
     Product p = of_group(net.groups[g].head.weights, g);
     p.half = c.half_head;
     p.in = horizontal_at(0, c.layers, c.reach + x);
-    p.lda = c.features * b;
+    p.lda = strides.horizontal;
     p.outputs = units.size(g);
     p.bias = net.groups[g].head.bias;
     p.out = s.hidden + units.begin_of(g) * b;
@@ -168,7 +168,7 @@ class HorizontalStack : Place {
     p.bias = net.first_left.bias;
     p.outputs = c.features;
     p.out = horizontal_at(0, 0, c.reach + x);
-    p.ld_out = c.features * b;
+    p.ld_out = strides.horizontal;
     p.last_row = count;
     compute(p);
   }
@@ -182,7 +182,7 @@ class HorizontalStack : Place {
     p.weights = net.groups[g].first_own;
     p.outputs = features.size(g);
     p.start = p.out = horizontal_at(0, 0, c.reach + x) + features.begin_of(g) * b;
-    p.ld_start = p.ld_out = c.features * b;
+    p.ld_start = p.ld_out = strides.horizontal;
     p.last_row = count;
     compute(p);
   }

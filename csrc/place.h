@@ -39,13 +39,15 @@ struct Groups {
 
 // How far one bundle's numbers lie from the next one's.
 struct Strides {
-  int64_t value_row, values, vertical_row, vertical, ahead;
+  int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal;
   Strides(const Config& c, const Job& j)
       : value_row((j.width + 2 * c.first_reach) * c.channels * j.bundle),
         values((j.height + c.first_reach) * value_row),
         vertical_row((j.width + 2 * c.reach) * c.features * j.bundle),
         vertical(c.layers * (c.reach + 1) * vertical_row),
-        ahead(c.layers * j.width * 2 * c.features + 1) {}
+        above(j.width * c.layers * 2 * c.features * j.bundle),
+        ahead(c.layers * j.width * 2 * c.features + 1),
+        horizontal((c.reach + j.width) * (c.layers + 1) * c.features * j.bundle) {}
 };
 
 // What a member of a team draws: row y of the bundles `bundle` … `bundle + count − 1`. Places are
@@ -77,11 +79,11 @@ struct Place {
            (layer * (c.reach + 1) + slot) * strides.vertical_row;
   }
   float* above_at(int64_t n, int64_t layer, int64_t x) const {
-    return j.above + ((x * c.layers + layer) * j.bundles + bundle + n) * 2 * c.features * b;
+    return j.above + (bundle + n) * strides.above + (x * c.layers + layer) * 2 * c.features * b;
   }
   float* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
-    return j.horizontal +
-           ((column * (c.layers + 1) + layer) * j.bundles + bundle + n) * c.features * b;
+    return j.horizontal + (bundle + n) * strides.horizontal +
+           (column * (c.layers + 1) + layer) * c.features * b;
   }
   float* ahead_at(int64_t n, int64_t layer) const {
     return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;

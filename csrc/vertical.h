@@ -63,7 +63,7 @@ class VerticalStack : Place {
         q.bias = block.link.bias;
         q.outputs = c2;
         q.out = above_at(n, l, 0);
-        q.ld_out = c.layers * j.bundles * c2 * b;
+        q.ld_out = c.layers * c2 * b;
         q.first_row = columns.first;
         q.last_row = columns.last;
         compute(q);

@@ -194,9 +194,9 @@ def cache_shapes(
     return {
         "values": (bundles, p0 + height, p0 + width + p0, channels, bundle),
         "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
-        "above": (width, layers, bundles, 2 * features, bundle),
+        "above": (bundles, width, layers, 2 * features, bundle),
         "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
-        "horizontal": (p + width, layers + 1, bundles, features, bundle),
+        "horizontal": (bundles, p + width, layers + 1, features, bundle),
     }
 
 
@@ -379,7 +379,7 @@ class CPUEngine(Engine):
         verticals, horizontals = [], []
         for part in state.parts:
             vertical = part.caches["vertical"][:, layer, state.y % (p + 1), p : p + state.width]
-            horizontal = part.caches["horizontal"][p:, layer]
+            horizontal = part.caches["horizontal"][:, p:, layer]
             verticals.append(vertical[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
-            horizontals.append(horizontal[..., natural, :].permute(1, 3, 2, 0).flatten(0, 1))
+            horizontals.append(horizontal[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
         return Probe(torch.cat(verticals), torch.cat(horizontals))
