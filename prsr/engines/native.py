@@ -137,10 +137,12 @@ def blocks(matrix: Tensor) -> Tensor:
 def strips(matrix: Tensor) -> Tensor:
     """``[inputs, outputs]`` as ``csrc/bundle.h`` reads it, flat.
 
-    Strip by strip of at most 24 outputs, as equally wide as can be: ``[inputs, width]``.
+    Strip by strip of at most 24 outputs, pairs of them dealt out evenly: ``[inputs, width]``.
     """
     count = -(-matrix.shape[1] // STRIP)
-    return torch.cat([strip.flatten() for strip in matrix.tensor_split(count, dim=1)])
+    pairs = torch.arange(0, matrix.shape[1], 2, device="cpu").tensor_split(count)
+    begins = [int(own[0]) for own in pairs]
+    return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
 
 
 def halves(flat: Tensor) -> Tensor:
