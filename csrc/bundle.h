@@ -2,9 +2,9 @@
 //
 // So nothing is padded, and each weight is read once for all pictures of a bundle. Weights come in
 // strips of at most 24 outputs, pairs of them dealt out evenly: [strip][input][width], for they are
-// read in the order of memory then, which alone keeps up with the multiply-adds of single rows. An output is
-// summed up in the order of product.h, so that a picture's bits do not depend on whether it is
-// drawn in a bundle.
+// read in the order of memory then, which alone keeps up with the multiply-adds of single rows. An
+// output is summed up in the order of product.h, so that a picture's bits do not depend on whether
+// it is drawn in a bundle.
 #pragma once
 
 #include "engine.h"
@@ -180,7 +180,7 @@ void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
 template <typename Weight>
 void bundles(const Product& p) {
   const int64_t middle = p.last_row - (p.last_row - p.first_row) % kBundleRows;
-  bundle_rows<Weight, kBundleRows>(p, p.first_row, middle);
+  if (p.first_row < middle) bundle_rows<Weight, kBundleRows>(p, p.first_row, middle);
   if (middle < p.last_row) bundle_rows<Weight, 1>(p, middle, p.last_row);
 }
 

@@ -138,15 +138,14 @@ inline float largest(Vec v) {
 }
 
 // 2 to the t for |t| below 126, with f = t − n in [−½, ½]: 2ⁿ comes from the exponent's bits,
-// 2 to the f from a polynomial whose relative error is below 2e-8.
+// 2 to the f from a polynomial whose relative error is below 3e-9.
 inline Vec power_of_two(Vec n_and_magic, Vec f) {
-  Vec p = broadcast(1.5252733804e-5f);
-  p = p * f + 1.5403530393e-4f;
-  p = p * f + 1.3333558146e-3f;
-  p = p * f + 9.6181291076e-3f;
-  p = p * f + 5.5504108664e-2f;
-  p = p * f + 2.4022650696e-1f;
-  p = p * f + 6.9314718056e-1f;
+  Vec p = broadcast(1.5353361930e-4f);
+  p = p * f + 1.3398874408e-3f;
+  p = p * f + 9.6184373575e-3f;
+  p = p * f + 5.5503324711e-2f;
+  p = p * f + 2.4022647914e-1f;
+  p = p * f + 6.9314720286e-1f;
   p = p * f + 1.0f;
   IntVec bits, n;
   std::memcpy(&bits, &p, sizeof bits);
