@@ -32,7 +32,7 @@ prsr::DrawRow kernel(const std::string& instruction_set) {
 }
 
 void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& config,
-              const std::array<int64_t, 3>& sizes, const std::array<uint64_t, 13>& addresses,
+              const std::array<int64_t, 4>& sizes, const std::array<uint64_t, 13>& addresses,
               int64_t y, int64_t threads) {
   const auto& [channels, levels, features, layers, reach, first_reach, units, half] = config;
   const prsr::Config c{channels, levels, features, layers, reach, first_reach, units, half != 0};
@@ -41,6 +41,7 @@ void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& 
   const prsr::Job job{sizes[0],
                       sizes[1],
                       sizes[2],
+                      sizes[3],
                       pointer<float>(a[2]),
                       pointer<float>(a[3]),
                       pointer<float>(a[4]),

@@ -9,8 +9,15 @@ namespace prsr {
 
 namespace {
 
-// About 0.5 ms: longer than Python takes from one row to the next.
+// About 0.5 ms: longer than Python takes from one row to the next, and than threads with equal work
+// are apart at its end. To be woken takes longer than a batch can spare.
 constexpr int kSpinsBeforeSleep = 2000000;
+
+template <typename Condition>
+void spin(const Condition& there) {
+  for (int spins = 0; spins < kSpinsBeforeSleep && !there(); ++spins) {
+  }
+}
 
 Crew* crew = nullptr;
 std::once_flag* created = new std::once_flag;
@@ -76,6 +83,7 @@ bool Crew::run(int64_t count, const std::function<void(int64_t)>& work) {
   }
   called_.notify_all();
   work(0);
+  spin([this] { return __atomic_load_n(&running_, __ATOMIC_ACQUIRE) == 0; });
   std::unique_lock<std::mutex> lock(mutex_);
   finished_.wait(lock, [this] { return running_ == 0; });
   return true;
@@ -99,9 +107,7 @@ void Crew::serve(int64_t member) {
   Cores callers, own;
   for (;;) {
     // Who was not wanted last time sleeps at once.
-    for (int spins = 0; wanted && spins < kSpinsBeforeSleep; ++spins) {
-      if (__atomic_load_n(&calls_, __ATOMIC_ACQUIRE) != served) break;
-    }
+    if (wanted) spin([&] { return __atomic_load_n(&calls_, __ATOMIC_ACQUIRE) != served; });
     const std::function<void(int64_t)>* work;
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -117,7 +123,7 @@ void Crew::serve(int64_t member) {
     first = false;
     (*work)(member);
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (--running_ == 0) finished_.notify_one();
+    if (__atomic_sub_fetch(&running_, 1, __ATOMIC_RELEASE) == 0) finished_.notify_one();
   }
 }
 

@@ -35,9 +35,10 @@ class Crew {
   std::vector<std::thread> threads_;
   const std::unique_ptr<Cores> cores_;  // of the caller
   const std::function<void(int64_t)>* work_ = nullptr;
-  int64_t wanted_ = 0;   // members of this call
-  int64_t running_ = 0;  // of them, besides the caller, not finished
-  int64_t calls_ = 0;    // so far; also read outside the lock, to see a call without sleeping
+  int64_t wanted_ = 0;  // members of this call
+  // These two are also read outside the lock, to see without sleeping what has become of them.
+  int64_t running_ = 0;  // members of this call, besides the caller, that have not finished
+  int64_t calls_ = 0;    // so far
 };
 
 }  // namespace prsr

@@ -11,7 +11,7 @@ namespace prsr {
 namespace {
 
 // Images that are drawn together: enough rows for full tiles, few enough to stay in the cache.
-constexpr int64_t kTogether = 24;
+constexpr int64_t kTogether = 24, kBundlesTogether = 4;
 // With fewer images a thread, threads do better to share each picture's work …
 constexpr int64_t kAlone = 4;
 // … but no more of them than this, for they wait for each other six times a pixel.
@@ -57,32 +57,32 @@ const std::vector<InstructionSet>& instruction_sets() {
 
 void draw_row(DrawRow kernel, const Config& config, const Network& network, const Job& job,
               int64_t y, int64_t threads) {
-  if (job.images == 0) return;
+  if (job.bundles == 0) return;
   // Parts of the work that overlap could not be told apart.
   threads = job.seconds ? 1 : std::max<int64_t>(threads, 1);
   const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
-  const bool alone = contended || job.images >= kAlone * threads;
+  const bool alone = job.bundle > 1 || contended || job.bundles >= kAlone * threads;
   const int64_t members = alone ? 1 : std::min(threads, kTeam);
-  const int64_t teams = std::min(threads / members, job.images);
-  int64_t most = (job.images + teams - 1) / teams;
-  if (members == 1) most = std::min(most, kTogether);
+  const int64_t teams = std::min(threads / members, job.bundles);
+  int64_t most = (job.bundles + teams - 1) / teams;
+  if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);
 
   // All memory is had before the first thread: none can fail while others wait for it.
   std::deque<Team> all_teams;
   std::deque<Scratch> scratches;
   for (int64_t t = 0; t < teams; ++t) {
     all_teams.emplace_back(members);
-    scratches.emplace_back(config, job.width, most);
+    scratches.emplace_back(config, job.width, most, job.bundle);
   }
   const auto work = [&](int64_t worker) {
     const int64_t t = worker / members;
-    const int64_t first = t * job.images / teams;
+    const int64_t first = t * job.bundles / teams;
     kernel(config, network, job, scratches[t], all_teams[t], worker % members, y, first,
-           (t + 1) * job.images / teams - first);
+           (t + 1) * job.bundles / teams - first);
   };
   if (teams * members == 1 || !Crew::here().run(teams * members, work)) {
     Team single(1);
-    kernel(config, network, job, scratches[0], single, 0, y, 0, job.images);
+    kernel(config, network, job, scratches[0], single, 0, y, 0, job.bundles);
   } else if (members > 1) {
     remember(std::any_of(all_teams.begin(), all_teams.end(),
                          [](const Team& team) { return team.contended(); }));

@@ -1,7 +1,7 @@
 // The two steps of a row that are no products: gates, and the draw of a level.
 #pragma once
 
-#include "product.h"
+#include "bundle.h"
 
 namespace {
 
@@ -13,13 +13,18 @@ inline void gate_features(const float* a, int64_t size, float* out) {
   }
 }
 
-// e to the (logits / temperature), and the smallest level whose sum of them exceeds u of the whole.
-// SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
-inline int64_t draw(float* logits, int64_t levels, float u, float temperature) {
+// e to the (logits + conditioning, / temperature), and the smallest level whose sum of them exceeds
+// u of the whole. SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
+inline int64_t draw(float* logits, const float* conditioning, int64_t levels, float u,
+                    float temperature) {
   const int64_t padded = (levels + kPanel - 1) / kPanel * kPanel;
   for (int64_t k = levels; k < padded; ++k) logits[k] = -__builtin_inff();
-  Vec most = load(logits);
-  for (int64_t k = kLanes; k < padded; k += kLanes) most = max(most, load(logits + k));
+  Vec most = broadcast(-__builtin_inff());
+  for (int64_t k = 0; k < padded; k += kLanes) {
+    const Vec both = load(logits + k) + load_first(conditioning + k, levels - k);
+    store(logits + k, both);
+    most = max(most, both);
+  }
   const float peak = largest(most);
   if (!(peak - peak == 0))
     return 0;  // logits that overflowed: any level is as wrong, none beyond K
@@ -28,13 +33,15 @@ inline int64_t draw(float* logits, int64_t levels, float u, float temperature) {
     while (logits[level] < peak) ++level;
     return level;
   }
+  // Finite, for what is infinite times the largest logit's zero is nothing at all.
+  const float sharpness = 1 / temperature < 3e38f ? 1 / temperature : 3e38f;
   // Sums over 16 levels first: a running sum over all of them would wait for each addition.
   float* const sums = logits + padded;
   float total = 0;
   for (int64_t k = 0; k < padded; k += kPanel) {
     Vec part = Vec{};
     for (int64_t v = k; v < k + kPanel; v += kLanes) {
-      const Vec mass = exp((load(logits + v) - peak) / temperature);
+      const Vec mass = exp((load(logits + v) - peak) * sharpness);
       store(logits + v, mass);
       part += mass;
     }

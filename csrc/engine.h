@@ -26,16 +26,19 @@ struct Config {
   bool half_head;       // whether the head's weights are bfloat16
 };
 
-// The caches of N = `images` pictures, zero before the first row, and the job. What the chain from
-// sub-pixel to sub-pixel reads has the pictures side by side.
+// The caches, zero before the first row, and the job: N pictures in bundles of `bundle` (b), 1 or
+// kBundle. A bundle has the numbers of its pictures side by side, so that they are a vector.
+// Bundles lie apart: where those of two threads alternate, one core's prefetches take lines from
+// the other that it is about to write.
 struct Job {
-  int64_t images, height, width;
-  float* values;      // [N, p0 + H, p0 + W + p0, D]: the pictures as the network sees them
-  float* vertical;    // [N, L, p + 1, p + W + p, C]: input of each block; row y is at y % (p + 1)
-  float* above;       // [L, W, N, 2C]: what the vertical stack adds to the horizontal one
-  float* ahead;       // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
-                      // far give; then which row that is, counted from 1
-  float* horizontal;  // [L + 1, p + W, N, C]: input of each block, and of the head, on this row
+  int64_t bundles, bundle, height, width;
+  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
+  float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
+  float* above;     // [N/b, W, L, 2C, b]: what the vertical stack adds to the horizontal one
+  float* ahead;     // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
+                    // far give; then which row that is, counted from 1. None where b is not 1
+  float*
+      horizontal;  // [N/b, p + W, L + 1, C, b]: input of each block, and of the head, on this row
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
@@ -43,6 +46,10 @@ struct Job {
   uint8_t* picture;           // [N, D, H, W]
   double* seconds;            // of the whole job, by parts, to add to: [kParts]; or null
 };
+
+// Of pictures: a register of AVX2, two of SSE and NEON. Wider ones would leave a thread more often
+// with pictures too few for one.
+constexpr int64_t kBundle = 8;
 
 // What a row's time goes into, as far as the thread sees it that leads.
 enum Part { kVertical, kHorizontal, kHead, kDraw, kParts };
@@ -53,47 +60,53 @@ struct Layer {
   const float* bias;
 };
 
+// What a block computes for all groups at once.
 struct Block {
   Layer vertical, link;
-  const float* taps;           // of the pixels to the left; its bias is the link's
-  const float* const* centre;  // of each group
-  const Layer* mix;            // of each group
+  const float* taps;  // of the pixels to the left; its bias is the link's
 };
 
-// Where each matrix and bias lies.
-class Network {
- public:
+// What is left of a block for one group.
+struct Step {
+  const float* centre;
+  Layer mix;
+};
+
+// What one colour of a pixel takes from the first layer to its logits.
+struct Group {
+  const float* first_own;
+  std::vector<Step> steps;  // of each block
+  Layer head, output;
+};
+
+// Where each matrix and bias lies: one behind the other in the order of their use, first those of a
+// row, then those of a pixel, so that what comes next in memory is what is wanted next.
+struct Network {
   // `offsets`: where each begins in `weights`, in the order in which this constructor reads them
   // and prsr/engines/native.py lays them out.
   Network(const Config& config, const float* weights, const int64_t* offsets);
 
   Layer first_vertical, first_left;
-  const float* const* first_own;  // of each group
-  const Block* blocks;
-  const Layer* head;    // of each group
-  const Layer* output;  // of each colour
-
- private:
-  std::vector<Block> blocks_;
-  std::vector<const float*> matrices_;
-  std::vector<Layer> layers_;
+  std::vector<Block> blocks;
+  std::vector<Group> groups;
 };
 
-// Working memory of one team, for `images` pictures at a time, aligned to lines of 64 bytes.
+// Working memory of one team, for `bundles` at a time, aligned to lines of 64 bytes.
 // `logits` and `claims` are there for two sub-pixels in turn: while one is drawn, others of the
 // team begin the next.
 class Scratch {
  public:
-  Scratch(const Config& config, int64_t width, int64_t images);
+  Scratch(const Config& config, int64_t width, int64_t bundles, int64_t bundle);
 
-  int64_t images;
+  int64_t bundles;
   int64_t chain_stride, logits_stride, logits_size;
-  float* preactivations;  // of the vertical stack, one picture's row: [W][2C]
-  float* given;           // of a pixel, without what it adds itself: [L][images][2C]
-  float* chain;           // of one group in one block: [images][2·C_g]
-  float* gated;           // [L][images][C]
-  float* hidden;          // [images][M]
-  float* logits;          // [2][images][K, then its sums by 16]
+  float* preactivations;  // of the vertical stack, one bundle's row: [W][2C][b]
+  float* given;           // of a pixel, without what it adds itself: [L][bundles][2C][b]
+  float* chain;           // of one group in one block: [bundles][2·C_g][b]
+  float* gated;           // [L][bundles][C][b]
+  float* hidden;          // [bundles][M][b]
+  float* mixed;           // logits where b is not 1: [bundles][K][b]
+  float* logits;          // [2][bundles][b][K, then its sums by 16]
   int32_t* alive;         // of one picture's hidden units those above zero, in order: [M]
   int64_t* alive_end;     // how many, up to and with each group: [D]
   Claims* claims;         // on the blocks of a sub-pixel's logits: [2]
@@ -108,7 +121,7 @@ class Scratch {
   std::vector<Claims> claims_;
 };
 
-// Draws row y of the images `first` … `first + count − 1`; every member of the team calls it.
+// Draws row y of the bundles `first` … `first + count − 1`; every member of the team calls it.
 using DrawRow = void (*)(const Config&, const Network&, const Job&, const Scratch&, Team&,
                          int64_t member, int64_t y, int64_t first, int64_t count);
 

@@ -7,6 +7,9 @@
 
 namespace {
 
+// Pictures whose conditioning is asked for before it is their turn.
+constexpr int64_t kAhead = 2;
+
 class HorizontalStack : Place {
  public:
   explicit HorizontalStack(const Place& place) : Place(place) {}
@@ -15,17 +18,18 @@ class HorizontalStack : Place {
   void add_taps(int64_t x) {
     const int64_t c2 = 2 * c.features;
     for (int64_t l = 0; l < c.layers; ++l) {
-      Product p;
+      Product p = product();
       p.in = horizontal_at(0, l, x);
       p.segments = c.reach;
-      p.segment_stride = j.images * c.features;
-      p.length = p.lda = c.features;
+      p.segment_stride = (c.layers + 1) * c.features * b;
+      p.length = c.features;
+      p.lda = strides.horizontal;
       p.weights = net.blocks[l].taps;
       p.outputs = c2;
       p.start = above_at(0, l, x);
-      p.ld_start = c2;
+      p.ld_start = strides.above;
       p.out = given_at(l);
-      p.ld_out = c2;
+      p.ld_out = c2 * b;
       p.last_row = count;
       compute(p);
     }
@@ -37,61 +41,61 @@ class HorizontalStack : Place {
     const int64_t begin = features.begin_of(g), size = features.size(g);
     g == 0 ? first_layer_left(x) : first_layer_own(x, g);
     for (int64_t l = 0; l < c.layers; ++l) {
-      const Block& block = net.blocks[l];
-      Product p = of_group(block.centre[g], g);
+      const Step& step = net.groups[g].steps[l];
+      Product p = of_group(step.centre, g);
       p.in = horizontal_at(0, l, pixel);
-      p.lda = c.features;
-      p.outputs = whole_lines(2 * size);  // what is beyond the group is nobody's
-      p.start = given_at(l) + 2 * begin;
-      p.ld_start = c2;
+      p.lda = strides.horizontal;
+      p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // what is beyond the group is nobody's
+      p.start = given_at(l) + 2 * begin * b;
+      p.ld_start = c2 * b;
       p.out = s.chain;
       p.ld_out = s.chain_stride;
       compute(p);
       for (int64_t n = 0; n < count; ++n) {
-        gate_features(s.chain + n * s.chain_stride, size, gated_at(l) + n * c.features + begin);
+        gate_features(s.chain + n * s.chain_stride, size * b,
+                      gated_at(l) + (n * c.features + begin) * b);
       }
-      Product q = of_group(block.mix[g].weights, g);
+      Product q = of_group(step.mix.weights, g);
       q.in = gated_at(l);
-      q.lda = c.features;
+      q.lda = c.features * b;
       q.outputs = size;
-      q.bias = block.mix[g].bias;
-      q.then = horizontal_at(0, l, pixel) + begin;
-      q.ld_then = c.features;
-      q.out = horizontal_at(0, l + 1, pixel) + begin;
-      q.ld_out = c.features;
+      q.bias = step.mix.bias;
+      q.then = horizontal_at(0, l, pixel) + begin * b;
+      q.ld_then = strides.horizontal;
+      q.out = horizontal_at(0, l + 1, pixel) + begin * b;
+      q.ld_out = strides.horizontal;
       compute(q);
     }
   }
 
   void hidden_units(int64_t x, int64_t g) {
-    Product p = of_group(net.head[g].weights, g);
+    Product p = of_group(net.groups[g].head.weights, g);
     p.half = c.half_head;
     p.in = horizontal_at(0, c.layers, c.reach + x);
-    p.lda = c.features;
+    p.lda = strides.horizontal;
     p.outputs = units.size(g);
-    p.bias = net.head[g].bias;
-    p.out = s.hidden + units.begin_of(g);
-    p.ld_out = c.units;
+    p.bias = net.groups[g].head.bias;
+    p.out = s.hidden + units.begin_of(g) * b;
+    p.ld_out = c.units * b;
     p.relu = true;
     compute(p);
-    if (count == 1) list_alive(g);
+    if (count * b == 1) list_alive(g);
+    for (int64_t i = 0; i < kAhead; ++i) ask_for_conditioning(bundle * b + i, x, g);
   }
 
   // Adds what the hidden units of the colours `from` … `to − 1` give to some blocks of the logits
-  // of colour g; from = 0 begins them with bias and conditioning.
+  // of colour g; from = 0 begins them with the bias.
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
-    Product p;
-    p.weights = net.output[g].weights;
+    Product p = product();
+    p.weights = net.groups[g].output.weights;
     p.half = c.half_head;
     p.inputs = units.end_of(g);
     p.outputs = c.levels;
-    p.out = logits_at(x, g);
-    p.ld_out = s.logits_stride;
+    p.out = b > 1 ? s.mixed : logits_at(x, g);
+    p.ld_out = b > 1 ? c.levels * b : s.logits_stride;
     if (from == 0) {
-      p.bias = net.output[g].bias;
-      p.start = conditioning_at(0, x, g);
-      p.ld_start = j.height * j.width * c.channels * c.levels;
+      p.bias = net.groups[g].output.bias;
     } else {
       p.start = p.out;
       p.ld_start = p.ld_out;
@@ -99,14 +103,14 @@ class HorizontalStack : Place {
     p.last_row = count;
     p.first_block = block;
     p.last_block = last_block;
-    if (count == 1) {
+    if (count * b == 1) {
       const int64_t first = alive_before(from);
       p.in = s.hidden;
       compute(p, Sparse{s.alive + first, alive_before(to) - first});
     } else {
       p.first_input = units.begin_of(from);
-      p.in = s.hidden + p.first_input;
-      p.lda = c.units;
+      p.in = s.hidden + p.first_input * b;
+      p.lda = c.units * b;
       p.length = units.begin_of(to) - p.first_input;
       compute(p);
     }
@@ -115,22 +119,40 @@ class HorizontalStack : Place {
   // Draws colour g of pixel x of every picture, or takes it as given.
   void choose(int64_t x, int64_t g) {
     for (int64_t n = 0; n < count; ++n) {
-      const int64_t place = (image + n) * strides.picture + (g * j.height + y) * j.width + x;
-      if (!(j.mask && j.mask[place])) {
-        const float u = j.noise[(((image + n) * j.height + y) * j.width + x) * c.channels + g];
-        const int64_t level =
-            draw(logits_at(x, g) + n * s.logits_stride, c.levels, u, j.temperature[image + n]);
-        j.picture[place] = static_cast<uint8_t>(level);
+      float* const logits = logits_at(x, g) + n * b * s.logits_stride;
+      if (b > 1) part(s.mixed + n * c.levels * b, c.levels, logits, s.logits_stride);
+      for (int64_t i = 0; i < b; ++i) {
+        const int64_t image = (bundle + n) * b + i;
+        ask_for_conditioning(image + kAhead, x, g);
+        const int64_t place = ((image * c.channels + g) * j.height + y) * j.width + x;
+        if (!(j.mask && j.mask[place])) {
+          const int64_t which = sub_pixel(image, x, g);
+          const int64_t level =
+              draw(logits + i * s.logits_stride, j.conditioning + which * c.levels, c.levels,
+                   j.noise[which], j.temperature[image]);
+          j.picture[place] = static_cast<uint8_t>(level);
+        }
+        values_at(n, c.first_reach + y, c.first_reach + x)[g * b + i] =
+            static_cast<float>(j.picture[place]) / static_cast<float>(c.levels - 1) - 0.5f;
       }
-      values_at(n, c.first_reach + y, c.first_reach + x)[g] =
-          static_cast<float>(j.picture[place]) / static_cast<float>(c.levels - 1) - 0.5f;
     }
   }
 
  private:
+  // Each picture's logits come from far, and no machine foresees where the next picture's are.
+  void ask_for_conditioning(int64_t image, int64_t x, int64_t g) const {
+    if (image >= (bundle + count) * b) return;
+    prefetch(j.conditioning + sub_pixel(image, x, g) * c.levels, c.levels);
+  }
+
+  // Which one it is of all images' sub-pixels, in the order of noise and conditioning.
+  int64_t sub_pixel(int64_t image, int64_t x, int64_t g) const {
+    return ((image * j.height + y) * j.width + x) * c.channels + g;
+  }
+
   // Features times the weights of a group, which reads all up to its own.
   Product of_group(const void* weights, int64_t g) const {
-    Product p;
+    Product p = product();
     p.weights = weights;
     p.length = features.end_of(g);
     p.last_row = count;
@@ -138,7 +160,7 @@ class HorizontalStack : Place {
   }
 
   void first_layer_left(int64_t x) {
-    Product p;
+    Product p = product();
     p.in = values_at(0, c.first_reach + y, x);
     p.length = c.first_reach * c.channels;
     p.lda = strides.values;
@@ -146,21 +168,21 @@ class HorizontalStack : Place {
     p.bias = net.first_left.bias;
     p.outputs = c.features;
     p.out = horizontal_at(0, 0, c.reach + x);
-    p.ld_out = c.features;
+    p.ld_out = strides.horizontal;
     p.last_row = count;
     compute(p);
   }
 
   // What the earlier colours of the same pixel add to it.
   void first_layer_own(int64_t x, int64_t g) {
-    Product p;
+    Product p = product();
     p.in = values_at(0, c.first_reach + y, c.first_reach + x);
     p.length = g;
     p.lda = strides.values;
-    p.weights = net.first_own[g];
+    p.weights = net.groups[g].first_own;
     p.outputs = features.size(g);
-    p.start = p.out = horizontal_at(0, 0, c.reach + x) + features.begin_of(g);
-    p.ld_start = p.ld_out = c.features;
+    p.start = p.out = horizontal_at(0, 0, c.reach + x) + features.begin_of(g) * b;
+    p.ld_start = p.ld_out = strides.horizontal;
     p.last_row = count;
     compute(p);
   }

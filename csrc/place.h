@@ -1,8 +1,8 @@
 // Where everything of one row of some pictures lies.
 #pragma once
 
+#include "bundle.h"
 #include "engine.h"
-#include "product.h"
 
 namespace {
 
@@ -13,6 +13,7 @@ using prsr::Job;
 using prsr::Layer;
 using prsr::Network;
 using prsr::Scratch;
+using prsr::Step;
 using prsr::Team;
 
 constexpr int64_t whole_lines(int64_t floats) { return (floats + kPanel - 1) / kPanel * kPanel; }
@@ -36,22 +37,24 @@ struct Groups {
   int64_t size(int64_t g) const { return end_of(g) - begin_of(g); }
 };
 
-// How far one picture's numbers lie from the next one's.
+// How far one bundle's numbers lie from the next one's.
 struct Strides {
-  int64_t value_row, values, vertical_row, vertical, ahead, picture;
+  int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal;
   Strides(const Config& c, const Job& j)
-      : value_row((j.width + 2 * c.first_reach) * c.channels),
+      : value_row((j.width + 2 * c.first_reach) * c.channels * j.bundle),
         values((j.height + c.first_reach) * value_row),
-        vertical_row((j.width + 2 * c.reach) * c.features),
+        vertical_row((j.width + 2 * c.reach) * c.features * j.bundle),
         vertical(c.layers * (c.reach + 1) * vertical_row),
+        above(j.width * c.layers * 2 * c.features * j.bundle),
         ahead(c.layers * j.width * 2 * c.features + 1),
-        picture(c.channels * j.height * j.width) {}
+        horizontal((c.reach + j.width) * (c.layers + 1) * c.features * j.bundle) {}
 };
 
-// What a member of a team draws: row y of the images `image` … `image + count − 1`.
+// What a member of a team draws: row y of the bundles `bundle` … `bundle + count − 1`. Places are
+// those of bundle `bundle + n`, where what the network knows as one number is `b` floats.
 struct Place {
   Place(const Config& config, const Network& network, const Job& job, const Scratch& scratch,
-        Team& team, int64_t member, int64_t y, int64_t image, int64_t count)
+        Team& team, int64_t member, int64_t y, int64_t bundle, int64_t count)
       : c(config),
         net(network),
         j(job),
@@ -59,38 +62,41 @@ struct Place {
         team(team),
         member(member),
         y(y),
-        image(image),
+        bundle(bundle),
         count(count),
+        b(job.bundle),
         strides(config, job),
         features{config.features, config.channels},
         units{config.units, config.channels} {}
 
   float* values_at(int64_t n, int64_t row, int64_t column) const {
-    return j.values + (image + n) * strides.values + row * strides.value_row + column * c.channels;
+    return j.values + (bundle + n) * strides.values + row * strides.value_row +
+           column * c.channels * b;
   }
   float* vertical_at(int64_t n, int64_t layer, int64_t row) const {
     const int64_t slot = row % (c.reach + 1);
-    return j.vertical + (image + n) * strides.vertical +
+    return j.vertical + (bundle + n) * strides.vertical +
            (layer * (c.reach + 1) + slot) * strides.vertical_row;
   }
   float* above_at(int64_t n, int64_t layer, int64_t x) const {
-    return j.above + ((layer * j.width + x) * j.images + image + n) * 2 * c.features;
+    return j.above + (bundle + n) * strides.above + (x * c.layers + layer) * 2 * c.features * b;
   }
   float* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
-    return j.horizontal +
-           ((layer * (c.reach + j.width) + column) * j.images + image + n) * c.features;
-  }
-  const float* conditioning_at(int64_t n, int64_t x, int64_t g) const {
-    return j.conditioning +
-           ((((image + n) * j.height + y) * j.width + x) * c.channels + g) * c.levels;
+    return j.horizontal + (bundle + n) * strides.horizontal +
+           (column * (c.layers + 1) + layer) * c.features * b;
   }
   float* ahead_at(int64_t n, int64_t layer) const {
-    return j.ahead + (image + n) * strides.ahead + layer * j.width * 2 * c.features;
+    return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;
+  }
+  Product product() const {
+    Product p;
+    p.bundle = b;
+    return p;
   }
   // The row that the sums ahead are for, counted from 1, so that 0 stands for none.
-  float& row_ahead(int64_t n) const { return j.ahead[(image + n + 1) * strides.ahead - 1]; }
-  float* given_at(int64_t layer) const { return s.given + layer * s.images * 2 * c.features; }
-  float* gated_at(int64_t layer) const { return s.gated + layer * s.images * c.features; }
+  float& row_ahead(int64_t n) const { return j.ahead[(bundle + n + 1) * strides.ahead - 1]; }
+  float* given_at(int64_t layer) const { return s.given + layer * s.bundles * 2 * c.features * b; }
+  float* gated_at(int64_t layer) const { return s.gated + layer * s.bundles * c.features * b; }
   float* logits_at(int64_t x, int64_t g) const {
     return s.logits + (x * c.channels + g) % 2 * s.logits_size;
   }
@@ -100,7 +106,7 @@ struct Place {
   const Job& j;
   const Scratch& s;
   Team& team;
-  const int64_t member, y, image, count;
+  const int64_t member, y, bundle, count, b;
   const Strides strides;
   const Groups features, units;
 };

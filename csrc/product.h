@@ -29,6 +29,7 @@ constexpr int kMostVecs = kBlock / kLanes < 4 ? kBlock / kLanes : 4;
 constexpr int most_rows(int vecs) { return kAccumulators / vecs < 6 ? kAccumulators / vecs : 6; }
 
 struct Product {
+  int64_t bundle = 1;  // floats that each number of `in`, `start`, `then` and `out` stands for
   const float* in = nullptr;  // inputs: segment s of row r begins at s·segment_stride + r·lda
   int64_t lda = 0;
   int64_t length = 0;  // of a segment
@@ -213,7 +214,5 @@ template <typename How>
 inline void compute(const Product& p, const How& how) {
   p.half ? strips<uint16_t>(p, how) : strips<float>(p, how);
 }
-
-inline void compute(const Product& p) { compute(p, Rows{}); }
 
 }  // namespace

@@ -158,8 +158,8 @@ namespace prsr {
 void PRSR_DRAW_ROW(const Config& config, const Network& network, const Job& job,
                    const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t first,
                    int64_t count) {
-  // As many pictures at a time as the scratch memory holds, dealt out evenly.
-  for (int64_t parts = (count + scratch.images - 1) / scratch.images; parts > 0; --parts) {
+  // As many bundles at a time as the scratch memory holds, dealt out evenly.
+  for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
     RowOfPictures({config, network, job, scratch, team, member, y, first, n}).draw();
     first += n;

@@ -18,17 +18,17 @@ class VerticalStack : Place {
     const int64_t c2 = 2 * c.features;
     const Share columns(j.width, member, team.size());
     for (int64_t n = 0; n < count; ++n) {
-      Product p;
+      Product p = product();
       p.in = values_at(n, y, 0);
       p.segments = c.first_reach;
       p.segment_stride = strides.value_row;
       p.length = (2 * c.first_reach + 1) * c.channels;
-      p.lda = c.channels;
+      p.lda = c.channels * b;
       p.weights = net.first_vertical.weights;
       p.bias = net.first_vertical.bias;
       p.outputs = c.features;
-      p.out = vertical_at(n, 0, y) + c.reach * c.features;
-      p.ld_out = c.features;
+      p.out = vertical_at(n, 0, y) + c.reach * c.features * b;
+      p.ld_out = c.features * b;
       p.first_row = columns.first;
       p.last_row = columns.last;
       compute(p);
@@ -37,11 +37,10 @@ class VerticalStack : Place {
       const Block& block = net.blocks[l];
       team.meet();
       for (int64_t n = 0; n < count; ++n) {
-        // What comes next lies in the last cache, or beyond: asked for now, it is there in time.
-        if (n + 1 < count) prefetch(vertical_at(n + 1, l, 0), (c.reach + 1) * strides.vertical_row);
-        for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2);
+        // What is written soon lies in the last cache, or beyond.
+        for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2 * b);
         Product p = vertical_product(n, l, y);
-        if (row_ahead(n) == static_cast<float>(y + 1)) {
+        if (b == 1 && row_ahead(n) == static_cast<float>(y + 1)) {
           // All rows but the last have been added up while the row before was drawn.
           p.in = vertical_at(n, l, y);
           p.segments = 1;
@@ -56,22 +55,23 @@ class VerticalStack : Place {
         p.last_row = columns.last;
         compute(p);
 
-        Product q;
+        Product q = product();
         q.in = s.preactivations;
-        q.length = q.lda = c2;
+        q.length = c2;
+        q.lda = c2 * b;
         q.weights = block.link.weights;
         q.bias = block.link.bias;
         q.outputs = c2;
         q.out = above_at(n, l, 0);
-        q.ld_out = j.images * c2;
+        q.ld_out = c.layers * c2 * b;
         q.first_row = columns.first;
         q.last_row = columns.last;
         compute(q);
 
         if (l + 1 < c.layers) {
-          float* const next = vertical_at(n, l + 1, y) + c.reach * c.features;
+          float* const next = vertical_at(n, l + 1, y) + c.reach * c.features * b;
           for (int64_t x = columns.first; x < columns.last; ++x) {
-            gate_features(s.preactivations + x * c2, c.features, next + x * c.features);
+            gate_features(s.preactivations + x * c2 * b, c.features * b, next + x * c.features * b);
           }
         }
       }
@@ -88,7 +88,7 @@ class VerticalStack : Place {
     if (task >= count * c.layers * parts) return false;
     const int64_t n = task / (c.layers * parts), l = task / parts % c.layers;
     Product p = vertical_product(n, l, y + 1);
-    p.segments = c.reach;  // the last row is not there yet
+    --p.segments;  // the last row is not there yet
     p.out = ahead_at(n, l);
     p.first_row = task % parts * kColumnsAhead;
     p.last_row = p.first_row + kColumnsAhead < j.width ? p.first_row + kColumnsAhead : j.width;
@@ -102,19 +102,23 @@ class VerticalStack : Place {
   }
 
  private:
-  // Rows y − p … y lie in a ring: first those from its seam on, then those before it.
+  // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
+  // the picture are zeros, and left out.
   Product vertical_product(int64_t n, int64_t l, int64_t row) const {
-    Product p;
+    Product p = product();
     p.in = vertical_at(n, l, 0);
-    p.segments = p.ring = c.reach + 1;
+    p.ring = c.reach + 1;
+    p.segments = row < c.reach ? row + 1 : p.ring;
     p.segment_stride = strides.vertical_row;
-    p.first_segment = (row + 1) % p.ring;
+    p.first_segment = (row + 1 - p.segments) % p.ring;
     p.length = (2 * c.reach + 1) * c.features;
-    p.lda = c.features;
+    p.first_input = (p.ring - p.segments) * p.length;
+    p.lda = c.features * b;
     p.weights = net.blocks[l].vertical.weights;
-    p.inputs = p.segments * p.length;
+    p.inputs = p.ring * p.length;
     p.bias = net.blocks[l].vertical.bias;
-    p.outputs = p.ld_out = 2 * c.features;
+    p.outputs = 2 * c.features;
+    p.ld_out = p.outputs * b;
     return p;
   }
 };

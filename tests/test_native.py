@@ -15,7 +15,16 @@ import torch
 import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines import Job
-from prsr.engines.native import PARTS, CPUEngine, aligned_zeros, blocks, instruction_sets
+from prsr.engines.native import (
+    BUNDLE,
+    PARTS,
+    CPUEngine,
+    aligned_zeros,
+    blocks,
+    halves,
+    instruction_sets,
+    strips,
+)
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.skipif(
@@ -62,28 +71,32 @@ def test_pictures_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
         assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], pictures[0][i])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads_of_job", [1, 2])
 def test_caches_are_the_same_to_a_bit_in_any_batch(
-    make_model, make_pictures, threads, threads_of_job
+    make_model, make_pictures, threads, threads_of_job, precision
 ):
     # Pictures could hide it: a draw seldom turns on the last bit of a logit.
     threads(threads_of_job)
     model = make_model(prior_channels=33, head_channels=35)
     engine, caches = CPUEngine(), []
-    packed = engine.pack(model.prior, "fp32")
-    lr = make_pictures(model.config, 13, 2, 3)
+    packed = engine.pack(model.prior, precision)
+    lr = make_pictures(model.config, 19, 2, 3)
     conditioning = model.conditioning(lr).detach()
-    noise = prsr.noise(0, 13, 4, 6, 3)
-    for n in (1, 2, 4, 13):
-        picture = torch.zeros((n, 3, 4, 6), dtype=torch.uint8)
-        job = Job(conditioning[:n], noise[:n], torch.ones(n), None, picture)
+    noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
+    mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_pictures(model.config, 19, 4, 6)
+    for n in (1, 2, 4, 8, 16, 19):
+        picture = known[:n].clone()
+        job = Job(conditioning[:n], noise[:n], temperature[:n], mask[:n], picture)
         state = engine.start(packed, job)
         for y in range(4):
             engine.row(state, y)
-        of_first = {name: cache[0] for name, cache in state.caches.items()}
-        of_first |= {name: state.caches[name][:, :, 0] for name in ("above", "horizontal")}
-        del of_first["ahead"]  # what teams alone do
-        caches.append(of_first)
+        bundles, alone = divmod(n, BUNDLE * threads_of_job)
+        assert [part.bundle for part in state.parts] == [BUNDLE] * (bundles > 0) + [1] * (alone > 0)
+        first = state.parts[0].caches
+        names = "values", "vertical", "above", "horizontal"
+        caches.append({name: first[name][0, ..., 0] for name in names})
+        assert bool((picture == known[:n])[mask[:n]].all())
     for other in caches[1:]:
         assert all(torch.equal(cache, other[name]) for name, cache in caches[0].items())
 
@@ -181,29 +194,22 @@ def test_a_child_of_fork_may_sample_on():
     subprocess.run(command, check=True, timeout=120)
 
 
-def job_of(model, make_pictures):
-    lr = make_pictures(model.config, 2, 1, 2)
-    picture = torch.zeros((2, 3, 2, 4), dtype=torch.uint8)
+def job_of(model, make_pictures, n=2):
+    lr = make_pictures(model.config, n, 1, 2)
+    picture = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
     conditioning = model.conditioning(lr).detach()
-    return Job(conditioning, prsr.noise(0, 2, 2, 4, 3), torch.ones(2), None, picture)
+    return Job(conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, picture)
 
 
 def operands(make_model, make_pictures):
     model, engine = make_model(), CPUEngine()
-    job = job_of(model, make_pictures)
-    laid = engine.pack(model.prior, "fp32")
-    state = engine.start(laid, job)
-    given = {"picture": job.picture, **state.caches}
-    given |= {"weights": laid.weights, "offsets": laid.offsets}
-    given |= {"conditioning": state.conditioning, "noise": job.noise}
-    given |= {"temperature": job.temperature, "mask": None, "seconds": None}
-    given |= {"numbers": laid.numbers, "instruction_set": laid.instruction_set, "y": 0}
-    return given
+    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_pictures))
+    return {**state.parts[0].operands, "seconds": None, "y": 0}
 
 
 def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
-    given = tuple(operands(make_model, make_pictures).values())
-    torch.library.opcheck(torch.ops.prsr.draw_row.default, given)
+    given = operands(make_model, make_pictures)
+    torch.library.opcheck(torch.ops.prsr.draw_row.default, (), given)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +225,12 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("vertical", lambda tensor: tensor[:, :1]),
         ("ahead", lambda tensor: tensor[:, 1:]),
         ("seconds", lambda _: torch.zeros(3, dtype=torch.float64)),
-        ("horizontal", lambda tensor: tensor[..., ::2]),
+        ("horizontal", lambda tensor: tensor[..., ::2, :]),
         ("weights", lambda tensor: tensor[1:]),
         ("weights", lambda tensor: tensor[:16]),
         ("offsets", lambda tensor: tensor[:-1]),
+        ("bundle", lambda _: 2),
+        ("bundle", lambda _: 8),
         ("y", lambda y: 2),
         ("y", lambda y: -1),
     ],
@@ -234,24 +242,28 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures
         torch.ops.prsr.draw_row(**given)
 
 
-def test_nothing_outside_the_caches_is_written(make_model, make_pictures):
+@pytest.mark.parametrize("n", [2, 16, 17])
+def test_nothing_outside_the_caches_is_written(make_model, make_pictures, threads, n):
     # NaN before and behind every cache: what is read there must not matter, and it must stay.
+    threads(1)
     model, engine = make_model(), CPUEngine()
-    job = job_of(model, make_pictures)
+    job = job_of(model, make_pictures, n)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
     around = []
-    for name, cache in state.caches.items():
-        memory = torch.full((cache.numel() + 96,), torch.nan)
-        start = 48 - memory.data_ptr() // 4 % 16
-        state.caches[name] = memory[start : start + cache.numel()].view(cache.shape).zero_()
-        around.append((memory, start, start + cache.numel()))
+    for part in state.parts:
+        for name, cache in part.caches.items():
+            memory = torch.full((cache.numel() + 96,), torch.nan)
+            start = 48 - memory.data_ptr() // 4 % 16
+            inside = memory[start : start + cache.numel()].view(cache.shape).zero_()
+            part.operands[name] = inside
+            around.append((memory, start, start + cache.numel()))
     for y in range(2):
         engine.row(state, y)
     for memory, start, end in around:
         assert bool(memory[:start].isnan().all())
         assert bool(memory[end:].isnan().all())
         assert not bool(memory[start:end].isnan().any())
-    lr = make_pictures(model.config, 2, 1, 2)
+    lr = make_pictures(model.config, n, 1, 2)
     assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= 1e-4
 
 
@@ -262,6 +274,20 @@ def test_blocks_hold_sixty_four_outputs_side_by_side():
     rest = packed[3 * 64 :].view(3, 32)
     assert torch.equal(rest[:, :20], matrix[:, 64:])
     assert not rest[:, 20:].any()
+
+
+def test_strips_have_as_many_pairs_as_can_be():
+    matrix = torch.arange(3 * 49.0).view(3, 49)
+    packed = strips(matrix)
+    assert torch.equal(packed[: 3 * 18].view(3, 18), matrix[:, :18])
+    assert torch.equal(packed[3 * 18 : 3 * 34].view(3, 16), matrix[:, 18:34])
+    assert torch.equal(packed[3 * 34 :].view(3, 15), matrix[:, 34:])
+
+
+def test_halves_are_two_in_the_place_of_a_float():
+    packed = halves(torch.tensor([1.0, -2.0, 0.5]))
+    assert packed.dtype == torch.float32
+    assert packed.view(torch.bfloat16).tolist() == [1.0, -2.0, 0.5, 0.0]
 
 
 def test_zeros_begin_on_a_line():

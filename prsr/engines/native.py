@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from itertools import accumulate
 from types import ModuleType
@@ -22,7 +24,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.packing import Layer, Packed, pack_prior
+from prsr.engines.packing import Packed, pack_prior
 from prsr.model import PriorNetwork
 
 _native: ModuleType | None
@@ -46,6 +48,8 @@ PARTS = ("vertical", "horizontal", "head", "draw")
 
 LINE = 16  # floats in a line of 64 bytes
 BLOCK = 64  # outputs whose packed weights lie side by side
+STRIP = 24  # and where pictures are drawn in bundles
+BUNDLE = 8  # pictures that are drawn as one where there are enough of them
 
 
 def instruction_sets() -> list[str]:
@@ -77,22 +81,47 @@ def aligned_zeros(*shape: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Laid:
+class Weights:
     """A prior as ``csrc/engine.cpp`` reads it.
 
     Attributes:
-        packed: the same by colour groups.
-        weights: every matrix and bias behind one another, each from a line on, ``float32``.
+        memory: every matrix and bias behind one another, each from a line on, ``float32``.
         offsets: where each begins, ``int64``.
+    """
+
+    memory: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A prior as the engine wants it.
+
+    Attributes:
+        packed: by colour groups.
+        precision: "fp32", or "bf16" for the head's weights.
         numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
         instruction_set: of the kernels that read them.
     """
 
     packed: Packed
-    weights: Tensor
-    offsets: Tensor
+    precision: str
     numbers: list[int]
     instruction_set: str
+
+    @cached_property
+    def blocks(self) -> Weights:
+        """For pictures that are drawn one by one."""
+        return lay_out(self.packed, self.precision, blocks)
+
+    @cached_property
+    def strips(self) -> Weights:
+        """For pictures in bundles."""
+        return lay_out(self.packed, self.precision, strips)
+
+
+Order = Callable[[Tensor], Tensor]
+"""How the numbers of a matrix ``[inputs, outputs]`` follow each other in memory."""
 
 
 def blocks(matrix: Tensor) -> Tensor:
@@ -105,58 +134,71 @@ def blocks(matrix: Tensor) -> Tensor:
     return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
 
 
-def halves(matrix: Tensor) -> Tensor:
-    """:func:`blocks` in bfloat16, two in the place of a float."""
-    return blocks(matrix).bfloat16().view(torch.float32)
+def strips(matrix: Tensor) -> Tensor:
+    """``[inputs, outputs]`` as ``csrc/bundle.h`` reads it, flat.
+
+    Strip by strip of at most 24 outputs, pairs of them dealt out evenly: ``[inputs, width]``.
+    """
+    count = -(-matrix.shape[1] // STRIP)
+    pairs = torch.arange(0, matrix.shape[1], 2, device="cpu").tensor_split(count)
+    begins = [int(own[0]) for own in pairs]
+    return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
 
 
-def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """A matrix ``[inputs, outputs]`` and its bias, ready to be laid out."""
-    return [blocks(weight), bias]
+def halves(flat: Tensor) -> Tensor:
+    """In bfloat16, two in the place of a float."""
+    return F.pad(flat, (0, flat.numel() % 2)).bfloat16().view(torch.float32)
 
 
-def convolution(kernel: Layer) -> list[Tensor]:
-    """A kernel ``[outputs, C, rows, columns]``: inputs row by row, pixel by pixel."""
-    return layer(kernel.weight.permute(2, 3, 1, 0).flatten(0, 2), kernel.bias)
+def by_pixels(kernel: Tensor) -> Tensor:
+    """A kernel ``[outputs, C, rows, columns]`` as a matrix: inputs row by row, pixel by pixel."""
+    return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: Packed, precision: str, instruction_set: str) -> Laid:
+def lay_out(packed: Packed, precision: str, order: Order) -> Weights:
     """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
-    config = packed.config
-    # Here the pixels to the left come pixel by pixel, not colour by colour.
-    left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
-    parts = convolution(packed.first_vertical)
-    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
-    parts += map(blocks, packed.first_own)
-    for block, taps in zip(packed.blocks, packed.taps, strict=True):
-        parts += convolution(block.vertical) + layer(block.link.weight, block.link.bias)
-        parts += [blocks(taps), *map(blocks, block.centre)]
-        parts += [part for mix in block.mix for part in layer(mix.weight, mix.bias)]
     half = precision == "bf16"
-    for head in (packed.hidden, packed.output):
-        for group in head:
-            parts += [(halves if half else blocks)(group.weight), group.bias]
+
+    def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
+        return [order(weight), bias]
+
+    parts = layer(by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
+    for block in packed.blocks:
+        parts += layer(by_pixels(block.vertical.weight), block.vertical.bias)
+        parts += layer(block.link.weight, block.link.bias)
+    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
+    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
+    parts += map(order, packed.taps)
+    for g, first_own in enumerate(packed.first_own):
+        parts.append(order(first_own))
+        for block in packed.blocks:
+            mix = block.mix[g]
+            parts += [order(block.centre[g]), *layer(mix.weight, mix.bias)]
+        for head in (packed.hidden[g], packed.output[g]):
+            flat = order(head.weight)
+            parts += [halves(flat) if half else flat, head.bias]
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
-    weights = aligned_zeros(offsets[-1])
+    memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):
-        weights[offset : offset + part.numel()] = part
-    numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
-    numbers += [config.reach, config.first_reach, config.head_channels, int(half)]
-    check_finite(weights, f"the prior's weights in {precision}")
-    places = torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu")
-    return Laid(packed, weights, places, numbers, instruction_set)
+        memory[offset : offset + part.numel()] = part
+    check_finite(memory, f"the prior's weights in {precision}")
+    return Weights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))
 
 
-def cache_shapes(numbers: list[int], picture: torch.Size) -> dict[str, tuple[int, ...]]:
+def cache_shapes(
+    numbers: list[int], picture: torch.Size, bundle: int
+) -> dict[str, tuple[int, ...]]:
     """The caches of ``csrc/engine.h``, ``float32``, for pictures of that size."""
     channels, _, features, layers, p, p0, *_ = numbers
     n, _, height, width = picture
+    bundles = n // bundle
     return {
-        "values": (n, p0 + height, p0 + width + p0, channels),
-        "vertical": (n, layers, p + 1, p + width + p, features),
-        "above": (layers, width, n, 2 * features),
-        "ahead": (n, layers * width * 2 * features + 1),
-        "horizontal": (layers + 1, p + width, n, features),
+        "values": (bundles, p0 + height, p0 + width + p0, channels, bundle),
+        "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
+        "above": (bundles, width, layers, 2 * features, bundle),
+        "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
+        "horizontal": (bundles, p + width, layers + 1, features, bundle),
     }
 
 
@@ -166,7 +208,7 @@ _library.define(
     "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
     "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
-    "int[] numbers, str instruction_set, int y) -> ()"
+    "int[] numbers, int bundle, str instruction_set, int y) -> ()"
 )
 
 
@@ -186,13 +228,16 @@ def _draw_row(
     mask: Tensor | None,
     seconds: Tensor | None,
     numbers: list[int],
+    bundle: int,
     instruction_set: str,
     y: int,
 ) -> None:
     """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
     channels, levels, _, layers, *_ = numbers
     n, _, height, width = picture.shape
-    shapes = cache_shapes(numbers, picture.shape)
+    if bundle not in (1, BUNDLE) or n % bundle:
+        raise ValueError(f"bundle must be 1, or {BUNDLE} of a multiple of it, got {bundle} of {n}")
+    shapes = cache_shapes(numbers, picture.shape, bundle)
     float32 = torch.float32
     wanted = {
         "weights": (weights, float32, tuple(weights.shape)),
@@ -225,7 +270,7 @@ def _draw_row(
     _native.draw_row(
         instruction_set,
         numbers,
-        [n, height, width],
+        [n // bundle, bundle, height, width],
         [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
         y,
         torch.get_num_threads(),
@@ -239,22 +284,56 @@ def _draw_nothing(*tensors: object) -> None:
 torch.library.register_fake("prsr::draw_row", _draw_nothing, lib=_library)
 
 
-class State:
-    """The caches of one job, and the row drawn last; features in order of the groups.
+class Part:
+    """Some pictures of a job, which are drawn in bundles or one by one.
 
     Attributes:
-        conditioning: the job's logits with the levels side by side, ``[N, H, W, D, K]``.
+        bundle: how many pictures a bundle has.
+        caches: of :func:`cache_shapes`; features in order of the groups.
+        operands: of the operator, as far as they stay the same from row to row.
+    """
+
+    def __init__(self, laid: Laid, job: Job, pictures: slice, bundle: int) -> None:
+        picture = job.picture[pictures]
+        weights = laid.blocks if bundle == 1 else laid.strips
+        shapes = cache_shapes(laid.numbers, picture.shape, bundle)
+        self.bundle = bundle
+        self.caches = {name: aligned_zeros(*shape) for name, shape in shapes.items()}
+        self.operands = {
+            "picture": picture,
+            **self.caches,
+            "weights": weights.memory,
+            "offsets": weights.offsets,
+            # No copy of logits that were made in this order, as those of our own networks are.
+            "conditioning": job.conditioning[pictures].permute(0, 3, 4, 2, 1).contiguous(),
+            "noise": job.noise[pictures].contiguous(),
+            "temperature": job.temperature[pictures].contiguous(),
+            "mask": None if job.mask is None else job.mask[pictures].contiguous(),
+            "numbers": laid.numbers,
+            "bundle": bundle,
+            "instruction_set": laid.instruction_set,
+        }
+
+
+class State:
+    """A job, and the row drawn last.
+
+    Each thread gets as many whole bundles as any other; pictures that are left over are drawn one
+    by one. The bits of a picture are the same either way.
+
+    Attributes:
+        parts: those in bundles, then the others; one of them may be missing.
         seconds: for benchmarks: where each row adds the time of its :data:`PARTS`, ``float64 [4]``;
             rows are then drawn by one thread. None, as usual, asks for no time.
     """
 
     def __init__(self, laid: Laid, job: Job) -> None:
         self.laid = laid
-        self.job = job
-        # No copy of logits that were made in this order, as those of our own networks are.
-        self.conditioning = job.conditioning.permute(0, 3, 4, 2, 1).contiguous()
-        shapes = cache_shapes(laid.numbers, job.picture.shape)
-        self.caches = {name: aligned_zeros(*shape) for name, shape in shapes.items()}
+        self.width = job.picture.shape[3]
+        n, of_threads = len(job.picture), BUNDLE * torch.get_num_threads()
+        bundled = n // of_threads * of_threads
+        ranges = (slice(0, bundled), BUNDLE), (slice(bundled, n), 1)
+        self.parts = [Part(laid, job, *part) for part in ranges if part[0].start < part[0].stop]
         self.seconds: Tensor | None = None
         self.y = -1
 
@@ -276,42 +355,33 @@ class CPUEngine(Engine):
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
         instruction_set = chosen_instruction_set()  # raises before there is any work
-        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision, instruction_set)
+        config = prior.config
+        numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
+        numbers += [config.reach, config.first_reach, config.head_channels]
+        numbers += [int(precision == "bf16")]
+        packed = pack_prior(copy.deepcopy(prior).float())
+        laid = Laid(packed, precision, numbers, instruction_set)
+        _ = laid.blocks  # raises now what is wrong with the weights
+        return laid
 
     @override
     def start(self, packed: Laid, job: Job) -> State:
-        job.noise = job.noise.contiguous()
-        job.temperature = job.temperature.contiguous()
-        if job.mask is not None:
-            job.mask = job.mask.contiguous()
         return State(packed, job)
 
     @override
     def row(self, state: State, y: int) -> None:
-        job, laid = state.job, state.laid
-        torch.ops.prsr.draw_row(
-            job.picture,
-            **state.caches,
-            weights=laid.weights,
-            offsets=laid.offsets,
-            conditioning=state.conditioning,
-            noise=job.noise,
-            temperature=job.temperature,
-            mask=job.mask,
-            seconds=state.seconds,
-            numbers=laid.numbers,
-            instruction_set=laid.instruction_set,
-            y=y,
-        )
+        for part in state.parts:
+            torch.ops.prsr.draw_row(**part.operands, seconds=state.seconds, y=y)
         state.y = y
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
         p = state.laid.packed.config.reach
-        width = state.job.picture.shape[3]
         natural = state.laid.packed.features.order.argsort()
-        vertical = state.caches["vertical"][:, layer, state.y % (p + 1), p : p + width]
-        horizontal = state.caches["horizontal"][layer, p:]
-        return Probe(
-            vertical[..., natural].transpose(1, 2), horizontal[..., natural].permute(1, 2, 0)
-        )
+        verticals, horizontals = [], []
+        for part in state.parts:
+            vertical = part.caches["vertical"][:, layer, state.y % (p + 1), p : p + state.width]
+            horizontal = part.caches["horizontal"][:, p:, layer]
+            verticals.append(vertical[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
+            horizontals.append(horizontal[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
+        return Probe(torch.cat(verticals), torch.cat(horizontals))
