@@ -9,8 +9,8 @@ milliseconds and pictures a second, the split between the two kernels, the bound
 run, what a good user of PyTorch has without prsr: the naive sampler as CUDA graphs, and the engine
 ``torch``, eager, as CUDA graphs, and compiled as well.
 
-``--device cpu --preset tiny`` goes through all of it in Triton's interpreter, without what only a
-GPU has: a test of this command, not of a GPU.
+``TRITON_INTERPRET=1 python -m benchmarks.gpu --device cpu --preset tiny --quick`` goes through all
+of it without what only a GPU has: a test of this command, not of a GPU.
 """
 
 from __future__ import annotations

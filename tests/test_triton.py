@@ -304,15 +304,26 @@ def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
         assert c["spilled"] == 0, c
 
 
-def test_gpu_benchmark_checks_before_it_measures():
-    """Its first half, in the interpreter; its figures only a GPU can show."""
+def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
+    """All of it, in the interpreter, without compiling and without what only a GPU can do."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]
     run = subprocess.run(
-        [*command, "--quick"],
+        [*command, "--quick", "--json", tmp_path / "gpu.json"],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 10
+    assert run.stdout.count("holds: ") == 12
+    assert run.stdout.count("rehearsed on a CPU: no figures") == 2
+    told = json.loads((tmp_path / "gpu.json").read_text())
+    assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
+        (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 3)
+    }
+    alone = told["comparators"][0]
+    strongest = min(alone[name] for name in ("graphs", "compiled"))
+    assert alone["faster"] == strongest / alone["alone"]
+    assert alone["naive"] > 0
+    assert alone["eager"] > 0
