@@ -40,7 +40,7 @@ CONFIGURATIONS = st.builds(
 
 
 @settings(max_examples=3)
-@example({**WIDE, "levels": 7}, 2, (1, 2), True)
+@example({**WIDE, "levels": 7}, 3, (1, 2), True)  # one program for all three
 @given(
     CONFIGURATIONS,
     st.sampled_from([1, 2, 3, 17]),
@@ -302,6 +302,22 @@ def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
         assert c["shared"] <= 99 * 1024, c  # what the smallest of these GPUs lets a program have
         assert (c["tensor"] > 0) == (c["precision"] == "bf16"), c
         assert c["spilled"] == 0, c
+
+
+def test_kernels_for_wide_colours_compile(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    code = """
+from benchmarks.kernels import LAUNCHES, compile_launch, options, variants
+from prsr import PRSRConfig
+config = PRSRConfig(channels=1, levels=2, prior_channels=130, prior_layers=2, head_channels=9)
+_, horizontal, _, _, tile, _ = variants(config, "bf16")
+for launch in horizontal, tile:
+    compiled = compile_launch(launch, "bf16", 90, options(LAUNCHES["horizontal_row"][0]))
+    assert compiled.tensor > 0
+    assert compiled.shared <= 99 * 1024
+"""
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
 def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
