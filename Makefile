@@ -11,12 +11,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-install sanitize clean
+.PHONY: help demo test lint gpu check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
+	@echo "make gpu    the Triton engine on the GPU that is here: right, and how fast: gpu.json"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
 	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
@@ -34,6 +35,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu
 	$(BIN)/mypy
+
+gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gpu --json gpu.json
 
 sanitize: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'

@@ -1,9 +1,10 @@
 """The comparator ``compiled``: the engine ``torch`` with its pixel under ``torch.compile``.
 
-What a careful user of PyTorch gets on a CPU: a pixel, the chain of all its colours, is one pure
-function of tensors, so that neither x nor y is compiled in and one graph of fixed shapes serves the
-whole picture; ``cpp_wrapper`` calls the kernels from C++, not from Python. The vertical stack,
-large convolutions once a row, stays eager.
+What a careful user of PyTorch gets: a pixel, the chain of all its colours, is one pure function of
+tensors, so that neither x nor y is compiled in and one graph of fixed shapes serves the whole
+picture. On a CPU, ``cpp_wrapper`` calls the kernels from C++, not from Python; on a GPU,
+``benchmarks.gpu`` makes it a CUDA graph. The vertical stack, large convolutions once a row, stays
+eager.
 """
 
 from __future__ import annotations
@@ -33,29 +34,34 @@ class CompiledEngine(TorchEngine):
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Packed:
         packed = super().pack(prior, precision)
+        on_cpu = packed.taps.device.type == "cpu"
         self.pixel: Pixel = torch.compile(
-            pixel_of(packed), fullgraph=True, dynamic=False, options={"cpp_wrapper": True}
+            pixel_of(packed), fullgraph=True, dynamic=False, options={"cpp_wrapper": on_cpu}
         )
         return packed
 
     @override
     def row(self, state: State, y: int) -> None:
+        vertical_row(state, y)
+        conditioning = state.job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
+        for x in range(state.job.picture.shape[3]):
+            self.draw_pixel(state, y, x, conditioning[x])
+
+    def draw_pixel(self, state: State, y: int, x: int, conditioning: Tensor) -> None:
+        """Draw every colour of the pixel (y, x); ``conditioning`` is ``[D, N, K]``, its logits."""
         job, config = state.job, state.packed.config
         p, p0 = config.reach, config.first_reach
-        vertical_row(state, y)
-        conditioning = job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
-        for x in range(job.picture.shape[3]):
-            levels, features = self.pixel(
-                state.above[x],
-                state.horizontal[:, :, x : x + p].flatten(2),
-                state.values[:, :, p0 + y, x : x + p0].flatten(1),
-                conditioning[x],
-                job.noise[:, y, x],
-                job.temperature,
-            )
-            job.picture[:, :, y, x] = levels
-            state.values[:, :, p0 + y, p0 + x] = to_network(levels, config.levels)
-            state.horizontal[:, :, p + x] = features
+        levels, features = self.pixel(
+            state.above[x],
+            state.horizontal[:, :, x : x + p].flatten(2),
+            state.values[:, :, p0 + y, x : x + p0].flatten(1),
+            conditioning,
+            job.noise[:, y, x],
+            job.temperature,
+        )
+        job.picture[:, :, y, x] = levels
+        state.values[:, :, p0 + y, p0 + x] = to_network(levels, config.levels)
+        state.horizontal[:, :, p + x] = features
 
 
 def register() -> None:

@@ -2,28 +2,26 @@
 
     python -m benchmarks.gpu [--preset paper] [--json gpu.json] [--quick]
 
-First SPEC's test at batches from 1 to 2,048 in both precisions, the same picture in any batch,
-equality with the engine ``cpu``, 20 runs alike, and ``compute-sanitizer`` where it is installed; a
-failure ends it there. Then milliseconds and pictures a second, the split between the two kernels,
-the bound (arithmetic over the peak of torch's matrix products, measured here) and, in the same run,
-what a good user of PyTorch has without prsr: the naive sampler and the engine ``torch``, eager and
-as CUDA graphs, timed on a few steps and multiplied.
+(``make gpu`` installs first what it needs.) First SPEC's test at batches from 1 to 2,048 in both
+precisions, 20 runs alike, the same picture in any batch and by the engine ``cpu``, odd
+configurations, and ``compute-sanitizer`` where it is installed; a failure ends it there. Then
+milliseconds and pictures a second, the split between the two kernels, the bound and, in the same
+run, what a good user of PyTorch has without prsr: the naive sampler as CUDA graphs, and the engine
+``torch``, eager, as CUDA graphs, and compiled as well.
 
-``--device cpu`` goes through the first half in Triton's interpreter, with a tiny preset: a test of
-this file, not of a GPU.
+``TRITON_INTERPRET=1 python -m benchmarks.gpu --device cpu --preset tiny --quick`` goes through all
+of it without what only a GPU has: a test of this command, not of a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,68 +29,30 @@ import triton
 from torch import Tensor
 
 import prsr
-from benchmarks.bounds import PARTS, needed
-from benchmarks.report import Column, Record, Report, ms, times
+from benchmarks.gpu_bench import Bench
+from benchmarks.gpu_figures import figures
+from benchmarks.precision import with_rounded_operands
+from benchmarks.report import Report
 from benchmarks.subject import EPSILON
-from benchmarks.timing import Timing
-from prsr.engines import Job
-from prsr.engines.base import Engine
-from prsr.engines.cached import TorchEngine, horizontal_pixel, vertical_row
-from prsr.engines.packing import pack_prior
-from prsr.engines.triton import TritonEngine, launches
-from prsr.exact import exact_fp32
 from prsr.testing import cdf_violation, parting_distance
 
-BF16_EPSILON = 0.1
-"""What bf16 may move a CDF by at the worst of millions of draws: an error, not its rounding."""
+BF16_EPSILON = 0.02
+"""How far u may lie outside the CDF of the model whose products round as the engine's: a sum in
+another order rounds now and then to the next bfloat16, and moves that CDF by a little."""
 
 CHECKED = 128  # pictures whose logits fit in memory at a time
 
-
-@dataclass
-class Bench:
-    """What the parts of a run share."""
-
-    config: prsr.PRSRConfig
-    device: torch.device
-    quick: bool
-    report: Report
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(0)
-        self.model = prsr.PRSR(self.config).eval().to(self.device)
-        scale = self.config.scale
-        # The interpreter takes a second for a pixel.
-        on_gpu = self.device.type == "cuda"
-        self.low = (self.config.low_height, self.config.low_width) if on_gpu else (1, 1)
-        self.size = scale * self.low[0], scale * self.low[1]
-
-    def pictures(self, batch: int) -> Tensor:
-        """Random ones, the first of them always the same, ``uint8 [batch, D, h, w]``."""
-        shape = (batch, self.config.channels, *self.low)
-        random = torch.Generator().manual_seed(0)
-        lr = torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
-        return lr.to(self.device)
-
-    def draw(self, batch: int, precision: str = "fp32", engine: str = "triton") -> Tensor:
-        """The whole call, with seed 0."""
-        sampler = prsr.Sampler(self.model, engine=engine, precision=precision)
-        return sampler.sample(self.pictures(batch), seed=0)
-
-    def job(self, batch: int) -> Job:
-        """What an engine is given."""
-        channels = self.config.channels
-        with torch.no_grad():
-            logits = self.model.conditioning(self.pictures(batch))
-        return Job(
-            conditioning=logits,
-            noise=prsr.noise(0, batch, *self.size, channels).to(self.device),
-            temperature=torch.ones(batch, device=self.device),
-            mask=None,
-            picture=torch.zeros(
-                (batch, channels, *self.size), dtype=torch.uint8, device=self.device
-            ),
-        )
+ODD = (
+    prsr.PRSRConfig(
+        levels=7, scale=2, low_height=3, low_width=4, conditioning_blocks=1, prior_channels=10,
+        prior_layers=2, prior_kernel=3, first_kernel=5, head_channels=70,
+    ),
+    prsr.PRSRConfig(
+        channels=1, levels=2, scale=2, low_height=3, low_width=3, conditioning_blocks=1,
+        prior_channels=100, prior_layers=3, prior_kernel=1, first_kernel=3, head_channels=33,
+    ),
+)  # fmt: skip
+"""Configurations that fit no tile; registers do not hold the features of the second."""
 
 
 def require(passed: bool, what: str) -> None:
@@ -102,39 +62,74 @@ def require(passed: bool, what: str) -> None:
         sys.exit(1)
 
 
-def violation(bench: Bench, picture: Tensor) -> float:
-    """The worst of SPEC's test, in slices."""
-    noise = prsr.noise(0, len(picture), *bench.size, bench.config.channels).to(bench.device)
-    lr = bench.pictures(len(picture))
-    return max(
-        float(cdf_violation(bench.model, a, b, u, 1.0).max())
-        for a, b, u in zip(*(t.split(CHECKED) for t in (lr, picture, noise)), strict=True)
-    )
+def violation(model: prsr.PRSR, call: dict[str, Tensor], picture: Tensor) -> float:
+    """The worst of SPEC's test, in slices; ``call`` has lr, noise, temperature and a mask."""
+    parts = (tensor.split(CHECKED) for tensor in (call["lr"], picture, *list(call.values())[1:]))
+    return max(float(cdf_violation(model, *part).max()) for part in zip(*parts, strict=True))
 
 
 def correct(bench: Bench, batches: list[int]) -> None:
     """SPEC's test and equality; ends the run at the first that fails."""
     few = batches[1]
+    lr = bench.pictures(few)
     for precision, limit in (("fp32", EPSILON), ("bf16", BF16_EPSILON)):
+        truth = bench.model if precision == "fp32" else with_rounded_operands(bench.model)
+        sampler = prsr.Sampler(bench.model, engine="triton", precision=precision)
         for batch in batches:
-            worst = violation(bench, bench.draw(batch, precision))
+            picture = sampler.sample(bench.pictures(batch), seed=0)
+            worst = violation(truth, plain(bench, batch), picture)
             require(worst <= limit, f"{precision}, batch {batch}: CDF violation {worst:.2g}")
-        first = bench.draw(few, precision)
+        first = sampler.sample(lr, seed=0)
         runs = 2 if bench.quick else 20
-        same = all(torch.equal(bench.draw(few, precision), first) for _ in range(runs))
+        same = all(torch.equal(sampler.sample(lr, seed=0), first) for _ in range(runs))
         require(same, f"{precision}: {runs} more runs draw the same {few} pictures")
-    together = bench.draw(batches[2])[:few]
-    require(torch.equal(together, bench.draw(few)), "fp32: a picture is the same in any batch")
+    noise = bench.noise(few)
+    ours = prsr.sample(lr, model=bench.model, seed=0, engine="triton")
+    many = prsr.sample(bench.pictures(batches[2]), model=bench.model, seed=0, engine="triton")
     on_cpu = prsr.PRSR(bench.config).eval()
     on_cpu.load_state_dict(bench.model.state_dict())
-    ours, lr = bench.draw(few).cpu(), bench.pictures(few).cpu()
-    theirs = prsr.sample(lr, model=on_cpu, seed=0, engine="cpu")
-    noise = prsr.noise(0, few, *bench.size, bench.config.channels)
-    apart = float(parting_distance(on_cpu, lr, ours, theirs, noise).max())
-    equal = float((ours == theirs).flatten(1).all(1).float().mean())
-    require(
-        apart <= EPSILON, f"{equal:.0%} of pictures equal cpu's, u within {apart:.2g} of others"
-    )
+    theirs = prsr.sample(lr.cpu(), model=on_cpu, seed=0, engine="cpu").to(bench.device)
+    for other, whose in ((many[:few], f"those in a batch of {batches[2]}"), (theirs, "cpu's")):
+        apart = float(parting_distance(bench.model, lr, ours, other, noise).max())
+        equal = float((ours == other).flatten(1).all(1).float().mean())
+        told = f"{equal:.0%} of pictures equal {whose}, u within {apart:.2g} of others"
+        require(apart <= EPSILON, told)
+
+
+def plain(bench: Bench, batch: int) -> dict[str, Tensor]:
+    """What :func:`violation` asks of the usual pictures."""
+    shape = (batch, bench.config.channels, *bench.size)
+    return {
+        "lr": bench.pictures(batch),
+        "noise": bench.noise(batch),
+        "temperature": torch.ones(batch, device=bench.device),
+        "mask": torch.zeros(shape, dtype=torch.bool, device=bench.device),
+    }
+
+
+def odd_ones(bench: Bench) -> None:
+    """SPEC's test on configurations that fit no tile, with known sub-pixels and temperatures."""
+    for config in ODD[:1] if bench.rehearsal else ODD:
+        odd = Bench(config, bench.device, bench.quick, bench.report)
+        for batch in (3,) if bench.rehearsal else (3, 257):
+            call = plain(odd, batch)
+            call["temperature"] = torch.linspace(0, 1.5, batch, device=odd.device)
+            known = torch.randint_like(call["mask"], config.levels, dtype=torch.uint8)
+            call["mask"] = torch.rand(known.shape, device=odd.device) < 0.3
+            picture = prsr.sample(
+                call["lr"],
+                call["temperature"],
+                model=odd.model,
+                seed=0,
+                engine="triton",
+                known=known,
+                mask=call["mask"],
+            )
+            worst = violation(odd.model, call, picture)
+            what = f"D={config.channels}, K={config.levels}, C={config.prior_channels}"
+            require(worst <= EPSILON, f"{what}, batch {batch}: CDF violation {worst:.2g}")
+            kept = torch.equal(picture[call["mask"]], known[call["mask"]])
+            require(kept, f"{what}, batch {batch}: known sub-pixels stay")
 
 
 def sanitized(bench: Bench) -> None:
@@ -160,136 +155,10 @@ def sanitized(bench: Bench) -> None:
         require(run.returncode == 0, f"compute-sanitizer, {check}: {run.stdout[-200:].strip()!r}")
 
 
-def seconds(work: Callable[[], object], rounds: int, warm: int = 1) -> Timing:
-    """The GPU's time, from one event to another."""
-    taken = []
-    for turn in range(warm + rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        torch.cuda.synchronize()
-        if turn >= warm:
-            taken.append(1e-3 * start.elapsed_time(end))
-    return Timing(tuple(taken))
-
-
-def rows_of(engine: Engine, bench: Bench, batch: int, precision: str) -> Callable[[], None]:
-    """All rows of an engine on packed weights and conditioning logits."""
-    packed, job = engine.pack(bench.model.prior, precision), bench.job(batch)
-
-    def work() -> None:
-        with exact_fp32(bench.device):
-            state = engine.start(packed, job)
-            for y in range(bench.size[0]):
-                engine.row(state, y)
-
-    return work
-
-
-def replayed(work: Callable[[], object]) -> Callable[[], None]:
-    """The work as a CUDA graph."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
-
-
-def comparators(bench: Bench, batch: int) -> Record:
-    """Seconds a batch for PyTorch without prsr: steps timed, and multiplied."""
-    height, width = bench.size
-    channels = bench.config.channels
-    engine, job = TorchEngine(), bench.job(batch)
-    with exact_fp32(bench.device):
-        state = engine.start(engine.pack(bench.model.prior, "fp32"), job)
-        logits = job.conditioning[:, :, :, 0].permute(3, 2, 0, 1).contiguous()
-
-        def pixel() -> None:
-            horizontal_pixel(state, 0, 0, logits[0])
-
-        def row() -> None:
-            vertical_row(state, 0)
-
-        def forward() -> Tensor:
-            return bench.model.prior(job.picture)
-
-        eager = seconds(pixel, 5).times(height * width).median
-        eager += seconds(row, 5).times(height).median
-        graphs = seconds(replayed(pixel), 20).times(height * width).median
-        graphs += seconds(replayed(row), 20).times(height).median
-        naive = seconds(replayed(forward), 3).times(height * width * channels).median
-    return {"eager": eager, "graphs": graphs, "naive": naive}
-
-
-def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of torch's products of large matrices."""
-    side = 8192
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    with exact_fp32(device):
-        return 2 * side**3 / seconds(lambda: a @ b, 10, warm=3).median
-
-
-def figures(bench: Bench, batches: list[int]) -> None:
-    """The table."""
-    parts = needed(pack_prior(bench.model.prior))
-    work = sum(parts[name].multiply_adds for name in PARTS) * bench.size[0] * bench.size[1]
-    records = []
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        best = peak(bench.device, dtype)
-        for batch in batches:
-            engine = TritonEngine()
-            whole = seconds(rows_of(engine, bench, batch, precision), 3 if bench.quick else 9)
-            state = engine.start(engine.pack(bench.model.prior, precision), bench.job(batch))
-            engine.row(state, 0)
-            vertical, horizontal = (
-                seconds(partial(launch.kernel[(launch.programs,)], **launch.arguments), 9)
-                for launch in launches(state, 1)
-            )
-            record: Record = {
-                "precision": precision,
-                "batch": batch,
-                "seconds": whole.median,
-                "rate": batch / whole.median,
-                "vertical": bench.size[0] * vertical.median,
-                "horizontal": bench.size[0] * horizontal.median,
-                "bound": 2 * work * batch / best,
-            }
-            if precision == "fp32" and batch <= 256:
-                record |= comparators(bench, batch)
-                record["faster"] = record["graphs"] / whole.median
-            records.append(record)
-            del state
-            torch.cuda.empty_cache()
-    bench.report.table(
-        "figures",
-        "Milliseconds a batch",
-        [
-            Column("precision", ""),
-            Column("batch", "batch"),
-            Column("seconds", "triton", ms),
-            Column("rate", "pictures/s", lambda rate: f"{rate:,.0f}"),
-            Column("vertical", "vertical", ms),
-            Column("horizontal", "horizontal", ms),
-            Column("bound", "bound", ms),
-            Column("eager", "torch", ms),
-            Column("graphs", "its CUDA graphs", ms),
-            Column("naive", "naive, CUDA graphs", ms),
-            Column("faster", "triton against torch's graphs", times),
-        ],
-        records,
-    )
-    if bench.config == prsr.PRESETS["paper"]:
-        alone = records[0]["seconds"]
-        rate = max(r["rate"] for r in records if r["precision"] == "bf16")
-        least = min(r["faster"] for r in records if "faster" in r)
-        bench.report.bar("one picture, ms", alone, most=0.1, show=ms)
-        bench.report.bar("pictures a second in bf16", rate, least=5000, show="{:,.0f}".format)
-        bench.report.bar("against torch under CUDA graphs", least, least=10)
+def highest(clock: str) -> float | None:
+    """The highest clock in Hz, of what :func:`clocks` says."""
+    found = re.search(r"(\d+) MHz$", clock)
+    return 1e6 * float(found[1]) if found else None
 
 
 def clocks() -> str:
@@ -329,18 +198,24 @@ def main() -> None:
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
     config = prsr.PRSRConfig.preset(chosen.preset)
-    reasons = prsr.engines(config, device)["triton"]
-    if reasons:
-        sys.exit(f"benchmarks.gpu: engine triton: {'; '.join(reasons)}")
+    needed = prsr.engines(config, device)["triton"], prsr.engines(config)["cpu"]
+    for engine, reasons in zip(("triton", "cpu"), needed, strict=True):
+        if reasons:
+            sys.exit(f"benchmarks.gpu: engine {engine}: {'; '.join(reasons)}")
     bench = Bench(config, device, chosen.quick, Report())
-    bench.report.facts("about", about(device))
-    if device.type == "cpu":
+    facts = about(device)
+    bench.report.facts("about", facts)
+    if bench.rehearsal:
         correct(bench, [1, 2, 3])
-        return
-    correct(bench, [1, 16, 257] if chosen.quick else [1, 16, 257, 2048])
-    sanitized(bench)
-    everything = [1, 4, 16, 64, 256, 1024, 4096]
-    figures(bench, [1, 16, 256, 1024] if chosen.quick else everything)
+        odd_ones(bench)
+        figures(bench, [1, 3], None)
+    else:
+        correct(bench, [1, 16, 257] if chosen.quick else [1, 16, 257, 2048])
+        odd_ones(bench)
+        sanitized(bench)
+        everything = [1, 4, 16, 64, 256, 1024, 4096]
+        batches = [1, 16, 256, 1024] if chosen.quick else everything
+        figures(bench, batches, highest(facts["clock"]))
     if chosen.json:
         bench.report.write(chosen.json)
 

@@ -3,9 +3,9 @@
     python -m benchmarks.kernels [--preset paper] [--architectures 80 90 100] [--json]
 
 compiles every variant that the engine ``triton`` launches (kernel, precision, pictures a program,
-and each launch that tuning chooses among) and prints registers a thread, bytes spilled, shared
-memory, and how many instructions of some kinds the code has. ptxas, which comes with Triton, needs
-no GPU.
+with known sub-pixels or without, and each launch that tuning chooses among) and prints registers a
+thread, bytes spilled, shared memory, and how many instructions of some kinds the code has. ptxas,
+which comes with Triton, needs no GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ TYPES = {
 class Compiled:
     """One variant and what it was compiled to.
 
-    ``together`` is how many pictures a program takes, ``registers`` are those of a thread,
+    ``together`` is how many pictures a program takes, ``masked`` whether some of their sub-pixels
+    are known (nothing to ``vertical_row``), ``registers`` are those of a thread,
     ``spilled`` its bytes of them, ``shared`` bytes of a program; ``tensor``, ``fma`` and ``copies``
     (asynchronous, to shared memory) count instructions in the code.
     """
@@ -52,6 +53,7 @@ class Compiled:
     architecture: int
     precision: str
     together: int
+    masked: bool
     warps: int
     stages: int
     registers: int
@@ -75,9 +77,11 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
     )
     engine = TritonEngine()
     laid = engine.pack(model.prior, precision)
+    masked = replace(job, mask=torch.zeros(job.picture.shape, dtype=torch.bool))
     # Few pictures, and many: what a program takes of them.
     for together in (1, 1), (4, 8 if precision == "fp32" else 16):
         yield from launches(State(laid, job, together), 0)
+        yield launches(State(laid, masked, together), 0)[1]
 
 
 def compile_launch(
@@ -112,6 +116,7 @@ def compile_launch(
         architecture=architecture,
         precision=precision,
         together=launch.arguments["IMAGES"],
+        masked=launch.arguments.get("MASKED", False),
         warps=chosen["num_warps"],
         stages=chosen["num_stages"],
         registers=registers,

@@ -1,12 +1,16 @@
-"""What ``precision="bf16"`` costs: how far the head's rounded weights move a draw's distribution.
+"""What ``precision="bf16"`` costs: how far it moves the distribution of a sub-pixel.
 
     python -m benchmarks.precision
 
 Over every sub-pixel of the bundled model's held-out pictures, the total-variation distance (half
-the sum of |p − q| over the levels) between what the model draws from and what it would draw from
-with the weights of both layers of the prior's head in bfloat16. Everything else is fp32 on both
-sides, and one parallel forward each gives all distributions. Nothing that can come of a draw gets
-more or less probable by more than this distance.
+the sum of |p − q| over the levels) between what the model draws from in fp32 and what an engine
+draws from in bf16. One parallel forward each gives all distributions, of a copy of the model that
+rounds what the engine rounds; ``tests/`` holds the engines to these copies. Nothing that can come
+of a draw gets more or less probable by more than this distance.
+
+The engine ``cpu`` rounds the weights of both layers of the prior's head. ``triton`` rounds both
+operands of every product but those of the first layers; sums, biases, gates, residuals and the
+conditioning network are fp32.
 """
 
 from __future__ import annotations
@@ -34,6 +38,19 @@ def with_rounded_head(model: prsr.PRSR) -> prsr.PRSR:
     return rounded
 
 
+def with_rounded_operands(model: prsr.PRSR) -> prsr.PRSR:
+    """A copy whose prior reads bfloat16 numbers and has such weights, but in its first layers."""
+    rounded = with_rounded_head(model)
+    hidden, relu, _ = rounded.prior.head
+    for layer in [hidden, *rounded.prior.blocks.modules()]:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.bfloat16().float()
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16().float(),))
+    # The prior takes the last layer's weights without calling it.
+    relu.register_forward_hook(lambda *call: call[2].bfloat16().float())
+    return rounded
+
+
 def total_variation(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     """Distances between the softmaxes of logits ``[N, K, …]``, float64 ``[N, …]``."""
     p, q = ((logits.double() / temperature).softmax(dim=1) for logits in (one, other))
@@ -44,19 +61,24 @@ def total_variation(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 def main() -> None:
     """Print the table."""
     model = prsr.PRSR.from_pretrained(DEFAULT_MODEL)
-    rounded = with_rounded_head(model)
     held_out = SuperResolutionPictures.open(BUNDLED / DEFAULT_MODEL / "held-out.npy", model.config)
     lr, hr = held_out.batch(slice(None))
-    logits = model(lr, hr).logits, rounded(lr, hr).logits
+    exact = model(lr, hr).logits
     table = Table(
         title=f"Total-variation distance, {hr.numel():,} sub-pixels of {len(hr)} held-out pictures"
     )
+    table.add_column("engine")
     for heading in ("temperature", "mean", "99.9th percentile", "largest"):
         table.add_column(heading, justify="right")
-    for temperature in TEMPERATURES:
-        distances = total_variation(*logits, temperature).flatten()
-        figures = (distances.mean(), distances.quantile(0.999), distances.max())
-        table.add_row(f"{temperature:g}", *(f"{float(figure):.2e}" for figure in figures))
+    for engine, rounded in (
+        ("cpu", with_rounded_head(model)),
+        ("triton", with_rounded_operands(model)),
+    ):
+        moved = rounded(lr, hr).logits
+        for temperature in TEMPERATURES:
+            distances = total_variation(exact, moved, temperature).flatten()
+            figures = (distances.mean(), distances.quantile(0.999), distances.max())
+            table.add_row(engine, f"{temperature:g}", *(f"{float(f):.2e}" for f in figures))
     console = Console(width=100, highlight=False)
     console.print(f"prsr {prsr.__version__}, torch {torch.__version__}, model {DEFAULT_MODEL}")
     console.print(table)

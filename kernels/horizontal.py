@@ -9,14 +9,15 @@ Shapes (state): ``picture`` uint8 ``[N, D, H, W]``, ``known`` bool likewise; ``v
 ``[N, p0 + H, p0 + W + p0, D]``; ``above`` fp32 ``[N, L, W, 2C]``; ``horizontal``
 ``[N, L + 1, p + W, C]``, each layer's input and the head's; ``given`` fp32 ``[N, L, 3C]``, what is
 added up of a layer's pre-activations (2C, group by group, both halves of the gate) and of its mix
-(C); ``gated`` ``[N, L, GROUP]``; ``hidden`` ``[N, M]``; ``conditioning`` fp32 ``[N, H, W, D, K]``;
+(C); ``gated`` ``[N, L, C_g]``; ``hidden`` ``[N, M]``; ``conditioning`` fp32 ``[N, H, W, D, K]``;
 ``noise`` fp32 ``[N, H, W, D]``; ``temperature`` fp32 ``[N]``.
 
-Shapes (weights; zero beyond what is said, inputs up to a multiple of IN, outputs to one of HALF,
-GROUP, UNITS or LEVELS): ``first`` ``[D, (p0 + 1)·D, C_g]``, ``taps`` ``[L, p·C, 2C]``, ``centre``
-``[L, D, 2, C_g, C_g]``, ``mix`` ``[L, D, C_g, C_g]``, ``later_centre`` ``[L, D, C_g, 2C]`` and
-``later_mix`` ``[L, D, C_g, C]`` (to the colours after g), ``hidden_weight`` ``[D, C, M_g]``,
-``output`` ``[D, M, K]``, and biases, fp32: ``mix_bias`` ``[L, C]``, the others by colour.
+Shapes (weights; zero beyond what is said, C_g up to a multiple of GROUP, other inputs to one of IN,
+other outputs to one of HALF, UNITS or LEVELS): ``first`` ``[D, (p0 + 1)·D, C_g]``, ``taps``
+``[L, p·C, 2C]``, ``centre`` ``[L, D, 2, C_g, C_g]``, ``mix`` ``[L, D, C_g, C_g]``, ``later_centre``
+``[L, D, C_g, 2C]`` and ``later_mix`` ``[L, D, C_g, C]`` (to the colours after g), ``hidden_weight``
+``[D, C, M_g]``, ``output`` ``[D, M, K]``, and biases, fp32: ``mix_bias`` ``[L, C]``, the others by
+colour.
 """
 
 import triton
@@ -44,10 +45,27 @@ def write(first, stride, column, values, seen, IMAGES: tl.constexpr):
 
 
 @triton.jit
-def biased(bias, IMAGES: tl.constexpr, COLUMNS: tl.constexpr):
-    """The bias for each picture, fp32 ``[IMAGES, COLUMNS]``."""
-    rows = tl.zeros([IMAGES, COLUMNS], tl.float32)
-    return rows + tl.load(bias + tl.arange(0, COLUMNS))[None, :]
+def biased(bias, IMAGES: tl.constexpr):
+    """The bias at addresses ``[B]`` for each picture, fp32 ``[IMAGES, B]``."""
+    return tl.zeros([IMAGES, bias.shape[0]], tl.float32) + tl.load(bias)[None, :]
+
+
+@triton.jit
+def accumulate(total, source, stride, count, weight, row, live, IMAGES: tl.constexpr,
+               IN: tl.constexpr):  # fmt: skip
+    """``total [IMAGES, B] + source [IMAGES, count] @ weight [count, B]``, IN inputs at a time.
+
+    Args:
+        source: the first input of the first picture, ``stride`` from one picture to the next.
+        weight: addresses ``[B]`` of the first input's weights, ``row`` from one to the next; zeros
+            follow up to a multiple of IN.
+    """
+    for i in range(0, count, IN):
+        k = i + tl.arange(0, IN)
+        seen = live[:, None] & (k < count)[None, :]
+        inputs = read(source, stride, k, seen, IMAGES)
+        total = product(total, inputs, tl.load(weight[None, :] + k[:, None] * row))
+    return total
 
 
 @triton.jit
@@ -62,25 +80,35 @@ def add_left(sums, above, above_stride, above_size, left, left_stride, left_size
         left: ``[L, p·C]`` to the left of it, ``left_size`` from layer to layer.
     """
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
-    STEPS: tl.constexpr = (P * C + IN - 1) // IN
+    ROWS: tl.constexpr = (P * C + IN - 1) // IN * IN
     for layer in range(L):
         for o in range(0, 2 * C, 2 * HALF):
             out = o + tl.arange(0, 2 * HALF)
             exists = live[:, None] & (out < 2 * C)[None, :]
             total = read(above + layer * above_size, above_stride, out, exists, IMAGES)
-            for step in range(STEPS):
-                k = step * IN + tl.arange(0, IN)
-                seen = live[:, None] & (k < P * C)[None, :]
-                row = (layer * STEPS + step) * IN + tl.arange(0, IN)
-                weights = tl.load(taps + row[:, None] * 2 * OUTPUTS + out[None, :])
-                inputs = read(left + layer * left_size, left_stride, k, seen, IMAGES)
-                total = product(total, inputs, weights)
+            total = accumulate(total, left + layer * left_size, left_stride, P * C,
+                               taps + layer * ROWS * 2 * OUTPUTS + out, 2 * OUTPUTS, live, IMAGES,
+                               IN)  # fmt: skip
             write(sums + layer * 3 * C, L * 3 * C, out, total, exists, IMAGES)
         for o in range(0, C, HALF):
             out = o + tl.arange(0, HALF)
             exists = live[:, None] & (out < C)[None, :]
-            bias = biased(mix_bias + layer * OUTPUTS + o, IMAGES, HALF)
+            bias = biased(mix_bias + layer * OUTPUTS + out, IMAGES)
             write(sums + layer * 3 * C + 2 * C, L * 3 * C, out, bias, exists, IMAGES)
+
+
+@triton.jit
+def first_layer(inputs, stride, weight, bias, g, out, live, D: tl.constexpr, P0: tl.constexpr,
+                IMAGES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
+                IN: tl.constexpr):  # fmt: skip
+    """Of colour g, the first layer's features ``out`` ``[GROUP]``.
+
+    Args:
+        inputs: ``[(p0 + 1)·D]``, the values to the left and those of this pixel.
+    """
+    ROWS: tl.constexpr = ((P0 + 1) * D + IN - 1) // IN * IN
+    return accumulate(biased(bias + g * WHOLE + out, IMAGES), inputs, stride, P0 * D + g,
+                      weight + g * ROWS * WHOLE + out, WHOLE, live, IMAGES, IN)  # fmt: skip
 
 
 @triton.jit
@@ -117,28 +145,72 @@ def chain(own, kept, kept_stride, kept_size, sums, gates, centre, mix, g, live, 
 
 
 @triton.jit
+def wide_chain(values, value_stride, first, first_bias, kept, kept_stride, kept_size, sums, gates,
+               centre, mix, g, live, D: tl.constexpr, C: tl.constexpr, L: tl.constexpr,
+               P0: tl.constexpr, IMAGES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
+               IN: tl.constexpr):  # fmt: skip
+    """:func:`first_layer` and :func:`chain` for more features than registers hold.
+
+    They go through memory, GROUP at a time. What a layer adds to is kept in its sums: that of the
+    mix is made one of the mix and the layer's input.
+    """
+    start = group_start(g, C, D)
+    size = group_start(g + 1, C, D) - start
+    for layer in range(L + 1):
+        given = sums + layer * 3 * C
+        for o in range(0, size, GROUP):
+            out = o + tl.arange(0, GROUP)
+            mine = live[:, None] & (out < size)[None, :]
+            if layer == 0:
+                own = first_layer(values, value_stride, first, first_bias, g, out, live, D, P0,
+                                  IMAGES, GROUP, WHOLE, IN)  # fmt: skip
+            else:
+                own = read(given - C + start, L * 3 * C, out, mine, IMAGES)
+                own = accumulate(own, gates + (layer - 1) * WHOLE, L * WHOLE, size,
+                                 mix + ((layer - 1) * D + g) * WHOLE * WHOLE + out, WHOLE, live,
+                                 IMAGES, GROUP)  # fmt: skip
+            write(kept + layer * kept_size + start, kept_stride, out, own, mine, IMAGES)
+            if layer < L:
+                own += read(given + 2 * C + start, L * 3 * C, out, mine, IMAGES)
+                write(given + 2 * C + start, L * 3 * C, out, own, mine, IMAGES)
+        if layer < L:
+            # Orders the writes of the layer's input before its reads by other parts.
+            tl.debug_barrier()
+            for o in range(0, size, GROUP):
+                out = o + tl.arange(0, GROUP)
+                mine = live[:, None] & (out < size)[None, :]
+                inputs = kept + layer * kept_size + start
+                taps = centre + (layer * D + g) * 2 * WHOLE * WHOLE + out
+                one = read(given + 2 * start, L * 3 * C, out, mine, IMAGES)
+                one = accumulate(one, inputs, kept_stride, size, taps, WHOLE, live, IMAGES, GROUP)
+                two = read(given + 2 * start + size, L * 3 * C, out, mine, IMAGES)
+                two = accumulate(two, inputs, kept_stride, size, taps + WHOLE * WHOLE, WHOLE, live,
+                                 IMAGES, GROUP)  # fmt: skip
+                write(gates + layer * WHOLE, L * WHOLE, out, gate(one, two), mine, IMAGES)
+            # Orders the writes of the gates before their reads by other parts.
+            tl.debug_barrier()
+
+
+@triton.jit
 def hand_on(source, source_stride, source_size, sums, weight, g, first, end, live, D: tl.constexpr,
-            C: tl.constexpr, L: tl.constexpr, IMAGES: tl.constexpr, GROUP: tl.constexpr,
-            OUT: tl.constexpr, PADDED: tl.constexpr):  # fmt: skip
+            C: tl.constexpr, L: tl.constexpr, IMAGES: tl.constexpr, WHOLE: tl.constexpr,
+            IN: tl.constexpr, OUT: tl.constexpr, PADDED: tl.constexpr):  # fmt: skip
     """Add to the sums of all layers, from output ``first`` to ``end``, what colour g gives them.
 
     Args:
         source: ``[L, C_g]``, ``source_size`` from layer to layer.
         sums: ``[L, 3C]``, from the first output that ``weight`` knows.
-        weight: ``[L, D, GROUP, PADDED]``, read OUT outputs at a time.
+        weight: ``[L, D, WHOLE, PADDED]``, read OUT outputs at a time.
     """
-    feature = tl.arange(0, GROUP)
     size = group_start(g + 1, C, D) - group_start(g, C, D)
-    mine = live[:, None] & (feature < size)[None, :]
     for layer in range(L):
-        inputs = read(source + layer * source_size, source_stride, feature, mine, IMAGES)
         for o in range(0, PADDED, OUT):
             out = o + tl.arange(0, OUT)
             later = live[:, None] & ((out >= first) & (out < end))[None, :]
             total = read(sums + layer * 3 * C, L * 3 * C, out, later, IMAGES)
-            rows = weight + (layer * D + g) * GROUP * PADDED
-            weights = tl.load(rows + feature[:, None] * PADDED + out[None, :])
-            total = product(total, inputs, weights)
+            total = accumulate(total, source + layer * source_size, source_stride, size,
+                               weight + (layer * D + g) * WHOLE * PADDED + out, PADDED, live,
+                               IMAGES, IN)  # fmt: skip
             write(sums + layer * 3 * C, L * 3 * C, out, total, later, IMAGES)
 
 
@@ -152,37 +224,17 @@ def head_units(units, features, feature_stride, weight, bias, g, live, D: tl.con
         units: ``[M]``, where they are put.
         features: ``[C]``, the head's input.
     """
-    STEPS: tl.constexpr = (C + IN - 1) // IN
+    ROWS: tl.constexpr = (C + IN - 1) // IN * IN
     PADDED: tl.constexpr = ((M + D - 1) // D + UNITS - 1) // UNITS * UNITS
     start = group_start(g, M, D)
     size = group_start(g + 1, M, D) - start
     for u in range(0, size, UNITS):
         unit = u + tl.arange(0, UNITS)
-        total = biased(bias + g * PADDED + u, IMAGES, UNITS)
-        for step in range(STEPS):
-            k = step * IN + tl.arange(0, IN)
-            seen = live[:, None] & (k < group_start(g + 1, C, D))[None, :]
-            rows = weight + (g * STEPS + step) * IN * PADDED
-            weights = tl.load(rows + tl.arange(0, IN)[:, None] * PADDED + unit[None, :])
-            total = product(total, read(features, feature_stride, k, seen, IMAGES), weights)
+        total = accumulate(biased(bias + g * PADDED + unit, IMAGES), features, feature_stride,
+                           group_start(g + 1, C, D), weight + g * ROWS * PADDED + unit, PADDED,
+                           live, IMAGES, IN)  # fmt: skip
         exists = live[:, None] & (unit < size)[None, :]
         write(units + start, M, unit, tl.maximum(total, 0.0), exists, IMAGES)
-
-
-@triton.jit
-def add_logits(logits, units, weight, g, live, D: tl.constexpr, M: tl.constexpr,
-               IMAGES: tl.constexpr, LEVELS: tl.constexpr, IN: tl.constexpr):  # fmt: skip
-    """``logits`` ``[IMAGES, LEVELS]`` and what the hidden units of colours up to g give them."""
-    STEPS: tl.constexpr = (M + IN - 1) // IN
-    level = tl.arange(0, LEVELS)
-    stop = group_start(g + 1, M, D)
-    for u in range(0, stop, IN):
-        unit = u + tl.arange(0, IN)
-        seen = live[:, None] & (unit < stop)[None, :]
-        rows = weight + (g * STEPS * IN + u) * LEVELS
-        weights = tl.load(rows + tl.arange(0, IN)[:, None] * LEVELS + level[None, :])
-        logits = product(logits, read(units, M, unit, seen, IMAGES), weights)
-    return logits
 
 
 @tuned
@@ -232,7 +284,9 @@ def horizontal_row(
 ):
     """Draw row y of pictures IMAGES · program … of n."""
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
-    FIRST_STEPS: tl.constexpr = ((P0 + 1) * D + IN - 1) // IN
+    UNIT_ROWS: tl.constexpr = (M + IN - 1) // IN * IN
+    WHOLE: tl.constexpr = ((C + D - 1) // D + GROUP - 1) // GROUP * GROUP
+    OWN_IN: tl.constexpr = IN if IN < GROUP else GROUP
     first_image = (tl.program_id(0) * IMAGES).to(tl.int64)
     image = tl.arange(0, IMAGES)
     live = first_image + image < n
@@ -240,10 +294,11 @@ def horizontal_row(
     feature = tl.arange(0, GROUP)
     heat = tl.load(temperature + first_image + image, mask=live, other=1.0)
     value_row = (width + 2 * P0) * D
+    value_stride = (P0 + height) * value_row
     kept_size = (P + width) * C
     kept_stride = (L + 1) * kept_size
     sums = given + first_image * L * 3 * C
-    gates = gated + first_image * L * GROUP
+    gates = gated + first_image * L * WHOLE
     units = hidden + first_image * M
     # What does not change from pixel to pixel is cheap and much: kept, it would fill the registers.
     for x in tl.range(width, disable_licm=True):
@@ -256,16 +311,15 @@ def horizontal_row(
         # Orders the writes of the sums before the chain reads them.
         tl.debug_barrier()
         for g in tl.range(D, disable_licm=True):
-            own = biased(first_bias + g * GROUP, IMAGES, GROUP)
-            for step in range(FIRST_STEPS):
-                k = step * IN + tl.arange(0, IN)
-                seen = live[:, None] & (k < P0 * D + g)[None, :]
-                rows = first + (g * FIRST_STEPS + step) * IN * GROUP
-                weights = tl.load(rows + tl.arange(0, IN)[:, None] * GROUP + feature[None, :])
-                inputs = read(value, (P0 + height) * value_row, k, seen, IMAGES)
-                own = product(own, inputs, weights)
-            chain(own, kept, kept_stride, kept_size, sums, gates, centre, mix, g, live, D, C, L,
-                  IMAGES, GROUP)  # fmt: skip
+            if WHOLE == GROUP:
+                own = first_layer(value, value_stride, first, first_bias, g, feature, live, D, P0,
+                                  IMAGES, GROUP, WHOLE, IN)  # fmt: skip
+                chain(own, kept, kept_stride, kept_size, sums, gates, centre, mix, g, live, D, C, L,
+                      IMAGES, GROUP)  # fmt: skip
+            else:
+                wide_chain(value, value_stride, first, first_bias, kept, kept_stride, kept_size,
+                           sums, gates, centre, mix, g, live, D, C, L, P0, IMAGES, GROUP, WHOLE,
+                           IN)  # fmt: skip
             # Orders the writes of the colour's features and gates before what follows reads them,
             # and the reads of its sums before the next pixel's are written.
             tl.debug_barrier()
@@ -273,9 +327,10 @@ def horizontal_row(
             stop = group_start(g + 1, C, D)
             if g + 1 < D:
                 hand_on(kept + start, kept_stride, kept_size, sums, later_centre, g, 2 * stop,
-                        2 * C, live, D, C, L, IMAGES, GROUP, 2 * HALF, 2 * OUTPUTS)  # fmt: skip
-                hand_on(gates, L * GROUP, GROUP, sums + 2 * C, later_mix, g, stop, C, live, D, C, L,
-                        IMAGES, GROUP, HALF, OUTPUTS)  # fmt: skip
+                        2 * C, live, D, C, L, IMAGES, WHOLE, OWN_IN, 2 * HALF,
+                        2 * OUTPUTS)  # fmt: skip
+                hand_on(gates, L * WHOLE, WHOLE, sums + 2 * C, later_mix, g, stop, C, live, D, C, L,
+                        IMAGES, WHOLE, OWN_IN, HALF, OUTPUTS)  # fmt: skip
             head_units(units, kept + L * kept_size, kept_stride, hidden_weight, hidden_bias, g,
                        live, D, C, M, IMAGES, UNITS, IN)  # fmt: skip
             # Orders the writes of the hidden units before the logits read them, and those of the
@@ -286,7 +341,9 @@ def horizontal_row(
             exists = live[:, None] & (level < K)[None, :]
             logits = read(conditioning + sub_pixel * K, sub_pixels * K, level, exists, IMAGES)
             logits += tl.load(output_bias + g * LEVELS + level)[None, :]
-            logits = add_logits(logits, units, output, g, live, D, M, IMAGES, LEVELS, IN)
+            logits = accumulate(logits, units, M, group_start(g + 1, M, D),
+                                output + g * UNIT_ROWS * LEVELS + level, LEVELS, live, IMAGES,
+                                IN)  # fmt: skip
             uniform = tl.load(noise + sub_pixel + image * sub_pixels, mask=live, other=0.0)
             drawn = draw(logits, uniform, heat, K, LEVELS)
             place = ((first_image * D + g) * height + y) * width + x
@@ -296,8 +353,7 @@ def horizontal_row(
                 drawn = tl.where(given_here, taken.to(tl.int32), drawn)
             tl.store(picture + place + image * sub_pixels, drawn.to(tl.uint8), mask=live)
             network = tl.div_rn(drawn.to(tl.float32), K - 1.0) - 0.5
-            values_stride = (P0 + height) * value_row
-            tl.store(value + P0 * D + g + image * values_stride, network, mask=live)
+            tl.store(value + P0 * D + g + image * value_stride, network, mask=live)
             # Orders the write of the value before the next colour, and the next pixel, reads it;
             # the reads of hidden units before the next pixel writes them; and those of features
             # and gates before the next colour writes its own.

@@ -37,12 +37,10 @@ from prsr.exact import exact_fp32
 from prsr.images import to_array
 from prsr.model import PRSR
 from prsr.philox import picture_noise
+from prsr.slices import logits_bytes, per_slice
 from prsr.threads import considerate
 
 Batch = Tensor | NDArray[np.uint8] | Image.Image | Sequence[Image.Image]
-
-SLICE_BYTES = 256 * 2**20
-"""Conditioning logits held at a time; a larger batch is drawn in slices of about this size."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,10 @@ class Sampler:
         )
         pictures, shaped = self._canvas(request, num_samples)
         height, width = pictures.shape[2:]
-        per_slice = max(1, SLICE_BYTES // self._logits_size(height, width))
+        size = per_slice(self.config, height, width, self.device)
         with counting(progress, request.draws * height) as advance:
-            for start in range(0, request.draws, per_slice):
-                part = pictures[start : start + per_slice]
+            for start in range(0, request.draws, size):
+                part = pictures[start : start + size]
                 for _ in self._rows(request, start, part):
                     advance(len(part))
         return shaped.to(device)
@@ -237,10 +235,6 @@ class Sampler:
             ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
         return engine, ready[2]
 
-    def _logits_size(self, height: int, width: int) -> int:
-        """Bytes of the conditioning logits of one picture."""
-        return 4 * self.config.levels * self.config.channels * height * width
-
     def _request(
         self,
         batch: Batch,
@@ -259,7 +253,7 @@ class Sampler:
         check_pictures(lr, "batch", self.config)
         scale = self.config.scale
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
-        check_fits(self._logits_size(*shape[2:]), "conditioning logits", self.device)
+        check_fits(logits_bytes(self.config, *shape[2:]), "conditioning logits", self.device)
         check_levels(lr, "batch", self.config)
         if num_samples is not None:
             num_samples = check_integer(num_samples, "num_samples", 1, 2**32)

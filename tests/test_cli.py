@@ -152,7 +152,7 @@ def test_many_samples_of_one_picture_are_drawn_in_slices(
     monkeypatch.setattr(
         Sampler, "_job", lambda self, *call: drawn.append(len(call[2])) or job(self, *call)
     )
-    monkeypatch.setattr("prsr.sampling.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
+    monkeypatch.setattr("prsr.slices.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
     out = tmp_path / "sheet.png"
     command("sample", photos / "a.png", "-o", out, "--model", model, "--samples", 7)
     assert drawn == [4, 3]

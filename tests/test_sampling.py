@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import nn
 
 import prsr
-from prsr import Sampler, sampling
+from prsr import Sampler, sampling, slices
 from prsr.testing import cdf_violation
 
 
@@ -85,14 +85,14 @@ def test_slicing_changes_nothing(sampler, lr, monkeypatch, num_samples):
     }
     whole = sampler.sample(lr, **call)
     for per_slice in (1, 2, 4):
-        monkeypatch.setattr(sampling, "SLICE_BYTES", per_slice * 4 * 8 * 3 * 4 * 6)
+        monkeypatch.setattr(slices, "SLICE_BYTES", per_slice * 4 * 8 * 3 * 4 * 6)
         assert torch.equal(sampler.sample(lr, **call), whole)
 
 
 def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch):
     sizes = []
     sampler.model.conditioning.register_forward_hook(lambda *call: sizes.append(len(call[1][0])))
-    monkeypatch.setattr(sampling, "SLICE_BYTES", 2 * 4 * 8 * 3 * 4 * 6 + 1)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 2 * 4 * 8 * 3 * 4 * 6 + 1)
     sampler.sample(lr, seed=1)
     assert sizes == [2, 2, 1]
 
@@ -194,7 +194,7 @@ def test_progress_counts_every_row_of_every_picture(sampler, lr, monkeypatch):
 
     expected = sampler.sample(lr, seed=1, num_samples=2)
     monkeypatch.setattr(sampling, "Progress", lambda **options: Bar())
-    monkeypatch.setattr(sampling, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
     assert torch.equal(sampler.sample(lr, seed=1, num_samples=2, progress=True), expected)
     assert counts[0] == -10 * 4
     assert sum(counts) == 0
@@ -247,3 +247,16 @@ def test_pillow_pictures_are_brought_to_the_models_levels(sampler):
     grey = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8))
     lr = torch.tensor([[[[0, 4, 7]]] * 1], dtype=torch.uint8).expand(1, 3, 1, 3)
     assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))
+
+
+def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
+    class Properties:
+        total_memory = 2**33
+
+    size, gpu = (32, 32), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    config = sampler.config
+    logits = config.levels * config.channels * 32 * 32
+    caches = 32 * config.prior_channels * config.prior_layers * (config.reach + 4)
+    assert slices.per_slice(config, *size, gpu) == 2**30 // (4 * (logits + caches))
+    assert slices.per_slice(config, 2**14, 2**14, gpu) == 1

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import prsr
+from benchmarks.precision import with_rounded_head, with_rounded_operands
 from prsr.engines import ENGINES, Job
 from prsr.engines import triton as engine_module
 from prsr.engines.base import draw
-from prsr.engines.triton import WIDEST
 from prsr.testing import cdf_violation, parting_distance
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
@@ -23,8 +23,8 @@ tl = pytest.importorskip("triton.language")
 kernel_draw = pytest.importorskip("prsr.kernels.arithmetic").draw
 
 EPSILON = 1e-4
-VARIANT = ("kernel", "precision", "together")
-ENGINE, TORCH = (next(e for e in ENGINES if e.name == name) for name in ("triton", "torch"))
+WIDE = {"channels": 1, "prior_channels": 17}  # where registers hold 16 features of a colour
+ENGINE = next(engine for engine in ENGINES if engine.name == "triton")
 
 
 CONFIGURATIONS = st.builds(
@@ -39,14 +39,16 @@ CONFIGURATIONS = st.builds(
 )
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
+@example({**WIDE, "levels": 7}, 3, (1, 2), True)  # one program for all three
 @given(
     CONFIGURATIONS,
     st.sampled_from([1, 2, 3, 17]),
     st.sampled_from([(2, 2), (3, 2), (2, 3)]),
     st.booleans(),
 )
-def test_pictures_are_right(make_model, make_pictures, changes, n, size, masked):
+def test_pictures_are_right(make_model, make_pictures, monkeypatch, changes, n, size, masked):
+    monkeypatch.setattr(engine_module, "WIDEST", 16)
     model = make_model(**changes)
     config, (h, w) = model.config, size
     lr = make_pictures(config, n, h, w)
@@ -76,36 +78,58 @@ def make_job(model, make_pictures, n, height, width):
     return Job(logits, noise, torch.ones(n), torch.ones_like(picture, dtype=torch.bool), picture)
 
 
+@pytest.fixture
+def nearest(monkeypatch):
+    """Makes the interpreter round to the nearest bfloat16, as GPUs do; of itself it cuts off."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    cut = InterpreterBuilder.create_fp_trunc
+
+    def rounded(self, source, wanted):
+        if wanted.scalar != tl.bfloat16:
+            return cut(self, source, wanted)
+        bits = torch.from_numpy(source.data.copy()).bfloat16().view(torch.uint16)
+        return TensorHandle(bits.numpy(), tl.bfloat16)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_fp_trunc", rounded)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("n", "changes"), [(1, {"prior_kernel": 5}), (3, {"prior_channels": 20})])
-def test_layers_are_those_of_the_torch_engine(make_model, make_pictures, precision, n, changes):
+@pytest.mark.parametrize(
+    ("n", "changes"),
+    [(1, {"prior_kernel": 5}), (3, {"prior_channels": 20}), (3, WIDE)],
+)
+def test_layers_are_those_of_the_network(
+    make_model, make_pictures, monkeypatch, nearest, precision, n, changes
+):
+    """In bf16, those of the network that rounds the same operands."""
+    monkeypatch.setattr(engine_module, "WIDEST", 16)
     model = make_model(**changes)
-    jobs = [make_job(model, make_pictures, n, 3, 4) for _ in range(2)]
-    ours = ENGINE.start(ENGINE.pack(model.prior, precision), jobs[0])
-    theirs = TORCH.start(TORCH.pack(model.prior, "fp32"), jobs[1])
-    with torch.no_grad():
-        exact = model.prior.features(jobs[0].picture)
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = model.prior.features(jobs[0].picture)
+    job = make_job(model, make_pictures, n, 3, 4)
+    truth = model if precision == "fp32" else with_rounded_operands(model)
+    layers = truth.prior.features(job.picture)
+    state = ENGINE.start(ENGINE.pack(model.prior, precision), job)
     for y in range(3):
-        for engine, state in ((ENGINE, ours), (TORCH, theirs)):
-            engine.row(state, y)
+        ENGINE.row(state, y)
         for layer in range(model.config.prior_layers):
-            pairs = zip(ENGINE.probe(ours, layer), TORCH.probe(theirs, layer), strict=True)
-            for stack, (one, other) in enumerate(pairs):
-                # In bf16, what the training network's own rounding moves of this layer.
-                moved = float((exact[layer][stack] - rounded[layer][stack].float()).abs().max())
-                close = 1e-5 if precision == "fp32" else 2 * moved + 4e-3
-                assert_close(one, other, atol=close, rtol=1e-4)
+            for ours, theirs in zip(ENGINE.probe(state, layer), layers[layer], strict=True):
+                if precision == "fp32":
+                    assert_close(ours, theirs[:, :, y], atol=1e-5, rtol=1e-4)
+                else:  # a sum in another order may round to the next number, rarely
+                    kept = theirs[:, :, y].bfloat16().float()
+                    assert (ours == kept).float().mean() > 0.97
+                    assert_close(ours, kept, atol=1e-3, rtol=2**-7)
 
 
-def test_bf16_rounds_the_weights_and_nothing_else_goes_wrong(make_model, make_pictures):
-    model = make_model()
-    lr = make_pictures(model.config, 3, 2, 2)
+def test_bf16_rounds_operands_and_nothing_else(make_model, make_pictures, nearest):
+    model = make_model(levels=40, head_channels=40)
+    lr = make_pictures(model.config, 16, 2, 2)
     picture = prsr.sample(lr, model=model, seed=1, engine="triton", precision="bf16")
-    noise = prsr.noise(1, 3, 4, 4, model.config.channels)
-    violation = cdf_violation(model, lr, picture, noise, 1.0)
-    assert violation.max() <= 0.02
+    noise = prsr.noise(1, 16, 4, 4, model.config.channels)
+    call = lr, picture, noise, 1.0
+    assert cdf_violation(with_rounded_operands(model), *call).max() <= EPSILON
+    for other in (model, with_rounded_head(model)):
+        assert cdf_violation(other, *call).max() > EPSILON
     packed = ENGINE.pack(model.prior, "bf16")
     for name, weight in (packed.vertical | packed.horizontal).items():
         exact = "first" in name or "bias" in name
@@ -200,23 +224,27 @@ def barriers(monkeypatch):
     return watch
 
 
-@pytest.mark.parametrize("kernel", [0, 1], ids=["vertical", "horizontal"])
+@pytest.mark.parametrize(
+    ("kernel", "changes", "period"),
+    [(0, {}, 4), (1, {}, 10), (1, WIDE, 10)],
+    ids=["vertical", "horizontal", "wide"],
+)
 @pytest.mark.parametrize("skipped", [None, 0, 1, 2, 3])
 def test_barriers_order_all_that_threads_share(
-    make_model, make_pictures, barriers, monkeypatch, kernel, skipped
+    make_model, make_pictures, barriers, monkeypatch, kernel, changes, period, skipped
 ):
     """With every barrier, no race; without any one of a pixel's or a layer's, one."""
-    model = make_model(prior_layers=3)
+    monkeypatch.setattr(engine_module, "WIDEST", 16)
+    model = make_model(prior_layers=3, **changes)
     state = ENGINE.start(ENGINE.pack(model.prior, "fp32"), make_job(model, make_pictures, 1, 4, 4))
     ENGINE.row(state, 0)
     barriers.barrier()
     barriers.complaints.clear()
     passed = [-1]
-    period = 4 if kernel == 0 else 1 + 3 * model.config.channels
 
     def counted(barrier=barriers.barrier):
         passed[0] += 1
-        if passed[0] % period != skipped:
+        if skipped is None or passed[0] % period != skipped % period:
             barrier()
 
     monkeypatch.setattr(barriers, "barrier", counted)
@@ -228,9 +256,7 @@ def test_barriers_order_all_that_threads_share(
 
 def test_reasons_against_it(monkeypatch):
     cpu = torch.device("cpu")
-    assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "bf16") == []
-    wide = prsr.PRSRConfig(channels=1, prior_channels=WIDEST + 1)
-    assert ENGINE.reasons(wide, cpu, "fp32") == ["it takes up to 64 features a colour, not 65"]
+    assert ENGINE.reasons(prsr.PRSRConfig(channels=1, prior_channels=4096), cpu, "bf16") == []
     monkeypatch.delenv("TRITON_INTERPRET")
     assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
         "it runs on GPUs, but the model lies on cpu"
@@ -262,32 +288,58 @@ def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
     )
     assert run.returncode == 0, run.stderr
     compiled = [json.loads(line) for line in run.stdout.splitlines()]
-    assert {(c["kernel"], c["precision"], c["together"]) for c in compiled} == {
-        (kernel, precision, together)
+    assert {(c["kernel"], c["precision"], c["together"], c["masked"]) for c in compiled} == {
+        (kernel, precision, together, masked)
         for precision in ("fp32", "bf16")
-        for kernel, most in (
-            ("vertical_row", 4),
-            ("horizontal_row", 16 if precision == "bf16" else 8),
+        for kernel, most, masked in (
+            ("vertical_row", 4, False),
+            ("horizontal_row", 16 if precision == "bf16" else 8, False),
+            ("horizontal_row", 16 if precision == "bf16" else 8, True),
         )
         for together in (1, most)
     }
     for c in compiled:
         assert c["shared"] <= 99 * 1024, c  # what the smallest of these GPUs lets a program have
         assert (c["tensor"] > 0) == (c["precision"] == "bf16"), c
-        others = [o for o in compiled if all(o[key] == c[key] for key in VARIANT)]
-        assert min(o["spilled"] for o in others) == 0, c  # tuning has one that does not spill
-        assert c["spilled"] == 0 or architecture == 100, c
+        assert c["spilled"] == 0, c
 
 
-def test_gpu_benchmark_checks_before_it_measures():
-    """Its first half, in the interpreter; its figures only a GPU can show."""
+def test_kernels_for_wide_colours_compile(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    code = """
+from benchmarks.kernels import LAUNCHES, compile_launch, options, variants
+from prsr import PRSRConfig
+config = PRSRConfig(channels=1, levels=2, prior_channels=130, prior_layers=2, head_channels=9)
+_, horizontal, _, _, tile, _ = variants(config, "bf16")
+for launch in horizontal, tile:
+    compiled = compile_launch(launch, "bf16", 90, options(LAUNCHES["horizontal_row"][0]))
+    assert compiled.tensor > 0
+    assert compiled.shared <= 99 * 1024
+"""
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
+    """All of it, in the interpreter, without compiling and without what only a GPU can do."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]
     run = subprocess.run(
-        [*command, "--quick"],
+        [*command, "--quick", "--json", tmp_path / "gpu.json"],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 10
+    assert run.stdout.count("holds: ") == 12
+    assert run.stdout.count("rehearsed on a CPU: no figures") == 2
+    told = json.loads((tmp_path / "gpu.json").read_text())
+    assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
+        (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 3)
+    }
+    alone = told["comparators"][0]
+    strongest = min(alone[name] for name in ("graphs", "compiled"))
+    assert alone["faster"] == strongest / alone["alone"]
+    assert alone["naive"] > 0
+    assert alone["eager"] > 0

@@ -25,7 +25,7 @@ from prsr.model import PriorNetwork
 
 IN = 32  # inputs that a product takes at a time
 SMALLEST = 16  # side of a product
-WIDEST = 64  # features of a colour that a program can hold
+WIDEST = 64  # features of a colour that registers can hold
 
 
 def interpreted() -> bool:
@@ -44,7 +44,7 @@ class Tiles:
 
     Attributes:
         half: features of a layer taken at a time; both halves of its gates are twice as many.
-        group: features of one colour.
+        group: features of one colour, or of more than registers hold a part.
         units: hidden units of the head taken at a time.
         levels: of a colour value.
     """
@@ -60,7 +60,7 @@ class Tiles:
         colours = config.channels
         return cls(
             half=min(64, power(config.prior_channels)),
-            group=power(-(-config.prior_channels // colours)),
+            group=min(WIDEST, power(-(-config.prior_channels // colours))),
             units=min(64, power(-(-config.head_channels // colours))),
             levels=power(config.levels),
         )
@@ -127,7 +127,8 @@ def lay_out_vertical(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
 def lay_out_horizontal(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
     """The weights of the kernel ``horizontal_row``."""
     config, blocks, groups = packed.config, packed.blocks, packed.features.ranges
-    features, group, stack = config.prior_channels, tiles.group, torch.stack
+    features, stack = config.prior_channels, torch.stack
+    group = up(-(-features // config.channels), tiles.group)
     outputs = up(features, tiles.half)
     units = up(-(-config.head_channels // config.channels), tiles.units)
     # Here the pixels to the left come pixel by pixel, not colour by colour.
@@ -205,7 +206,7 @@ class State:
             "above": above,
             "horizontal": zeros(n, layers + 1, p + width, features, dtype=laid.operand),
             "given": zeros(n, layers, 3 * features),
-            "gated": zeros(n, layers, laid.tiles.group, dtype=laid.operand),
+            "gated": zeros(n, layers, laid.horizontal["mix"].shape[-1], dtype=laid.operand),
             "hidden": zeros(n, config.head_channels, dtype=laid.operand),
             # No copy of logits that were made in this order, as those of our own networks are.
             "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
@@ -233,9 +234,6 @@ class TritonEngine(Engine):
 
             if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5):
                 reasons.append(f"it takes Triton 3.5, torch 2.9's, not {triton.__version__}")
-        widest = -(-config.prior_channels // config.channels)
-        if widest > WIDEST:
-            reasons.append(f"it takes up to {WIDEST} features a colour, not {widest}")
         return reasons
 
     @override

@@ -1,0 +1,67 @@
+"""What the parts of ``python -m benchmarks.gpu`` share: a model on a device, and work for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import prsr
+from benchmarks.report import Report
+from prsr.engines import Job
+
+
+@dataclass
+class Bench:
+    """A model with random weights on a device.
+
+    Attributes:
+        config: the model's numbers.
+        device: where it lies.
+        quick: fewer rounds.
+        report: what is told.
+        model: in evaluation mode.
+        low: height and width of the low-resolution pictures.
+        size: those of the pictures.
+    """
+
+    config: prsr.PRSRConfig
+    device: torch.device
+    quick: bool
+    report: Report
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = prsr.PRSR(self.config).eval().to(self.device)
+        # The interpreter takes a second for a pixel.
+        self.low = (1, 1) if self.rehearsal else (self.config.low_height, self.config.low_width)
+        self.size = self.config.scale * self.low[0], self.config.scale * self.low[1]
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether this is Triton's interpreter, on a CPU."""
+        return self.device.type == "cpu"
+
+    def pictures(self, batch: int) -> Tensor:
+        """Random ones, the first of them always the same, ``uint8 [batch, D, h, w]``."""
+        shape = (batch, self.config.channels, *self.low)
+        random = torch.Generator().manual_seed(0)
+        lr = torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
+        return lr.to(self.device)
+
+    def noise(self, batch: int) -> Tensor:
+        """That of seed 0, made on the CPU, ``float32 [batch, H, W, D]``."""
+        return prsr.noise(0, batch, *self.size, self.config.channels).to(self.device)
+
+    @torch.no_grad()
+    def job(self, batch: int) -> Job:
+        """What an engine is given."""
+        shape = (batch, self.config.channels, *self.size)
+        return Job(
+            conditioning=self.model.conditioning(self.pictures(batch)),
+            noise=self.noise(batch),
+            temperature=torch.ones(batch, device=self.device),
+            mask=None,
+            picture=torch.zeros(shape, dtype=torch.uint8, device=self.device),
+        )
