@@ -57,6 +57,7 @@ def seconds(bench: Bench, work: Callable[[], object], rounds: int, calls: int = 
             work()
 
     repeated()
+    torch.cuda.synchronize(bench.device)  # or the first round would be queued behind it
     taken = [span(repeated, bench.device) for _ in range(rounds)]
     return Timing(tuple(taken)).times(1 / calls)
 
