@@ -27,6 +27,12 @@ from prsr.exact import exact_fp32
 CACHE_BYTES = 64
 """That a multiprocessor can read of the second-level cache in a clock."""
 
+BOUND = (
+    "Bound: the longer of all arithmetic at the peak of torch's products, and of reading weights\n"
+    f"once a pixel at {CACHE_BYTES} bytes a clock. That each layer waits for the one before is not "
+    "in it."
+)
+
 COMPILED = (1, 256, 4096)
 """Batches at which PyTorch's pixel is compiled: each takes about as long as all else of a batch.
 The largest is among them, for there PyTorch comes nearest."""
@@ -207,6 +213,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
             Column("bound", "bound", ms),
         ],
         records,
+        BOUND,
     )
     bench.report.table(
         "comparators",

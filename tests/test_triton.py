@@ -256,6 +256,15 @@ def test_barriers_order_all_that_threads_share(
     assert bool(barriers.complaints) == (skipped is not None)
 
 
+def test_pictures_share_a_program_where_32_bits_reach():
+    small, large = (torch.empty(3, 3, side, side, device="meta") for side in (580, 600))
+    for operand, sharing in engine_module.SHARING.items():
+        few = small[:2]  # no more than the interpreter's programs
+        assert engine_module.together(few, 128, operand) == (1, 1)
+        assert engine_module.together(small, 2048 // sharing[1], operand) == sharing
+        assert engine_module.together(large, 2048 // sharing[1], operand) == (1, 1)
+
+
 def test_reasons_against_it(monkeypatch):
     cpu = torch.device("cpu")
     assert ENGINE.reasons(prsr.PRSRConfig(channels=1, prior_channels=4096), cpu, "bf16") == []
