@@ -1,4 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.10 or newer: they set up .venv themselves.
+# `make gpu` takes the torch that is there.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
-	@echo "make gpu    the Triton engine on the GPU that is here: right, and how fast: gpu.json"
+	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
 	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
@@ -36,8 +37,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu
 	$(BIN)/mypy
 
-gpu: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.gpu --json gpu.json
+# With the torch and the Triton that PYTHON has, where no wheel of ours may replace them; and first
+# with the tools that it has, for such a machine may have no network.
+gpu:
+	@$(PYTHON) -c 'import prsr._native, prsr.kernels' 2>/dev/null || { \
+	  export PRSR_BUILD_NATIVE=1 PRSR_BUILD_CUDA=0; \
+	  $(PYTHON) -m pip install --quiet --no-build-isolation --editable . \
+	  || $(PYTHON) -m pip install --quiet --editable .; }
+	$(PYTHON) -m benchmarks.gpu --json gpu.json
 
 sanitize: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'

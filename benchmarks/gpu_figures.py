@@ -6,6 +6,7 @@ interpreter and without CUDA graphs, by the clock on the wall: a rehearsal, and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 
@@ -26,8 +27,15 @@ from prsr.exact import exact_fp32
 CACHE_BYTES = 64
 """That a multiprocessor can read of the second-level cache in a clock."""
 
-COMPILED = (1, 16, 256)
-"""Batches at which PyTorch's pixel is compiled: each takes about as long as all else of a batch."""
+BOUND = (
+    "Bound: the longer of all arithmetic at the peak of torch's products, and of reading weights\n"
+    f"once a pixel at {CACHE_BYTES} bytes a clock. That each layer waits for the one before is not "
+    "in it."
+)
+
+COMPILED = (1, 256, 4096)
+"""Batches at which PyTorch's pixel is compiled: each takes about as long as all else of a batch.
+The largest is among them, for there PyTorch comes nearest."""
 
 NAIVE = 256
 """Largest batch of naive forwards: more do not get faster, and fill the memory."""
@@ -55,6 +63,7 @@ def seconds(bench: Bench, work: Callable[[], object], rounds: int, calls: int = 
             work()
 
     repeated()
+    torch.cuda.synchronize(bench.device)  # or the first round would be queued behind it
     taken = [span(repeated, bench.device) for _ in range(rounds)]
     return Timing(tuple(taken)).times(1 / calls)
 
@@ -183,6 +192,8 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
                 strongest = min(record[name] for name in ("graphs", "compiled") if name in record)
                 record["faster"] = strongest / record["alone"]
             records.append(record)
+            # At once, in seconds: if a larger batch fails, this is not lost.
+            print(json.dumps(record), flush=True)
             del job
             if not bench.rehearsal:
                 torch.cuda.empty_cache()
@@ -202,6 +213,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
             Column("bound", "bound", ms),
         ],
         records,
+        BOUND,
     )
     bench.report.table(
         "comparators",

@@ -28,7 +28,7 @@ from triton.compiler import ASTSource
 
 import prsr
 from prsr.engines import Job
-from prsr.engines.triton import Launch, State, TritonEngine, launches
+from prsr.engines.triton import SHARING, Launch, State, TritonEngine, launches
 
 ALIGNED = [["tt.divisibility", 16]]
 TYPES = {
@@ -79,7 +79,7 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
     laid = engine.pack(model.prior, precision)
     masked = replace(job, mask=torch.zeros(job.picture.shape, dtype=torch.bool))
     # Few pictures, and many: what a program takes of them.
-    for together in (1, 1), (4, 8 if precision == "fp32" else 16):
+    for together in (1, 1), SHARING[laid.operand]:
         yield from launches(State(laid, job, together), 0)
         yield launches(State(laid, masked, together), 0)[1]
 

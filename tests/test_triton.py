@@ -1,6 +1,8 @@
 """The Triton kernels in the interpreter, on the CPU, and compiled for GPUs that are not here."""
 
+import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -254,6 +256,15 @@ def test_barriers_order_all_that_threads_share(
     assert bool(barriers.complaints) == (skipped is not None)
 
 
+def test_pictures_share_a_program_where_32_bits_reach():
+    small, large = (torch.empty(3, 3, side, side, device="meta") for side in (580, 600))
+    for operand, sharing in engine_module.SHARING.items():
+        few = small[:2]  # no more than the interpreter's programs
+        assert engine_module.together(few, 128, operand) == (1, 1)
+        assert engine_module.together(small, 2048 // sharing[1], operand) == sharing
+        assert engine_module.together(large, 2048 // sharing[1], operand) == (1, 1)
+
+
 def test_reasons_against_it(monkeypatch):
     cpu = torch.device("cpu")
     assert ENGINE.reasons(prsr.PRSRConfig(channels=1, prior_channels=4096), cpu, "bf16") == []
@@ -299,6 +310,7 @@ def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
         for together in (1, most)
     }
     for c in compiled:
+        assert c["registers"] * 32 * c["warps"] <= 2**16, c  # what a multiprocessor has
         assert c["shared"] <= 99 * 1024, c  # what the smallest of these GPUs lets a program have
         assert (c["tensor"] > 0) == (c["precision"] == "bf16"), c
         assert c["spilled"] == 0, c
@@ -310,14 +322,41 @@ def test_kernels_for_wide_colours_compile(monkeypatch):
 from benchmarks.kernels import LAUNCHES, compile_launch, options, variants
 from prsr import PRSRConfig
 config = PRSRConfig(channels=1, levels=2, prior_channels=130, prior_layers=2, head_channels=9)
-_, horizontal, _, _, tile, _ = variants(config, "bf16")
-for launch in horizontal, tile:
-    compiled = compile_launch(launch, "bf16", 90, options(LAUNCHES["horizontal_row"][0]))
-    assert compiled.tensor > 0
-    assert compiled.shared <= 99 * 1024
+for precision in "fp32", "bf16":
+    _, horizontal, _, _, tile, _ = variants(config, precision)
+    for launch in horizontal, tile:
+        compiled = compile_launch(launch, precision, 90, options(LAUNCHES["horizontal_row"][0]))
+        assert (compiled.tensor > 0) == (precision == "bf16")
+        assert compiled.shared <= 99 * 1024
 """
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_checks_on_a_gpu_would_notice(monkeypatch):
+    """A prior that is not heeded, in bf16's wider bound too; and NaN in any slice."""
+    from benchmarks import gpu
+    from benchmarks.gpu_bench import Bench
+    from benchmarks.report import Report
+
+    monkeypatch.setattr(gpu, "CHECKED", 1)
+    bench = Bench(prsr.PRSRConfig.preset("paper"), torch.device("cpu"), True, Report())
+    call = gpu.plain(bench, 2)
+    right = prsr.sample(call["lr"], model=bench.model, seed=0, engine="torch")
+    assert gpu.violation(bench.model, call, right) <= EPSILON
+    assert gpu.agreement(bench, right, right) == (0, 1)
+    blind = copy.deepcopy(bench.model)
+    with torch.no_grad():
+        for parameter in blind.prior.parameters():
+            parameter.zero_()
+    wrong = prsr.sample(call["lr"], model=blind, seed=0, engine="torch")
+    assert gpu.violation(bench.model, call, wrong) > 10 * gpu.BF16_EPSILON
+    apart, equal = gpu.agreement(bench, right, wrong)
+    assert apart > EPSILON
+    assert equal == 0
+    call["noise"][1] = torch.nan
+    monkeypatch.setattr(gpu, "cdf_violation", lambda *part: part[3].sum((1, 2, 3)))
+    assert math.isnan(gpu.violation(bench.model, call, right))
 
 
 def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):

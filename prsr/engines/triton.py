@@ -27,6 +27,11 @@ IN = 32  # inputs that a product takes at a time
 SMALLEST = 16  # side of a product
 WIDEST = 64  # features of a colour that registers can hold
 
+SHARING = {torch.float32: (4, 8), torch.bfloat16: (4, 16)}
+"""Pictures that a program of each kernel takes where there are many, by the type of the weights:
+of the horizontal one sixteen, the rows of a tensor core, or in fp32 the eight whose sums it can
+hold."""
+
 
 def interpreted() -> bool:
     """Whether kernels are to run in Triton's interpreter, on the CPU; told without importing it."""
@@ -275,18 +280,17 @@ def together(picture: Tensor, levels: int, operand: torch.dtype) -> tuple[int, i
     """How many of ``[N, D, H, W]`` a program of each kernel takes: enough programs come first.
 
     Alone, a picture is drawn soonest; where there are more than programs that run at once (one
-    fills a multiprocessor's registers), some share the weights that are read: sixteen, the rows of
-    a tensor core, or in fp32 the eight whose sums a program can hold. Pictures so large that logits
-    of several have no place in 32 bits stay alone.
+    fills a multiprocessor's registers), some share the weights that are read. Pictures so large
+    that logits of several have no place in 32 bits stay alone.
     """
     if interpreted():
         programs = 2
     else:
         programs = torch.cuda.get_device_properties(picture.device).multi_processor_count
-    pixels = 8 if operand == torch.float32 else 16
-    if len(picture) <= programs or pixels * picture[0].numel() * levels >= 2**31:
+    sharing = SHARING[operand]
+    if len(picture) <= programs or max(sharing) * picture[0].numel() * levels >= 2**31:
         return 1, 1
-    return 4, pixels
+    return sharing
 
 
 class Launch(NamedTuple):
