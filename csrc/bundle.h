@@ -56,20 +56,6 @@ inline Vec load_weights(const float* from) {
   return (Vec)(pair - Pairs{});
 }
 
-// The weights of one input as floats, where they lie or in `room`.
-template <int Outputs>
-inline const float* floats(const float* weights, float (&)[Outputs]) {
-  return weights;
-}
-
-template <int Outputs>
-inline const float* floats(const uint16_t* halves, float (&room)[Outputs]) {
-  uint32_t bits[Outputs];
-  for (int o = 0; o < Outputs; ++o) bits[o] = static_cast<uint32_t>(halves[o]) << 16;
-  std::memcpy(room, bits, sizeof room);
-  return room;
-}
-
 // The sums of a tile: Rows rows of Outputs bundles. If Outputs is odd, half of the last registers
 // may be nonsense.
 template <int Rows, int Outputs>
@@ -99,8 +85,8 @@ struct Sums {
 };
 
 // `strip` begins with the tile's first output.
-template <typename Weight, int Rows, int Outputs>
-void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
+template <int Rows, int Outputs>
+void bundle_tile(const Product& p, const Strip<float>& strip, int64_t row) {
   Sums<Rows, Outputs> t;
   if (p.bias) {
     const float* const bias = p.bias + strip.column;
@@ -110,7 +96,7 @@ void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   }
   const int64_t place = strip.column * prsr::kBundle;
   if (p.start) t.add(p.start + row * p.ld_start + place, p.ld_start);
-  const Weight* w = strip.weights;
+  const float* w = strip.weights;
   for (int64_t s = 0; s < p.segments; ++s) {
     const int64_t segment = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     const float* a = p.in + segment * p.segment_stride + row * p.lda;
@@ -119,11 +105,9 @@ void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
       for (int r = 0; r < Rows * kSides; ++r) {
         x[r] = load_input(a + r / kSides * p.lda + r % kSides * kLanes);
       }
-      float room[t.kVecs * kPair];
-      const float* const weights = floats(w, room);
 #pragma GCC unroll 32
       for (int v = 0; v < t.kVecs; ++v) {
-        const Vec weight = load_weights(weights + v * kPair);
+        const Vec weight = load_weights(w + v * kPair);
 #pragma GCC unroll 8
         for (int r = 0; r < Rows * kSides; ++r) t.sums[r][v] += x[r] * weight;
       }
@@ -139,11 +123,11 @@ void bundle_tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   });
 }
 
-template <typename Weight, int Rows, int... Fewer>
-inline void bundle_tile_of(const Product& p, const Strip<Weight>& strip, int64_t row,
+template <int Rows, int... Fewer>
+inline void bundle_tile_of(const Product& p, const Strip<float>& strip, int64_t row,
                            int64_t outputs, std::integer_sequence<int, Fewer...>) {
-  using Tile = void (*)(const Product&, const Strip<Weight>&, int64_t);
-  static constexpr Tile kTiles[] = {bundle_tile<Weight, Rows, Fewer + 1>...};
+  using Tile = void (*)(const Product&, const Strip<float>&, int64_t);
+  static constexpr Tile kTiles[] = {bundle_tile<Rows, Fewer + 1>...};
   kTiles[outputs - 1](p, strip, row);
 }
 
@@ -154,21 +138,21 @@ inline int64_t first_part(int64_t whole, int64_t parts, int64_t unit) {
 }
 
 // Some rows, in tiles of `Rows`, strip by strip.
-template <typename Weight, int Rows>
+template <int Rows>
 void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
   constexpr int kMost = most_outputs(Rows);
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
-  const Weight* weights = static_cast<const Weight*>(p.weights);
+  const float* weights = static_cast<const float*>(p.weights);
   int64_t first = 0;
   for (int64_t strips = (p.outputs + kStrip - 1) / kStrip; strips > 0; --strips) {
     const int64_t width = first_part(p.outputs - first, strips, 2);
-    const Weight* const here = weights + p.first_input * width;
+    const float* const here = weights + p.first_input * width;
     int64_t column = 0;
     for (int64_t tiles = (width + kMost - 1) / kMost; tiles > 0; --tiles) {
       const int64_t outputs = first_part(width - column, tiles, kPair);
       for (int64_t row = first_row; row < last_row; row += Rows) {
-        bundle_tile_of<Weight, Rows>(p, {first + column, here + column, width}, row, outputs,
-                                     std::make_integer_sequence<int, kMost>());
+        bundle_tile_of<Rows>(p, {first + column, here + column, width}, row, outputs,
+                             std::make_integer_sequence<int, kMost>());
       }
       column += outputs;
     }
@@ -177,11 +161,10 @@ void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
   }
 }
 
-template <typename Weight>
-void bundles(const Product& p) {
+inline void bundles(const Product& p) {
   const int64_t middle = p.last_row - (p.last_row - p.first_row) % kBundleRows;
-  if (p.first_row < middle) bundle_rows<Weight, kBundleRows>(p, p.first_row, middle);
-  if (middle < p.last_row) bundle_rows<Weight, 1>(p, middle, p.last_row);
+  if (p.first_row < middle) bundle_rows<kBundleRows>(p, p.first_row, middle);
+  if (middle < p.last_row) bundle_rows<1>(p, middle, p.last_row);
 }
 
 // As much of a bundle as one register holds; half a register of AVX-512.
@@ -222,9 +205,6 @@ inline void part(const float* bundle, int64_t count, float* to, int64_t ld) {
   }
 }
 
-inline void compute(const Product& p) {
-  if (p.bundle == 1) return compute(p, Rows{});
-  p.half ? bundles<uint16_t>(p) : bundles<float>(p);
-}
+inline void compute(const Product& p) { p.bundle == 1 ? compute(p, Rows{}) : bundles(p); }
 
 }  // namespace

@@ -37,7 +37,7 @@ struct Product {
   int64_t segment_stride = 0;
   int64_t first_segment = 0;      // where they begin, if they lie in a ring …
   int64_t ring = 1;               // … of so many
-  const void* weights = nullptr;  // float, or bfloat16 if `half`
+  const void* weights = nullptr;  // float, or bfloat16 if `half` and no bundle
   bool half = false;
   int64_t first_input = 0;  // which of the weights' inputs is the first of these
   int64_t inputs = 0;       // of the weights, if these are not all

@@ -21,7 +21,7 @@ from prsr.engines.native import (
     CPUEngine,
     aligned_zeros,
     blocks,
-    halves,
+    half_blocks,
     instruction_sets,
     strips,
 )
@@ -285,9 +285,9 @@ def test_strips_have_as_many_pairs_as_can_be():
 
 
 def test_halves_are_two_in_the_place_of_a_float():
-    packed = halves(torch.tensor([1.0, -2.0, 0.5]))
+    packed = half_blocks(torch.tensor([[1.0, -2.0, 0.5]]))
     assert packed.dtype == torch.float32
-    assert packed.view(torch.bfloat16).tolist() == [1.0, -2.0, 0.5, 0.0]
+    assert packed.view(torch.bfloat16).tolist() == [1.0, -2.0, 0.5] + 13 * [0.0]
 
 
 def test_zeros_begin_on_a_line():

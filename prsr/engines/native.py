@@ -16,6 +16,7 @@ from importlib import import_module
 from itertools import accumulate
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -73,9 +74,12 @@ def chosen_instruction_set() -> str:
 
 
 def aligned_zeros(*shape: int) -> Tensor:
-    """Zeros from a line of 64 bytes on."""
+    """Zeros from a line of 64 bytes on.
+
+    NumPy's, for torch's threads would share the work, and then spin where the engine's are wanted.
+    """
     size = math.prod(shape)
-    memory = torch.zeros(size + LINE, dtype=torch.float32, device="cpu")
+    memory = torch.from_numpy(np.zeros(size + LINE, dtype=np.float32))
     start = -memory.data_ptr() // 4 % LINE
     return memory[start : start + size].view(shape)
 
@@ -112,12 +116,12 @@ class Laid:
     @cached_property
     def blocks(self) -> Weights:
         """For pictures that are drawn one by one."""
-        return lay_out(self.packed, self.precision, blocks)
+        return lay_out(self.packed, blocks, half_blocks if self.precision == "bf16" else blocks)
 
     @cached_property
     def strips(self) -> Weights:
-        """For pictures in bundles."""
-        return lay_out(self.packed, self.precision, strips)
+        """For pictures in bundles, which share the reading of weights: all of them ``float32``."""
+        return lay_out(self.packed, strips, rounded_strips if self.precision == "bf16" else strips)
 
 
 Order = Callable[[Tensor], Tensor]
@@ -145,9 +149,14 @@ def strips(matrix: Tensor) -> Tensor:
     return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
 
 
-def halves(flat: Tensor) -> Tensor:
-    """In bfloat16, two in the place of a float."""
-    return F.pad(flat, (0, flat.numel() % 2)).bfloat16().view(torch.float32)
+def half_blocks(matrix: Tensor) -> Tensor:
+    """:func:`blocks` in bfloat16, two in the place of a float."""
+    return blocks(matrix).bfloat16().view(torch.float32)
+
+
+def rounded_strips(matrix: Tensor) -> Tensor:
+    """:func:`strips` of the numbers that bfloat16 keeps."""
+    return strips(matrix.bfloat16().float())
 
 
 def by_pixels(kernel: Tensor) -> Tensor:
@@ -155,9 +164,8 @@ def by_pixels(kernel: Tensor) -> Tensor:
     return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: Packed, precision: str, order: Order) -> Weights:
+def lay_out(packed: Packed, order: Order, of_head: Order) -> Weights:
     """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
-    half = precision == "bf16"
 
     def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
         return [order(weight), bias]
@@ -176,13 +184,11 @@ def lay_out(packed: Packed, precision: str, order: Order) -> Weights:
             mix = block.mix[g]
             parts += [order(block.centre[g]), *layer(mix.weight, mix.bias)]
         for head in (packed.hidden[g], packed.output[g]):
-            flat = order(head.weight)
-            parts += [halves(flat) if half else flat, head.bias]
+            parts += [of_head(head.weight), head.bias]
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):
         memory[offset : offset + part.numel()] = part
-    check_finite(memory, f"the prior's weights in {precision}")
     return Weights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))
 
 
@@ -361,7 +367,7 @@ class CPUEngine(Engine):
         numbers += [int(precision == "bf16")]
         packed = pack_prior(copy.deepcopy(prior).float())
         laid = Laid(packed, precision, numbers, instruction_set)
-        _ = laid.blocks  # raises now what is wrong with the weights
+        check_finite(laid.blocks.memory, f"the prior's weights in {precision}")
         return laid
 
     @override
