@@ -64,9 +64,8 @@ class Subject:
     """
 
     def __init__(self, config: PRSRConfig, enlarge: int = 1) -> None:
-        torch.manual_seed(0)
         self.config = config
-        self.model = prsr.PRSR(config).eval()
+        self.model = lively(config, gain=1.0)
         self.low_size = enlarge * config.low_height, enlarge * config.low_width
 
     @property
