@@ -18,6 +18,7 @@ from benchmarks.precision import with_rounded_head, with_rounded_operands
 from prsr.engines import ENGINES, Job
 from prsr.engines import triton as engine_module
 from prsr.engines.base import draw
+from prsr.engines.cached import TorchEngine
 from prsr.testing import cdf_violation, parting_distance
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
@@ -101,7 +102,7 @@ def nearest(monkeypatch):
     ("n", "changes"),
     [(1, {"prior_kernel": 5}), (3, {"prior_channels": 20}), (3, WIDE)],
 )
-def test_layers_are_those_of_the_network(
+def test_layers_are_those_of_the_network_and_of_the_engine_torch(
     make_model, make_pictures, monkeypatch, nearest, precision, n, changes
 ):
     """In bf16, those of the network that rounds the same operands."""
@@ -111,9 +112,15 @@ def test_layers_are_those_of_the_network(
     truth = model if precision == "fp32" else with_rounded_operands(model)
     layers = truth.prior.features(job.picture)
     state = ENGINE.start(ENGINE.pack(model.prior, precision), job)
+    cached = TorchEngine()
+    other = cached.start(cached.pack(model.prior, "fp32"), make_job(model, make_pictures, n, 3, 4))
     for y in range(3):
         ENGINE.row(state, y)
+        cached.row(other, y)
         for layer in range(model.config.prior_layers):
+            if precision == "fp32":
+                probes = ENGINE.probe(state, layer), cached.probe(other, layer)
+                assert_close(*probes, atol=1e-5, rtol=1e-4)
             for ours, theirs in zip(ENGINE.probe(state, layer), layers[layer], strict=True):
                 if precision == "fp32":
                     assert_close(ours, theirs[:, :, y], atol=1e-5, rtol=1e-4)
