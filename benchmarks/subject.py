@@ -110,8 +110,7 @@ class Subject:
         def work() -> None:
             with considerate(batch):  # as the sampler does
                 state = ENGINE.start(packed, job)
-            for y in range(self.size[0] if rows is None else rows):
-                ENGINE.row(state, y)
+            ENGINE.rows(state, 0, self.size[0] if rows is None else rows)
 
         return work
 

@@ -31,9 +31,15 @@ prsr::DrawRow kernel(const std::string& instruction_set) {
   throw std::invalid_argument("no instruction set " + instruction_set + " here");
 }
 
-void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& config,
-              const std::array<int64_t, 4>& sizes, const std::array<uint64_t, 13>& addresses,
-              int64_t y, int64_t threads) {
+// Whether Python has no signal to handle, such as Ctrl-C; if it has, its exception is set.
+bool undisturbed() {
+  const py::gil_scoped_acquire acquired;
+  return PyErr_CheckSignals() == 0;
+}
+
+void draw_rows(const std::string& instruction_set, const std::array<int64_t, 8>& config,
+               const std::array<int64_t, 4>& sizes, const std::array<uint64_t, 13>& addresses,
+               int64_t y, int64_t end, int64_t threads) {
   const auto& [channels, levels, features, layers, reach, first_reach, units, half] = config;
   const prsr::Config c{channels, levels, features, layers, reach, first_reach, units, half != 0};
   const auto& a = addresses;
@@ -54,8 +60,12 @@ void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& 
                       pointer<uint8_t>(a[11]),
                       pointer<double>(a[12])};
   const prsr::DrawRow chosen = kernel(instruction_set);
-  const py::gil_scoped_release released;
-  prsr::draw_row(chosen, c, network, job, y, threads);
+  bool done;
+  {
+    const py::gil_scoped_release released;
+    done = prsr::draw_rows(chosen, c, network, job, y, end, threads, undisturbed);
+  }
+  if (!done) throw py::error_already_set();
 }
 
 }  // namespace
@@ -63,9 +73,10 @@ void draw_row(const std::string& instruction_set, const std::array<int64_t, 8>& 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "The C++ engine's kernels; called by prsr.engines.native alone.";
   module.def("instruction_sets", &names, "Those of this build and machine, the best one last.");
-  module.def("draw_row", &draw_row, py::arg("instruction_set"), py::arg("config"), py::arg("sizes"),
-             py::arg("addresses"), py::arg("y"), py::arg("threads"),
-             "Draw row y of every picture, in place.");
+  module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
+             py::arg("sizes"), py::arg("addresses"), py::arg("y"), py::arg("end"),
+             py::arg("threads"),
+             "Draw rows y … end − 1 of every picture, in place; signals are heard after each.");
   module.def(
       "exponentials",
       [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {

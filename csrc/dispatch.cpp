@@ -55,38 +55,50 @@ const std::vector<InstructionSet>& instruction_sets() {
   return sets;
 }
 
-void draw_row(DrawRow kernel, const Config& config, const Network& network, const Job& job,
-              int64_t y, int64_t threads) {
-  if (job.bundles == 0) return;
+bool draw_rows(DrawRow kernel, const Config& config, const Network& network, const Job& job,
+               int64_t y, int64_t end, int64_t threads, const std::function<bool()>& go_on) {
+  if (job.bundles == 0) return go_on();
   // Parts of the work that overlap could not be told apart.
   threads = job.seconds ? 1 : std::max<int64_t>(threads, 1);
-  const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
-  const bool alone = job.bundle > 1 || contended || job.bundles >= kAlone * threads;
-  const int64_t members = alone ? 1 : std::min(threads, kTeam);
-  const int64_t teams = std::min(threads / members, job.bundles);
-  int64_t most = (job.bundles + teams - 1) / teams;
-  if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);
+  const bool plenty = job.bundle > 1 || job.bundles >= kAlone * threads;
+  std::atomic<bool> going{true};
+  while (y < end && going) {
+    const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
+    const int64_t members = plenty || contended ? 1 : std::min(threads, kTeam);
+    const int64_t teams = std::min(threads / members, job.bundles);
+    int64_t most = (job.bundles + teams - 1) / teams;
+    if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);
+    // Threads that have pictures of their own meet after the last row, and not before.
+    const int64_t next = plenty ? end : y + 1;
 
-  // All memory is had before the first thread: none can fail while others wait for it.
-  std::deque<Team> all_teams;
-  std::deque<Scratch> scratches;
-  for (int64_t t = 0; t < teams; ++t) {
-    all_teams.emplace_back(members);
-    scratches.emplace_back(config, job.width, most, job.bundle);
+    // All memory is had before the first thread: none can fail while others wait for it.
+    std::deque<Team> all_teams;
+    std::deque<Scratch> scratches;
+    for (int64_t t = 0; t < teams; ++t) {
+      all_teams.emplace_back(members);
+      scratches.emplace_back(config, job.width, most, job.bundle);
+    }
+    const auto draw = [&](int64_t t, Team& team, int64_t member, int64_t first, int64_t count) {
+      for (int64_t row = y; row < next && going; ++row) {
+        kernel(config, network, job, scratches[t], team, member, row, first, count);
+        if (t == 0 && member == 0 && !go_on()) going = false;
+      }
+    };
+    const auto work = [&](int64_t worker) {
+      const int64_t t = worker / members;
+      const int64_t first = t * job.bundles / teams;
+      draw(t, all_teams[t], worker % members, first, (t + 1) * job.bundles / teams - first);
+    };
+    if (teams * members == 1 || !Crew::here().run(teams * members, work)) {
+      Team single(1);
+      draw(0, single, 0, 0, job.bundles);
+    } else if (members > 1) {
+      remember(std::any_of(all_teams.begin(), all_teams.end(),
+                           [](const Team& team) { return team.contended(); }));
+    }
+    y = next;
   }
-  const auto work = [&](int64_t worker) {
-    const int64_t t = worker / members;
-    const int64_t first = t * job.bundles / teams;
-    kernel(config, network, job, scratches[t], all_teams[t], worker % members, y, first,
-           (t + 1) * job.bundles / teams - first);
-  };
-  if (teams * members == 1 || !Crew::here().run(teams * members, work)) {
-    Team single(1);
-    kernel(config, network, job, scratches[0], single, 0, y, 0, job.bundles);
-  } else if (members > 1) {
-    remember(std::any_of(all_teams.begin(), all_teams.end(),
-                         [](const Team& team) { return team.contended(); }));
-  }
+  return going;
 }
 
 }  // namespace prsr

@@ -1,6 +1,7 @@
 // The instruction sets that this build has, and rows drawn by several threads.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,10 +17,12 @@ struct InstructionSet {
 // Those that this machine has too, the best one last.
 const std::vector<InstructionSet>& instruction_sets();
 
-// Draws row y of all images with up to `threads` threads, or one if the others serve another
-// caller just now: the result is the same to a bit.
+// Draws rows y … end − 1 of all images with up to `threads` threads, or one if the others serve
+// another caller just now: the result is the same to a bit. After each row of its own, the calling
+// thread asks `go_on`, which must not throw; where that is false, no thread begins another row.
+// Returns the last answer.
 // Throws std::bad_alloc where working memory is lacking.
-void draw_row(DrawRow kernel, const Config& config, const Network& network, const Job& job,
-              int64_t y, int64_t threads);
+bool draw_rows(DrawRow kernel, const Config& config, const Network& network, const Job& job,
+               int64_t y, int64_t end, int64_t threads, const std::function<bool()>& go_on);
 
 }  // namespace prsr

@@ -126,11 +126,12 @@ class Sampler:
         pictures, shaped = self._canvas(request, num_samples)
         height, width = pictures.shape[2:]
         size = per_slice(self.config, height, width, self.device)
+        step = 1 if progress else height  # threads meet after each step
         with counting(progress, request.draws * height) as advance:
             for start in range(0, request.draws, size):
                 part = pictures[start : start + size]
-                for _ in self._rows(request, start, part):
-                    advance(len(part))
+                for _ in self._rows(request, start, part, step):
+                    advance(len(part) * step)
         return shaped.to(device)
 
     def rows(
@@ -158,7 +159,8 @@ class Sampler:
         )
         pictures, shaped = self._canvas(request, num_samples)
         return (
-            shaped[..., : y + 1, :].to(device, copy=True) for y in self._rows(request, 0, pictures)
+            shaped[..., :end, :].to(device, copy=True)
+            for end in self._rows(request, 0, pictures, 1)
         )
 
     def _canvas(self, request: Request, num_samples: int | None) -> tuple[Tensor, Tensor]:
@@ -171,10 +173,12 @@ class Sampler:
             return pictures, pictures
         return pictures, pictures.view(len(request.lr), num_samples, *shape[1:])
 
-    def _rows(self, request: Request, start: int, pictures: Tensor) -> Iterator[int]:
-        """Draw ``pictures``, those of the request from ``start`` on; yields each row when drawn.
+    def _rows(self, request: Request, start: int, pictures: Tensor, step: int) -> Iterator[int]:
+        """Draw ``pictures``, those of the request from ``start`` on, ``step`` rows at a time.
 
-        The arithmetic's settings hold only while a row is computed, not while the caller has the
+        ``step`` divides their number; yields how many are drawn, after each step.
+
+        The arithmetic's settings hold only while rows are computed, not while the caller has the
         turn. All state is local: an interruption leaves none behind.
         """
         if not len(pictures):
@@ -183,10 +187,10 @@ class Sampler:
             engine, packed = self._prepare()
             job = self._job(request, start, pictures)
             state = engine.start(packed, job)
-        for y in range(pictures.shape[2]):
+        for y in range(0, pictures.shape[2], step):
             with exact_fp32(self.device):
-                engine.row(state, y)
-            yield y
+                engine.rows(state, y, y + step)
+            yield y + step
 
     def _job(self, request: Request, start: int, pictures: Tensor) -> Job:
         """What an engine needs to draw ``pictures``: conditioning logits, noise and the rest."""

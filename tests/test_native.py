@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -137,7 +138,7 @@ def test_the_instruction_set_is_chosen_when_weights_are_packed(
 def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_model, make_pictures):
     given = operands(make_model, make_pictures) | {"instruction_set": "altivec"}
     with pytest.raises(ValueError, match="no instruction set altivec here"):
-        torch.ops.prsr.draw_row(**given)
+        torch.ops.prsr.draw_rows(**given)
 
 
 def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
@@ -160,6 +161,39 @@ def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
     for worker in workers:
         worker.join()
     assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(12))
+
+
+@pytest.mark.parametrize("n", [1, 17])
+def test_rows_drawn_at_once_are_those_drawn_one_by_one(make_model, make_pictures, threads, n):
+    threads(2)
+    model = make_model()
+    lr, sampler = make_pictures(model.config, n, 3, 2), Sampler(model, engine="cpu")
+    *_, by_rows = sampler.rows(lr, seed=2)
+    assert torch.equal(sampler.sample(lr, seed=2), by_rows)
+
+
+@pytest.mark.parametrize("n", [1, 16])
+def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n):
+    threads(2)
+    model, engine, height = make_model(), CPUEngine(), 4000
+    logits = torch.full((n, model.config.levels, 3, height, 4), -100.0)
+    logits[:, -1] = 100  # every sub-pixel drawn is this level, none that is not
+    picture = torch.zeros((n, 3, height, 4), dtype=torch.uint8)
+    job = Job(logits, prsr.noise(0, n, height, 4, 3), torch.ones(n), None, picture)
+    state = engine.start(engine.pack(model.prior, "fp32"), job)
+
+    def interrupt():
+        while not picture[0, 0, 0, 0]:
+            pass
+        signal.raise_signal(signal.SIGINT)
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.rows(state, 0, height)
+    other.join()
+    assert bool(picture[0, :, 0].all())
+    assert not bool(picture[:, :, -1].any())
 
 
 # The conditioning is done before the fork: torch's own threads do not survive one.
@@ -204,12 +238,12 @@ def job_of(model, make_pictures, n=2):
 def operands(make_model, make_pictures):
     model, engine = make_model(), CPUEngine()
     state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_pictures))
-    return {**state.parts[0].operands, "seconds": None, "y": 0}
+    return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
 
 
 def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
     given = operands(make_model, make_pictures)
-    torch.library.opcheck(torch.ops.prsr.draw_row.default, (), given)
+    torch.library.opcheck(torch.ops.prsr.draw_rows.default, (), given)
 
 
 @pytest.mark.parametrize(
@@ -231,15 +265,16 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("offsets", lambda tensor: tensor[:-1]),
         ("bundle", lambda _: 2),
         ("bundle", lambda _: 8),
-        ("y", lambda y: 2),
-        ("y", lambda y: -1),
+        ("y", lambda _: 1),
+        ("y", lambda _: -1),
+        ("end", lambda _: 3),
     ],
 )
 def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures, name, change):
     given = operands(make_model, make_pictures)
     given[name] = change(given[name])
     with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
-        torch.ops.prsr.draw_row(**given)
+        torch.ops.prsr.draw_rows(**given)
 
 
 @pytest.mark.parametrize("n", [2, 16, 17])

@@ -66,6 +66,11 @@ class Engine(ABC):
     def row(self, state: Any, y: int) -> None:
         """Draw row ``y`` of the job's picture; the rows are asked for in order, each once."""
 
+    def rows(self, state: Any, y: int, end: int) -> None:
+        """Draw rows ``y`` … ``end − 1``; Ctrl-C is heard after each."""
+        for row in range(y, end):
+            self.row(state, row)
+
     @abstractmethod
     def probe(self, state: Any, layer: int) -> Probe:
         """For tests: what block ``layer`` (0 … L−1) reads on the row drawn last."""

@@ -1,6 +1,6 @@
 """The engine ``cpu``: the C++ kernels of ``csrc/``, which cache everything and use every lane.
 
-Python keeps the memory and checks it, C++ computes: one call draws one row of every picture, and
+Python keeps the memory and checks it, C++ computes: one call draws some rows of every picture, and
 what lives on from row to row is in plain tensors. The extension knows nothing of torch.
 """
 
@@ -211,15 +211,15 @@ def cache_shapes(
 # Not torch.library.custom_op: its first call imports the compiler, a second of waiting.
 _library = torch.library.Library("prsr", "DEF")
 _library.define(
-    "draw_row(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
+    "draw_rows(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
     "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
-    "int[] numbers, int bundle, str instruction_set, int y) -> ()"
+    "int[] numbers, int bundle, str instruction_set, int y, int end) -> ()"
 )
 
 
-@torch.library.impl(_library, "draw_row", "CPU")
-def _draw_row(
+@torch.library.impl(_library, "draw_rows", "CPU")
+def _draw_rows(
     picture: Tensor,
     values: Tensor,
     vertical: Tensor,
@@ -237,8 +237,12 @@ def _draw_row(
     bundle: int,
     instruction_set: str,
     y: int,
+    end: int,
 ) -> None:
-    """Draw row ``y`` in place. C++ gets addresses, so whatever they stand for is checked here."""
+    """Draw rows ``y`` … ``end − 1`` in place.
+
+    C++ gets addresses, so whatever they stand for is checked here.
+    """
     channels, levels, _, layers, *_ = numbers
     n, _, height, width = picture.shape
     if bundle not in (1, BUNDLE) or n % bundle:
@@ -270,15 +274,18 @@ def _draw_row(
             )
     if weights.numel() < int(offsets[-1]) + levels:  # the last is a bias of the logits
         raise ValueError(f"weights must reach to where offsets say, got {weights.numel()}")
-    if weights.data_ptr() % 64 or not 0 <= y < height:
-        raise ValueError(f"weights must lie on a line of 64 bytes, and y below {height}, got {y}")
+    if weights.data_ptr() % 64:
+        raise ValueError(f"weights must lie on a line of 64 bytes, got {weights.data_ptr()}")
+    if not 0 <= y < end <= height:
+        raise ValueError(f"y must lie below end, and end within {height} rows, got {y} and {end}")
     assert _native is not None
-    _native.draw_row(
+    _native.draw_rows(
         instruction_set,
         numbers,
         [n // bundle, bundle, height, width],
         [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
         y,
+        end,
         torch.get_num_threads(),
     )
 
@@ -287,7 +294,7 @@ def _draw_nothing(*tensors: object) -> None:
     """What the operator gives where tensors have no memory: nothing, as always."""
 
 
-torch.library.register_fake("prsr::draw_row", _draw_nothing, lib=_library)
+torch.library.register_fake("prsr::draw_rows", _draw_nothing, lib=_library)
 
 
 class Part:
@@ -376,9 +383,13 @@ class CPUEngine(Engine):
 
     @override
     def row(self, state: State, y: int) -> None:
+        self.rows(state, y, y + 1)
+
+    @override
+    def rows(self, state: State, y: int, end: int) -> None:
         for part in state.parts:
-            torch.ops.prsr.draw_row(**part.operands, seconds=state.seconds, y=y)
-        state.y = y
+            torch.ops.prsr.draw_rows(**part.operands, seconds=state.seconds, y=y, end=end)
+        state.y = end - 1
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
