@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,6 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, but not
     Store,
     TCPStore,
 )
-from torch.distributed.nn.functional import all_reduce
 
 Value = TypeVar("Value")
 
@@ -117,8 +116,24 @@ def mean(values: Tensor) -> Tensor:
     """
     if count() == 1:
         return values
-    summed: Tensor = all_reduce(values)
+    summed: Tensor = Sum.apply(values)
     return summed / count()
+
+
+class Sum(torch.autograd.Function):
+    """The sum over all processes; what depends on it in any of them has a part in its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Any shape → the same."""
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The gradients, of all processes, for what this one has brought."""
+        return Sum.forward(ctx, gradients[0])
 
 
 def wait() -> None:

@@ -116,8 +116,7 @@ class Trainer:
         )
         self.parallel: nn.Module = self.model
         if processes.count() > 1:
-            # Running statistics are the same everywhere already: there is nothing to broadcast.
-            self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self.parallel = DistributedDataParallel(self.model)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, float]:
         """One update from a batch; returns the scalars worth watching."""

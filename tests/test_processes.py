@@ -59,6 +59,7 @@ def torchrun(tmp_path, *arguments, dying=False):
     environment["DYING"] = str(int(dying))
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+    assert "FutureWarning" not in ended.stderr
     return ended.stdout
 
 
