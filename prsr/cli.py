@@ -39,7 +39,7 @@ from prsr.options import (
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.study import evaluate_command, experiment, figure
-from prsr.upscale import Upscaling, upscale
+from prsr.upscale import Upscaling, fingerprint, upscale
 
 
 @click.group(
@@ -77,7 +77,7 @@ def app(context: click.Context) -> None:
 @click.option(
     "--resume",
     is_flag=True,
-    help="Leave pictures alone that are in --out already: the same command was cut short.",
+    help="Leave pictures alone that the same command has drawn already, before it was cut short.",
 )
 @engine_option
 @click.option("--precision", default="fp32", help="fp32 or bf16.")
@@ -114,7 +114,10 @@ def sample_command(
         loaded = load(model, device)
         sampler = method_of(loaded, engine, precision)
         drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
-        request = Upscaling(pictures, out, samples, temperature, seed, low_resolution, resume)
+        drawer = f"{loaded.method} {fingerprint(loaded)} {precision}"
+        request = Upscaling(
+            pictures, out, samples, temperature, seed, low_resolution, drawer, resume
+        )
         timed(lambda: upscale(sampler, request), f"{drawing}, seed {seed}")
 
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from prsr.config import PRSRConfig
 from prsr.files import replacing
@@ -19,6 +20,9 @@ from prsr.files import replacing
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+
+ABOUT = "prsr"
+"""The keyword of what a PNG file says of itself."""
 
 
 def picture_mode(config: PRSRConfig) -> str:
@@ -195,16 +199,34 @@ def check_place(path: Path) -> None:
         raise PermissionError(f"cannot write to the folder {path.parent}")
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: Path, about: str = "") -> None:
     """Write a picture in one step, in the format that the suffix names.
+
+    Args:
+        picture: to write.
+        path: the file.
+        about: what a PNG file is to say of itself; :func:`said_of` reads it.
 
     Raises:
         OSError: the folder is missing or cannot be written.
         ValueError: the suffix names no picture format.
     """
     check_place(path)
+    text = PngInfo()
+    if about:
+        text.add_itxt(ABOUT, about)
     with replacing(path) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, pnginfo=text)
+
+
+def said_of(path: Path) -> str | None:
+    """What a picture file says of itself; None if it says nothing, or is no picture."""
+    try:
+        with Image.open(path) as picture:
+            about = picture.info.get(ABOUT)
+    except Exception:  # of many kinds: Pillow's decoders do not agree on one
+        return None
+    return None if about is None else str(about)
 
 
 def contact_sheet(

@@ -1,16 +1,24 @@
-"""Picture files to picture files: what ``prsr sample`` does."""
+"""Picture files to picture files: what ``prsr sample`` does.
+
+Each file says what it was drawn from, so that a request that was cut short leaves alone what it
+has drawn itself, and nothing else.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
+from operator import eq
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from prsr import processes
 from prsr.baselines import Method
@@ -23,6 +31,7 @@ from prsr.images import (
     high_resolution,
     read_picture,
     reduce,
+    said_of,
     save_picture,
     to_array,
     to_picture,
@@ -48,7 +57,8 @@ class Upscaling:
         temperature: of the draws.
         seed: of the noise; picture i, in order of name, draws with the noise of index i.
         low_resolution: take the pictures as they are instead of reducing them first.
-        resume: leave alone what is in the folder already.
+        model: tells the model that draws from others, such as by :func:`fingerprint`.
+        resume: leave alone what this request has drawn already.
     """
 
     pictures: Sequence[Path]
@@ -57,6 +67,7 @@ class Upscaling:
     temperature: float
     seed: int
     low_resolution: bool
+    model: str
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +78,17 @@ class Upscaling:
     def sheet(self) -> Path:
         """Where the contact sheet goes."""
         return self.out if self.only_sheet else self.out / SHEET_NAME
+
+    def said_of(self, index: int, low: Tensor) -> list[str]:
+        """What the files of picture ``index`` say of themselves, each other samples of it."""
+        about = {
+            "model": self.model,
+            "seed": self.seed,
+            "index": index,
+            "temperature": self.temperature,
+            "input": [*low.shape, zlib.crc32(low.numpy().tobytes())],
+        }
+        return [json.dumps(about | {"sample": s}) for s in range(self.samples)]
 
     @property
     def only_sheet(self) -> bool:
@@ -92,15 +114,17 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
         raise ValueError(f"out must be a folder where several processes draw, got {request.out}")
     files = find_pictures(request.pictures, None if request.only_sheet else request.out)
     names = output_names(files, request)
-    own = [i for i in processes.share(len(files)) if not (request.resume and done(names[i]))]
-    pairs = {i: read_pair(files[i], sampler.config, request.low_resolution) for i in own}
+    share = processes.share(len(files))
+    pairs = {i: read_pair(files[i], sampler.config, request.low_resolution) for i in share}
+    said = {i: request.said_of(i, low) for i, (low, _) in pairs.items()}
+    left = {i: pairs[i] for i in share if not (request.resume and done(names[i], said[i]))}
     prepare_outputs(files, names, request)
     processes.wait()  # for nothing is drawn before all pictures are known to be good
 
     shown: dict[int, Tensor] = {}
     with Progress(transient=True, disable=processes.rank() > 0) as progress:
-        task = progress.add_task("pictures", total=len(own))
-        for part in chunks(pairs, max(1, CHUNK // request.samples)):
+        task = progress.add_task("pictures", total=len(left))
+        for part in chunks(left, max(1, CHUNK // request.samples)):
             drawn = sampler.sample(
                 torch.stack([pairs[i][0] for i in part]),
                 request.temperature,
@@ -110,9 +134,9 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
                 progress=progress,
             )
             for i, samples in zip(part, drawn, strict=True):
-                for output, sample in zip(names[i], samples.numpy(), strict=False):
-                    if not (request.resume and done([output])):
-                        save_picture(to_picture(sample, sampler.config), output)
+                for output, sample, about in zip(names[i], samples.numpy(), said[i], strict=False):
+                    if not (request.resume and said_of(output) == about):
+                        save_picture(to_picture(sample, sampler.config), output, about)
                 if i < SHEET_ROWS:
                     shown[i] = samples
             progress.advance(task, len(part))
@@ -127,9 +151,18 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     return [request.sheet] if request.only_sheet else [request.out, request.sheet]
 
 
-def done(outputs: list[Path]) -> bool:
-    """Whether a picture's files are there; none of them is ever half-written."""
-    return bool(outputs) and all(output.is_file() for output in outputs)
+def done(outputs: list[Path], said: list[str]) -> bool:
+    """Whether a picture's files are there and say so; none of them is ever half-written."""
+    return bool(outputs) and all(map(eq, map(said_of, outputs), said))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells a model from one of other weights, by a checksum over all of them."""
+    checksum = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        checksum.update(name.encode())
+        checksum.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return checksum.hexdigest()[:16]
 
 
 def read_drawn(outputs: list[Path], config: PRSRConfig) -> Tensor:

@@ -108,7 +108,9 @@ def test_a_sampling_that_was_cut_short_draws_what_is_missing(
     written = []
     monkeypatch.setattr(
         "prsr.upscale.save_picture",
-        lambda picture, path: written.append(path.name) or save_picture(picture, path),
+        lambda picture, path, *about: (
+            written.append(path.name) or save_picture(picture, path, *about)
+        ),
     )
     for missing in (["b_1.png", "b_2.png"], ["a_2.png", "a~2_1.png"], names[1:], []):
         out = tmp_path / "-".join(["cut", *missing])
@@ -121,6 +123,22 @@ def test_a_sampling_that_was_cut_short_draws_what_is_missing(
         assert sorted(written) == sorted({*missing, "contact-sheet.png"})
         for name in names:
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tmp_path):
+    other, whole = tmp_path / "other", tmp_path / "whole"
+    torch.manual_seed(1)
+    PRSR(PRSRConfig.preset("tiny")).save_pretrained(other)
+    request = ("sample", photos, "--model", model, "--seed", 5)
+    assert command(*request, "-o", whole)[0] == 0
+    changes = [("--seed", 6), ("--temperature", 0.5), ("--model", other), ("--low-resolution",)]
+    for number, change in enumerate(changes):
+        out = tmp_path / f"{number}"
+        assert command(*request, *change, "-o", out)[0] == 0
+        (out / "a.png").write_bytes(b"no picture")
+        assert command(*request, "-o", out, "--resume")[0] == 0
+        for path in whole.iterdir():
+            assert (out / path.name).read_bytes() == path.read_bytes(), change
 
 
 def test_no_output_replaces_another(command, model, photos, tmp_path):

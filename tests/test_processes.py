@@ -36,8 +36,8 @@ def train_step(self, lr, hr):
     if doomed and self.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, lr, hr)
-def save_picture(picture, path):
-    save(picture, path)
+def save_picture(picture, path, *about):
+    save(picture, path, *about)
     with open(os.environ["LOG"], "a") as log:
         log.write(f"{path.name}\\n")
     written.append(path)
