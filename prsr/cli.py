@@ -95,7 +95,7 @@ def sample_command(
     precision: str,
     device: str,
 ) -> None:
-    """Draw high-resolution versions of PICTURES, files or folders of them.
+    """Draw high-resolution versions of PICTURES: files, folders, or array files of `prsr data`.
 
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are

@@ -20,8 +20,10 @@ from prsr.config import PRSRConfig
 from prsr.images import Pixels, find_pictures, high_resolution, read_picture, reduce
 
 
-def read_array(path: str | Path, config: PRSRConfig) -> Pixels:
+def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
     """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
+
+    With ``any_size``, the pictures may be of any size.
 
     Raises:
         ValueError: it is no such file, or its pictures do not fit the configuration.
@@ -30,12 +32,12 @@ def read_array(path: str | Path, config: PRSRConfig) -> Pixels:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of many kinds: NumPy reads the header as Python
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
-    size = (config.scale * config.low_height, config.scale * config.low_width)
-    expected = [config.channels, *size]
+    size = [config.scale * config.low_height, config.scale * config.low_width]
     shape = list(getattr(pixels, "shape", []))
-    if len(shape) != 4 or shape[1:] != expected:
+    if len(shape) != 4 or shape[1:] != [config.channels, *(shape[2:] if any_size else size)]:
+        expected = ["N", config.channels, *(["h", "w"] if any_size else size)]
         raise ValueError(
-            f"{path} must hold pictures [N, {', '.join(map(str, expected))}], it holds {shape}"
+            f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}"
         )
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")

@@ -24,11 +24,14 @@ from prsr import processes
 from prsr.baselines import Method
 from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
+from prsr.data import read_array
 from prsr.images import (
     SUFFIXES,
+    Pixels,
     check_place,
     find_pictures,
     high_resolution,
+    picture_mode,
     read_picture,
     reduce,
     said_of,
@@ -46,12 +49,45 @@ SHEET_ROWS = 24
 CHUNK = 64  # draws at a time: what an interruption can lose
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture to enlarge: a file, or one of those in an array file.
+
+    Attributes:
+        path: of the file.
+        array: what is in it, ``uint8 [N, D, H, W]``, if it is an array file.
+        index: which one it is of these.
+    """
+
+    path: Path
+    array: Pixels | None = None
+    index: int = 0
+
+    @property
+    def stem(self) -> str:
+        """How the names of its enlargements begin."""
+        if self.array is None:
+            return self.path.stem
+        return f"{self.path.stem}-{self.index:0{len(str(len(self.array) - 1))}}"
+
+    def pair(self, config: PRSRConfig, low_resolution: bool) -> Pair:
+        """The picture as the model takes it, and the truth where it was reduced for that."""
+        if self.array is None:
+            picture = read_picture(self.path, config)
+            hr = to_array(picture, config) if low_resolution else high_resolution(picture, config)
+        else:
+            hr = np.array(self.array[self.index])
+        if low_resolution:
+            return torch.from_numpy(hr), None
+        return torch.from_numpy(reduce(hr[None], config)[0]), torch.from_numpy(hr)
+
+
 @dataclass(frozen=True)
 class Upscaling:
     """A request of files.
 
     Attributes:
-        pictures: files, or folders of files.
+        pictures: files, folders of files, or ``.npy`` array files.
         out: a folder for single pictures and a contact sheet, or a picture file for the sheet.
         samples: to draw of each picture.
         temperature: of the draws.
@@ -112,13 +148,14 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     """
     if request.only_sheet and processes.count() > 1:
         raise ValueError(f"out must be a folder where several processes draw, got {request.out}")
-    files = find_pictures(request.pictures, None if request.only_sheet else request.out)
-    names = output_names(files, request)
-    share = processes.share(len(files))
-    pairs = {i: read_pair(files[i], sampler.config, request.low_resolution) for i in share}
+    config = sampler.config
+    sources = find_sources(request, config)
+    names = output_names(sources, request)
+    share = processes.share(len(sources))
+    pairs = {i: sources[i].pair(config, request.low_resolution) for i in share}
     said = {i: request.said_of(i, low) for i, (low, _) in pairs.items()}
     left = {i: pairs[i] for i in share if not (request.resume and done(names[i], said[i]))}
-    prepare_outputs(files, names, request)
+    prepare_outputs(sources, names, request)
     processes.wait()  # for nothing is drawn before all pictures are known to be good
 
     shown: dict[int, Tensor] = {}
@@ -136,18 +173,18 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
             for i, samples in zip(part, drawn, strict=True):
                 for output, sample, about in zip(names[i], samples.numpy(), said[i], strict=False):
                     if not (request.resume and said_of(output) == about):
-                        save_picture(to_picture(sample, sampler.config), output, about)
+                        save_picture(to_picture(sample, config), output, about)
                 if i < SHEET_ROWS:
                     shown[i] = samples
             progress.advance(task, len(part))
     processes.wait()  # for the sheet shows pictures of others
     if processes.rank() == 0:
         rows: list[Comparison] = []
-        for i in range(min(SHEET_ROWS, len(files))):
-            low, truth = pairs.get(i) or read_pair(files[i], sampler.config, request.low_resolution)
-            samples = shown[i] if i in shown else read_drawn(names[i], sampler.config)
+        for i in range(min(SHEET_ROWS, len(sources))):
+            low, truth = pairs.get(i) or sources[i].pair(config, request.low_resolution)
+            samples = shown[i] if i in shown else read_drawn(names[i], config)
             rows.append((low, samples, truth))
-        save_picture(comparison_sheet(rows, sampler.config), request.sheet)
+        save_picture(comparison_sheet(rows, config), request.sheet)
     return [request.sheet] if request.only_sheet else [request.out, request.sheet]
 
 
@@ -171,15 +208,36 @@ def read_drawn(outputs: list[Path], config: PRSRConfig) -> Tensor:
     return torch.from_numpy(np.stack(pictures))
 
 
-def output_names(files: list[Path], request: Upscaling) -> list[list[Path]]:
+def find_sources(request: Upscaling, config: PRSRConfig) -> list[Source]:
+    """The pictures of a request, in order: all, or those that its sheet has room for.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds no picture.
+        ValueError: an array file does not fit the model, or is empty.
+    """
+    picture_mode(config)  # raises where the model's pictures are none that a file can hold
+    found: list[Source] = []
+    for path in request.pictures:
+        if path.suffix == ".npy" and path.is_file():
+            array = read_array(path, config, any_size=request.low_resolution)
+            if not array.size:
+                raise ValueError(f"{path} holds no pictures")
+            found += [Source(path, array, index) for index in range(len(array))]
+        else:
+            outside = None if request.only_sheet else request.out
+            found += map(Source, find_pictures([path], outside))
+    return found[:SHEET_ROWS] if request.only_sheet else found
+
+
+def output_names(sources: list[Source], request: Upscaling) -> list[list[Path]]:
     """The files to write for each picture; a name that is taken already gets a number."""
     if request.only_sheet:
-        return [[] for _ in files]
+        return [[] for _ in sources]
     ends = [""] if request.samples == 1 else [f"_{s + 1}" for s in range(request.samples)]
     taken, names = {SHEET_NAME}, []
-    for file in files:
+    for source in sources:
         for number in count(1):
-            stem = file.stem if number == 1 else f"{file.stem}~{number}"
+            stem = source.stem if number == 1 else f"{source.stem}~{number}"
             group = [f"{stem}{end}.png" for end in ends]
             if taken.isdisjoint(group):
                 break
@@ -188,7 +246,7 @@ def output_names(files: list[Path], request: Upscaling) -> list[list[Path]]:
     return names
 
 
-def prepare_outputs(files: list[Path], names: list[list[Path]], request: Upscaling) -> None:
+def prepare_outputs(sources: list[Source], names: list[list[Path]], request: Upscaling) -> None:
     """Make the folder; refuse to write over what is read, or where nothing can be written.
 
     Raises:
@@ -196,22 +254,13 @@ def prepare_outputs(files: list[Path], names: list[list[Path]], request: Upscali
         ValueError: an output would replace an input.
     """
     outputs = {path.resolve() for group in names for path in group} | {request.sheet.resolve()}
-    for file in files:
-        if file.resolve() in outputs:
-            raise ValueError(f"{file} would be replaced by its own enlargement: choose another out")
+    for path in {source.path for source in sources}:
+        if path.resolve() in outputs:
+            raise ValueError(f"{path} would be replaced by its own enlargement: choose another out")
     if not request.only_sheet:
         request.out.mkdir(parents=True, exist_ok=True)
     for path in [request.sheet, *(path for group in names for path in group)]:
         check_place(path)
-
-
-def read_pair(file: Path, config: PRSRConfig, low_resolution: bool) -> Pair:
-    """A picture file as the model takes it, and the truth where it was reduced for that."""
-    picture = read_picture(file, config)
-    if low_resolution:
-        return torch.from_numpy(to_array(picture, config)), None
-    hr = high_resolution(picture, config)
-    return torch.from_numpy(reduce(hr[None], config)[0]), torch.from_numpy(hr)
 
 
 def chunks(pairs: dict[int, Pair], length: int) -> list[range]:

@@ -13,7 +13,7 @@ from PIL import Image
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.cli import main
-from prsr.images import save_picture
+from prsr.images import reduce, save_picture, to_picture
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -75,7 +75,7 @@ def test_the_files_hold_what_the_sampler_draws(
 ):
     monkeypatch.setattr("prsr.upscale.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
-    from prsr.images import find_pictures, high_resolution, read_picture, reduce, to_picture
+    from prsr.images import find_pictures, high_resolution, read_picture
 
     hr = np.stack([high_resolution(read_picture(p, TINY), TINY) for p in find_pictures([photos])])
     drawn = Sampler(PRSR.from_pretrained(model)).sample(reduce(hr, TINY), seed=3, num_samples=2)
@@ -123,6 +123,37 @@ def test_a_sampling_that_was_cut_short_draws_what_is_missing(
         assert sorted(written) == sorted({*missing, "contact-sheet.png"})
         for name in names:
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_array_files_are_enlarged_picture_by_picture(command, model, photos, tmp_path):
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    large = rng.integers(0, 8, (11, 3, 6, 6), dtype=np.uint8)
+    small = rng.integers(0, 8, (2, 3, 2, 5), dtype=np.uint8)
+    np.save(tmp_path / "large.npy", large)
+    np.save(tmp_path / "small.npy", small)
+    request = ("sample", "--model", model, "--seed", 4, "-o", out)
+    assert command(*request, tmp_path / "large.npy", photos / "a.png")[0] == 0
+    assert command(*request, tmp_path / "small.npy", "--low-resolution")[0] == 0
+    names = [f"large-{i:02}.png" for i in range(11)] + ["a.png", "small-0.png", "small-1.png"]
+    assert {path.name for path in out.iterdir()} == {*names, "contact-sheet.png"}
+    loaded = PRSR.from_pretrained(model)
+    for low, drawn in ((reduce(large, loaded.config), names[:11]), (small, names[-2:])):
+        for picture, name in zip(Sampler(loaded).sample(low, seed=4), drawn, strict=True):
+            expected = to_picture(picture.numpy(), loaded.config)
+            assert np.array_equal(pixels(out / name), np.asarray(expected))
+
+
+def test_a_sheet_alone_takes_no_more_pictures_than_it_shows(command, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("prsr.upscale.SHEET_ROWS", 2)
+    drawn = []
+    sample = Sampler.sample
+    monkeypatch.setattr(
+        Sampler, "sample", lambda *a, **k: drawn.append(len(a[1])) or sample(*a, **k)
+    )
+    np.save(tmp_path / "set.npy", np.zeros((5, 3, 6, 6), np.uint8))
+    sheet = tmp_path / "sheet.png"
+    assert command("sample", tmp_path / "set.npy", "--model", model, "-o", sheet)[0] == 0
+    assert sum(drawn) == 2
 
 
 def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tmp_path):
@@ -267,6 +298,8 @@ def mistakes(tmp_path, photos, model):
     torn.write_bytes((photos / "a.png").read_bytes()[:100])
     empty.mkdir()
     (tmp_path / "file").write_text("")
+    np.save(tmp_path / "none.npy", np.zeros((0, 3, 6, 6), np.uint8))
+    np.save(tmp_path / "other.npy", np.zeros((2, 1, 6, 7), np.uint8))
     out, with_model = tmp_path / "out", ("--model", model)
     sample = ("sample", photos, "-o", out, *with_model)
     train = ("train", "--data", photos, "--preset", "tiny", "--steps", 1)
@@ -275,6 +308,15 @@ def mistakes(tmp_path, photos, model):
         (("sample", empty, "-o", out, *with_model), "no picture in folder"),
         (("sample", text, "-o", out, *with_model), "cannot be read as a picture"),
         (("sample", torn, "-o", out, *with_model), "cannot be read as a picture"),
+        (("sample", tmp_path / "none.npy", "-o", out, *with_model), "none.npy holds no pictures"),
+        (
+            ("sample", tmp_path / "other.npy", "-o", out, *with_model),
+            "must hold pictures [N, 3, 6, 6], it holds [2, 1, 6, 7]",
+        ),
+        (
+            ("sample", tmp_path / "other.npy", "--low-resolution", "-o", out, *with_model),
+            "must hold pictures [N, 3, h, w], it holds [2, 1, 6, 7]",
+        ),
         (("sample", "-o", out), "Missing argument"),
         (("sample", photos), "Missing option"),
         (("sample", photos, "-o", out, "--model", empty), "no config.json"),
