@@ -227,13 +227,13 @@ def train_command(
         RunPlan,
         TrainSettings,
         checkpoint_config,
-        has_checkpoint,
+        of_this_launch,
         train,
     )
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
-    resume = resume or (processes.restarted() and has_checkpoint(out))
+    resume = resume or (processes.restarted() and of_this_launch(out))
     first = None
     if start is None:
         config = PRSRConfig.preset(preset or "paper")

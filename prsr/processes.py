@@ -74,6 +74,17 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def launch() -> str:
+    """Tells this run of torchrun from others, the same after a restart; empty without torchrun.
+
+    On several nodes that is its --rdzv-id; on one, which needs none, its process is known too.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    one_node = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return f"{os.environ['TORCHELASTIC_RUN_ID']} {os.getppid() if one_node else ''}"
+
+
 def rank() -> int:
     """This process's place among all: 0 … :func:`count` − 1."""
     return dist.get_rank() if dist.is_initialized() else 0

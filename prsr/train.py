@@ -150,6 +150,7 @@ class Trainer:
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{name}.{key}"] = value
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
+        about["launch"] = processes.launch()
         with replacing(path) as temporary:
             write_tensors(tensors, temporary, {"prsr": json.dumps(about)})
 
@@ -209,6 +210,15 @@ def readable(path: Path) -> Iterator[Any]:
 def has_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a run to go on with."""
     return (folder / CHECKPOINT_FILE).is_file()
+
+
+def of_this_launch(folder: Path) -> bool:
+    """Whether a folder holds a run that this launch of torchrun began, before it restarted."""
+    if not has_checkpoint(folder):
+        return False
+    with readable(folder / CHECKPOINT_FILE) as file:
+        about = json.loads((file.metadata() or {})["prsr"])
+        return about.get("launch") == processes.launch()
 
 
 def existing_checkpoint(folder: Path) -> Path:

@@ -50,17 +50,22 @@ main()
 
 def torchrun(tmp_path, *arguments, dying=False):
     """Two processes that call `prsr`; returns what they print."""
+    ended = launch(tmp_path, *arguments, dying=dying)
+    assert ended.returncode == 0, ended.stderr
+    assert "FutureWarning" not in ended.stderr
+    return ended.stdout
+
+
+def launch(tmp_path, *arguments, dying=False, restarts=0):
+    """Two processes that call `prsr`, and what has become of them."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOG": str(tmp_path / "log.txt")}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
-    launch += ["--max-restarts", int(dying)]
+    launch += ["--max-restarts", restarts or int(dying)]
     command = map(str, [*launch, script, *arguments])
     environment["DYING"] = str(int(dying))
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "FutureWarning" not in ended.stderr
-    return ended.stdout
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def alone(monkeypatch, *arguments):
@@ -130,6 +135,17 @@ def test_a_process_that_died_goes_on_from_the_last_checkpoint(tmp_path, monkeypa
     assert [printed.count(f"step {step}: bits/dim") for step in (3, 6, 7)] == [1, 1, 1]
     assert_same_weights(one, two)
     assert len(scalars(two)["training/loss"]) == STEPS
+
+
+def test_a_restart_goes_on_with_no_run_of_another_start(tmp_path):
+    out = tmp_path / "run"
+    torchrun(tmp_path, *training(tmp_path), "--out", out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    longer = [str(STEPS + 1) if word == STEPS else word for word in training(tmp_path)]
+    ended = launch(tmp_path, *longer, "--out", out, restarts=1)
+    assert ended.returncode != 0
+    assert "holds a run already" in ended.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_sampling_is_shared_and_goes_on_after_a_death(tmp_path, monkeypatch):
