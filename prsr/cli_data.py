@@ -12,6 +12,9 @@ from prsr.conversion import check_out, convert
 from prsr.options import PATH, console
 from prsr.originals import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, picture_folder
 
+UNALIGNED = 0.01
+"""The share of odd pictures from which on a set is taken for one of unaligned faces."""
+
 
 def out_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every kind of originals has."""
@@ -86,10 +89,14 @@ def make(opened: Callable[[], Originals], out: Path, preset: str) -> None:
     if done.odd and originals.size:
         width, height = originals.size
         say(
-            f"warning: {done.odd} of {done.written} pictures are not {width}×{height} (the first: "
-            f"{done.first_odd}), so these are probably not the aligned ones. Models that are "
-            "trained on unaligned faces draw bad ones."
+            f"{done.odd} of {done.written} pictures are not {width}×{height} (the first: "
+            f"{done.first_odd})"
         )
+        if done.odd > UNALIGNED * done.written:
+            say(
+                "warning: so many are probably not the aligned ones. Models that are trained on "
+                "unaligned faces draw bad ones."
+            )
     say(f"wrote {out}: {done.written} pictures, {len(done.unreadable)} could not be read")
 
 

@@ -7,6 +7,7 @@ the other goes beyond it is cut off and done again, so that the end is the same 
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
@@ -78,6 +79,7 @@ def convert(
         progress: show a bar.
 
     Raises:
+        BlockingIOError: another process is writing it just now.
         FileExistsError: ``out`` is there already.
         FileNotFoundError: the folder of ``out`` is not there.
         ValueError: ``out`` does not end in ``.npy``; what was begun there is of other originals or
@@ -103,27 +105,30 @@ def convert(
         odd = f"{original.name} of {picture.width}×{picture.height}"
         return Converted(1, odd=1, first_odd=odd), pixels
 
-    with partial.open("a+b") as array, journal.open("a+b") as log, ThreadPoolExecutor() as pool:
-        done = resumed(log, array, title, shape)
-        rest = originals.after(done.read)
-        with large_pictures(), bar(progress) as shown:
-            task = shown.add_task("", total=len(originals), completed=done.read)
-            while chunk := list(islice(rest, CHUNK)):
-                results = list(pool.map(attempt, chunk))
-                part = sum((about for about, _ in results), Converted())
-                append(array, b"".join(pixels for _, pixels in results))
-                append(log, line(asdict(part)))
-                done += part
-                shown.update(task, completed=done.read)
-    if not done.written:
-        partial.unlink()
+    with journal.open("a+b") as log:
+        alone(log, out)
+        check_out(out)  # another process may have finished it just now
+        with partial.open("a+b") as array, ThreadPoolExecutor() as pool:
+            done = resumed(log, array, title, shape)
+            rest = originals.after(done.read)
+            with large_pictures(), bar(progress) as shown:
+                task = shown.add_task("", total=len(originals), completed=done.read)
+                while chunk := list(islice(rest, CHUNK)):
+                    results = list(pool.map(attempt, chunk))
+                    part = sum((about for about, _ in results), Converted())
+                    append(array, b"".join(pixels for _, pixels in results))
+                    append(log, line(asdict(part)))
+                    done += part
+                    shown.update(task, completed=done.read)
+        if not done.written:
+            partial.unlink()
+            journal.unlink()
+            told = ": ".join(done.unreadable[0]) if done.unreadable else "there is none"
+            raise ValueError(f"not one of {done.read} pictures can be read; the first is {told}")
+        with partial.open("r+b") as array:
+            append(array, npy_header(done.written, shape))
+        os.replace(partial, out)
         journal.unlink()
-        told = ": ".join(done.unreadable[0]) if done.unreadable else "there is none"
-        raise ValueError(f"not one of {done.read} pictures can be read; the first is {told}")
-    with partial.open("r+b") as array:
-        append(array, npy_header(done.written, shape))
-    os.replace(partial, out)
-    journal.unlink()
     return done
 
 
@@ -166,6 +171,20 @@ def append(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
+
+
+def alone(log: BinaryIO, out: Path) -> None:
+    """Keep other processes from writing the same array, as long as the journal is open.
+
+    Raises:
+        BlockingIOError: one is at it already.
+    """
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f"{out} is just being written by another process: wait for it, or choose another out"
+        ) from error
 
 
 def resumed(

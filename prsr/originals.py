@@ -70,8 +70,7 @@ class PictureFiles(Originals):
         size: tuple[int, int] | None = None,
         faults: Sequence[str] = (),
     ) -> None:
-        checksum = zlib.crc32("\n".join(names).encode("utf-8", "surrogateescape"))
-        self.description = f"{len(names)} files, checksum of their names {checksum:08x}"
+        self.description = f"{len(names)} files, checksum {checksum(folder, names):08x}"
         self.folder, self.names, self.size, self.faults = folder, names, size, faults
 
     def __len__(self) -> int:
@@ -81,6 +80,20 @@ class PictureFiles(Originals):
         """See :class:`Originals`."""
         for name in self.names[start:]:
             yield Original(name, self.folder / name)
+
+
+def checksum(folder: Path, names: Sequence[str]) -> int:
+    """Tells these files from others by names, sizes and times: none of them is read."""
+    total = 0
+    for name in names:
+        try:
+            status = (folder / name).stat()
+        except OSError:  # what is missing or cannot be read is told when its turn comes
+            stamp = ""
+        else:
+            stamp = f"{status.st_size} {status.st_mtime_ns}"
+        total = zlib.crc32(f"{name} {stamp}\n".encode("utf-8", "surrogateescape"), total)
+    return total
 
 
 def picture_folder(folder: Path) -> PictureFiles:
@@ -119,7 +132,8 @@ def celeba(folder: Path, split: str) -> PictureFiles:
         elif words:
             faults.append(f"{partition}, line {number} is not NAME 0, 1 or 2: {line[:80]!r}")
     if not names:
-        raise ValueError(f"{partition} names no picture of the split {split}")
+        told = f"; {faults[0]}" if faults else ""
+        raise ValueError(f"{partition} names no picture of the split {split}{told}")
     return PictureFiles(pictures, names, CELEBA_ALIGNED, faults)
 
 
@@ -162,7 +176,11 @@ class Lsun(Originals):
                 ends = [cursor.key() for move in (cursor.first, cursor.last) if move()]
         except lmdb.Error as error:
             raise ValueError(f"{path} cannot be read as an LMDB: {error}") from error
-        self.description = f"{self.entries} entries from {ends[0]!r} to {ends[1]!r}"
+        where, names = (path, ["data.mdb"]) if path.is_dir() else (path.parent, [path.name])
+        self.description = (
+            f"{self.entries} entries from {ends[0]!r} to {ends[1]!r}, "
+            f"checksum {checksum(where, names):08x}"
+        )
 
     def __len__(self) -> int:
         return self.entries
@@ -209,7 +227,10 @@ class HubDataset(Originals):
         self.rows: Any = rows.select_columns([column]).cast_column(
             column, datasets.Image(decode=False)
         )
-        self.description = f"{len(rows)} rows, split {split}, column {column} of {name}"
+        self.description = (
+            f"{len(rows)} rows, split {split}, column {column} of {name}, "
+            f"fingerprint {rows._fingerprint}"  # not public, but what datasets itself caches by
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -174,9 +174,29 @@ def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_p
     begin(folder, out, monkeypatch)
     with pytest.raises(ValueError, match="is of other originals, or of other sizes: delete it"):
         convert(picture_folder(folder), out, PRSRConfig.preset("paper"))
-    (folder / "0.png").rename(folder / "8.png")
-    with pytest.raises(ValueError, match=r"set\.npy\.journal is of other originals"):
-        convert(picture_folder(folder), out, TINY)
+    before = (folder / "0.png").stat()
+    changes = [
+        lambda: (folder / "0.png").write_bytes((folder / "2.png").read_bytes()),
+        lambda: os.utime(folder / "0.png", ns=(0, before.st_mtime_ns + 1)),
+        lambda: (folder / "0.png").rename(folder / "8.png"),
+    ]
+    for change in changes:
+        change()
+        with pytest.raises(ValueError, match=r"set\.npy\.journal is of other originals"):
+            convert(picture_folder(folder), out, TINY)
+
+
+def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypatch):
+    out, append = tmp_path / "set.npy", conversion.append
+
+    def meanwhile(file, data):
+        with pytest.raises(BlockingIOError, match="is just being written by another process"):
+            convert(picture_folder(folder), out, TINY)
+        append(file, data)
+
+    monkeypatch.setattr(conversion, "append", meanwhile)
+    convert(picture_folder(folder), out, TINY)
+    assert out.read_bytes() == whole
 
 
 def test_a_damaged_journal_is_told(folder, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Data sets as people have them: CelebA, LSUN, folders, the hub; through `prsr data`."""
 
 import io
+import os
 import sys
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp
     assert "1 of 3 pictures are not 178×218 (the first: 000004.jpg of 100×218)" in printed
     assert "unaligned faces" in printed
     assert lines[-1] == f"wrote {out}: 3 pictures, 2 could not be read"
+
+
+def test_a_few_odd_pictures_make_no_unaligned_set(data, celeba_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("prsr.cli_data.UNALIGNED", 0.4)
+    _, printed, _ = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
+    assert "1 of 3 pictures are not 178×218" in printed
+    assert "warning" not in printed
+
+
+def test_a_list_without_pictures_of_a_split_tells_what_is_wrong_with_it(
+    data, celeba_folder, tmp_path
+):
+    (celeba_folder / "list_eval_partition.txt").write_text("image_id,partition\n000001.jpg,0\n")
+    code, _, errors = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
+    assert code == 2
+    assert "names no picture of the split train; " in errors
+    assert "line 1 is not NAME 0, 1 or 2: 'image_id,partition'" in errors
 
 
 def test_aligned_celeba_raises_no_warning(data, celeba_folder, tmp_path):
@@ -193,6 +211,25 @@ def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
         assert np.array_equal(np.load(out), expected(files[split]))
     rest = HubDataset(str(folder), "train", "face").after(3)
     assert [original.name for original in rest] == ["row 3", "row 4", "row 5"]
+
+
+def test_other_pictures_of_the_same_names_are_other_originals(lsun_folder, hub_folder):
+    lsun, (hub, _) = lsun_folder[0], hub_folder
+
+    def described():
+        originals = Lsun(lsun)
+        originals.environment.close()
+        return originals.description
+
+    before = described()
+    assert described() == before
+    os.utime(lsun / "data.mdb", ns=(0, 0))
+    assert described() != before
+
+    before = HubDataset(str(hub), "test").description
+    assert HubDataset(str(hub), "test").description == before
+    (hub / "train-00000-of-00001.parquet").replace(hub / "test-00000-of-00001.parquet")
+    assert HubDataset(str(hub), "test").description != before
 
 
 def test_what_cannot_be_read_as_originals_is_told(
