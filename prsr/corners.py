@@ -100,7 +100,7 @@ def classify(pictures: Pixels, digits: CornerDigits) -> Verdicts:
         pictures: what is made of each input, ``uint8 [N, 1, 20, 20]``.
         digits: the truth.
     """
-    truth = energy(digits.pixels)
+    truth = energy(digits.pixels[:])
     whole = energy(pictures)
     first, second = (energy(part) for part in corners(pictures))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -56,21 +58,46 @@ def read_folder(path: str | Path, config: PRSRConfig, *, progress: bool = False)
     """
     files = find_pictures([path])
     turns = track(files, "reading pictures", disable=not progress, transient=True)
-    return np.stack([high_resolution(read_picture(file, config), config) for file in turns])
+    try:
+        return np.stack([high_resolution(read_picture(file, config), config) for file in turns])
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; `prsr data folder` makes an array file without what cannot be read"
+        ) from error
+
+
+class Selection:
+    """Some pictures of an array, which may be a memory map: none is read before it is asked for.
+
+    Args:
+        pixels: ``uint8 [N, D, H, W]``.
+        chosen: which of these, ``int64 [n]``.
+    """
+
+    def __init__(self, pixels: Pixels | Selection, chosen: NDArray[np.int64]) -> None:
+        self.pixels, self.chosen = pixels, chosen
+        self.shape: tuple[int, ...] = (len(chosen), *pixels.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: Any) -> Pixels:
+        return np.asarray(self.pixels[self.chosen[index]])
 
 
 class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
     """Pairs (lr ``uint8 [D, h, w]``, hr ``uint8 [D, s·h, s·w]``) for training and evaluation.
 
     Args:
-        pixels: high-resolution pictures, ``uint8 [N, D, s·h, s·w]``; a memory map will do.
+        pixels: high-resolution pictures, ``uint8 [N, D, s·h, s·w]``; a memory map will do, or a
+            selection of one.
         config: says what the low resolution is.
 
     Raises:
         ValueError: there is no picture.
     """
 
-    def __init__(self, pixels: Pixels, config: PRSRConfig) -> None:
+    def __init__(self, pixels: Pixels | Selection, config: PRSRConfig) -> None:
         if not len(pixels):
             raise ValueError("there are no pictures to train on")
         self.pixels = pixels
@@ -104,11 +131,11 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
         order = np.random.default_rng(seed).permutation(len(self))
         parts = np.sort(order[held_out:]), np.sort(order[:held_out])
-        return tuple(type(self)(self.pixels[part], self.config) for part in parts)
+        return tuple(type(self)(Selection(self.pixels, part), self.config) for part in parts)
 
     def first(self, count: int | None) -> SuperResolutionPictures:
         """The first so many of these pictures; None stands for all."""
-        return type(self)(self.pixels[:count], self.config)
+        return self if count is None else type(self)(self.pixels[:count], self.config)
 
     def __len__(self) -> int:
         return len(self.pixels)

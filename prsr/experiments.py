@@ -123,4 +123,12 @@ def trained(
     )
     plan = RunPlan(folder, steps, report_every=max(1, steps // 4))
     resume = has_checkpoint(folder)
-    return train(settings, plan, training, testing.first(REPORTED), device, resume=resume)
+    try:
+        return train(settings, plan, training, testing.first(REPORTED), device, resume=resume)
+    except ValueError as error:
+        if not resume:
+            raise
+        raise ValueError(
+            f"{folder} holds a run that {steps} steps with seed {seed} cannot go on with, choose "
+            f"another folder: {error}"
+        ) from error

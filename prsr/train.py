@@ -289,8 +289,9 @@ def train(
     Raises:
         FileExistsError: the folder holds a run already and ``resume`` is false.
         FileNotFoundError: ``resume`` is true and there is nothing to go on from.
-        ValueError: the checkpoint is damaged, or of a run with other data or settings; ``start``
-            has another configuration; or batches cannot be shared evenly by the processes.
+        ValueError: the checkpoint is damaged, of a run with other data or settings, or beyond
+            ``plan.steps``; ``start`` has another configuration; or batches cannot be shared evenly
+            by the processes.
         OSError: the folder cannot be written.
     """
     rank, world_size = processes.rank(), processes.count()
@@ -310,6 +311,11 @@ def train(
     trainer = Trainer(settings, training.fingerprint(), device, start)
     if checkpoint:
         trainer.restore(checkpoint)
+        if trainer.step > plan.steps:
+            raise ValueError(
+                f"steps must be {trainer.step} at least, for {plan.folder} has been trained so far "
+                f"already, got {plan.steps}"
+            )
     reporter = Reporter(plan, validation, trainer)
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size

@@ -152,8 +152,8 @@ def test_files_that_hold_no_digits_are_told_of(tmp_path):
 def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits, tmp_path):
     testing = place_digits(strokes(6, seed=3), seed=1)
 
-    def run():
-        return run_corners(digits, testing, 4, tmp_path, 0, torch.device("cpu"))
+    def run(steps=4, seed=0):
+        return run_corners(digits, testing, steps, tmp_path, seed, torch.device("cpu"))
 
     table = run()
     found = json.loads((tmp_path / "corners.json").read_text())
@@ -168,3 +168,7 @@ def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits
     run()
     assert json.loads((tmp_path / "corners.json").read_text()) == found
     assert (tmp_path / "recursive" / "checkpoint.safetensors").stat().st_mtime_ns == trained
+    for steps, seed in ((3, 0), (8, 0), (4, 1)):
+        with pytest.raises(ValueError, match=f"l2 holds a run that {steps} steps with seed {seed}"):
+            run(steps, seed)
+    assert json.loads((tmp_path / "corners.json").read_text()) == found

@@ -189,7 +189,7 @@ def test_unreadable_data_is_told(tmp_path):
     whole = (tmp_path / "good.png").read_bytes()
     for name, data in (("cut.png", whole[: len(whole) // 2]), ("text.png", b"hello")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match=f"{name} cannot be read as a picture"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read .* `prsr data folder` makes"):
             SuperResolutionPictures.open(tmp_path, COLOUR)
         (tmp_path / name).unlink()
 
@@ -220,17 +220,30 @@ def test_a_split_is_disjoint_whole_and_repeatable():
     pixels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 32, 32), np.uint8)
     dataset = SuperResolutionPictures(pixels, COLOUR)
     train, held = dataset.split(6, seed=3)
-    numbers = [set(part.pixels[:, 0, 0, 0].tolist()) for part in (train, held)]
+    numbers = [set(part.pixels[:][:, 0, 0, 0].tolist()) for part in (train, held)]
     assert numbers[0] | numbers[1] == set(range(20))
     assert (len(numbers[0]), len(numbers[1])) == (14, 6)
-    again = dataset.split(6, seed=3)[1].pixels
-    assert np.array_equal(again, held.pixels)
-    assert not np.array_equal(dataset.split(6, seed=4)[1].pixels, held.pixels)
+    again = dataset.split(6, seed=3)[1].pixels[:]
+    assert np.array_equal(again, held.pixels[:])
+    assert np.array_equal(held.batch([1, 4])[1], again[[1, 4]])
+    assert not np.array_equal(dataset.split(6, seed=4)[1].pixels[:], again)
     with pytest.raises(ValueError, match="two pictures at least"):
         SuperResolutionPictures(pixels[:1], COLOUR).split(1)
     for bad in (0, 20):
         with pytest.raises(ValueError, match="held_out"):
             dataset.split(bad)
+
+
+def test_a_split_reads_no_picture():
+    class Unread(np.ndarray):
+        def __getitem__(self, index):
+            raise AssertionError("it was read")
+
+    pixels = np.zeros((20, 3, 32, 32), np.uint8).view(Unread)
+    train, held = SuperResolutionPictures(pixels, COLOUR).split(6)
+    assert (len(train), len(held)) == (14, 6)
+    with pytest.raises(AssertionError, match="it was read"):
+        held.batch([0])
 
 
 def test_batches_go_through_every_picture_once_an_epoch_and_resume_anywhere():

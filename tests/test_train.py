@@ -227,6 +227,8 @@ def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(tmp_path):
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="holds a run already"):
         run(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"steps must be 2 at least, .* got 1"):
+        run(tmp_path, 1, resume=True)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
