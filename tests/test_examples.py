@@ -1,13 +1,20 @@
-"""The builders of data, without what they fetch: formats, notices, and splits that do not meet."""
+"""The builders of data, without what they fetch: formats, notices, and splits that do not meet.
 
+And the model that is grown: it must compute what the small one does.
+"""
+
+import dataclasses
 import io
 import struct
 from zlib import crc32
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from examples.digits import build as digits
+from examples.faces.grow import grow
 from examples.photographs import build as photographs
 
 
@@ -112,3 +119,31 @@ def test_windows_are_squares_of_the_photo_and_its_own():
     assert (taken.shape, taken.dtype) == ((3, 3, 32, 32), np.uint8)
     assert np.array_equal(photographs.windows(one, 5)[:3], taken)
     assert not np.array_equal(photographs.windows(photo("a/two", ""), 3), taken)
+
+
+def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_pictures):
+    small = make_model(prior_layers=2, prior_kernel=3, head_channels=7, conditioning_blocks=1)
+    large = dataclasses.replace(
+        small.config, prior_layers=4, prior_kernel=7, head_channels=16, conditioning_blocks=3
+    )
+    lr, hr = make_pictures(small.config, 2, 2, 3), make_pictures(small.config, 2, 4, 6)
+    grown = grow(small.double(), large).double()
+    expected, found = small.eval()(lr, hr), grown.eval()(lr, hr)
+    for one, other in zip(expected, found, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)
+
+    optimiser = torch.optim.SGD(grown.parameters(), lr=1e-3)
+    for _ in range(3):  # what is behind zeros is reached once they are none
+        optimiser.zero_grad()
+        grown.loss(grown(lr, hr), hr).backward()
+        optimiser.step()
+    for name, parameter in grown.named_parameters():
+        assert bool(parameter.grad.any()), name
+
+
+@pytest.mark.parametrize("change", [{"prior_layers": 1}, {"prior_channels": 64}, {"levels": 16}])
+def test_what_cannot_grow_is_told(make_model, change):
+    model = make_model(prior_layers=2)
+    name = next(iter(change))
+    with pytest.raises(ValueError, match=f"{name} cannot go from"):
+        grow(model, dataclasses.replace(model.config, **change))
