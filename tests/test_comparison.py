@@ -13,7 +13,7 @@ from prsr import PRSRConfig
 from prsr.baselines import Bicubic, Estimate, Independent, Unconditional, method_of
 from prsr.comparison import Comparison, Row, compare, measure
 from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
+from prsr.evaluate import evaluate, figures
 from prsr.metrics import PSNR_CEILING, Interval
 from prsr.tables import as_csv, as_json, as_markdown, write_tables
 
@@ -70,6 +70,16 @@ def test_chunks_do_not_change_the_measures(pictures, make_model, monkeypatch):
     monkeypatch.setattr("prsr.comparison.CHUNK", 4)
     for name, values in measure(method, pictures, 0.8, samples=2, seed=3).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
+
+
+def test_batches_do_not_change_the_figures(make_pictures, make_model, monkeypatch):
+    pictures = SuperResolutionPictures(make_pictures(CONFIG, 8, 8, 10).numpy(), CONFIG)
+    model = make_model(config=CONFIG)
+    whole = figures(model, pictures)
+    monkeypatch.setattr("prsr.evaluate.BATCH", 4)
+    for name, values in figures(model, pictures).items():
+        assert torch.allclose(values, whole[name], atol=1e-5), name
+        assert not torch.allclose(values[:4], values[4:], atol=1e-3)
 
 
 def test_every_method_is_drawn_at_the_temperatures_that_it_has(pictures, make_model):
