@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prsr.corners import CONFIG, CornerDigits, classify, place_digits, read_digits
-from prsr.experiments import run_corners
+from prsr.corners import CONFIG, CornerDigits, Verdicts, classify, place_digits, read_digits
+from prsr.experiments import run_corners, shares
 
 
 def strokes(count=40, seed=0):
@@ -134,6 +134,55 @@ def test_a_digit_somewhat_thinner_or_noisier_is_still_single(digits):
         assert (verdicts.top_left | verdicts.bottom_right).all()
 
 
+def painted(*corners):
+    """One canvas; of each corner, how many of its pixels have which level."""
+    canvas = np.zeros((1, 1, 20, 20), np.uint8)
+    for y, x, count, level in corners:
+        quarter = np.zeros(100, np.uint8)
+        quarter[:count] = level
+        canvas[0, 0, y : y + 10, x : x + 10] += quarter.reshape(10, 10)
+    return canvas
+
+
+@pytest.mark.parametrize(
+    ("corners", "single", "both"),
+    [
+        # The digit's energy is 20 · 10² = 2,000: half is 1,000, twice 4,000, a twentieth 100.
+        ([(0, 0, 10, 10)], False, False),
+        ([(0, 0, 11, 10)], True, False),
+        ([(0, 0, 39, 10)], True, False),
+        ([(0, 0, 40, 10)], False, False),
+        ([(0, 0, 20, 10), (0, 10, 99, 1)], True, False),
+        ([(0, 0, 20, 10), (0, 10, 100, 1)], False, False),
+        ([(0, 0, 20, 10), (0, 10, 60, 1), (10, 0, 40, 1)], False, False),
+        ([(0, 0, 20, 10), (10, 10, 99, 1)], True, False),
+        ([(0, 0, 20, 10), (10, 10, 100, 1)], False, False),
+        ([(0, 0, 20, 10), (10, 10, 26, 2)], False, True),
+        ([(0, 0, 26, 2), (10, 10, 26, 2)], False, True),
+        ([(0, 0, 25, 2), (10, 10, 26, 2)], False, False),
+    ],
+)
+def test_the_classifier_changes_its_mind_where_it_says(corners, single, both):
+    digit = CornerDigits(painted((0, 0, 20, 10)), CONFIG)
+    pictures = painted(*corners)
+    verdicts = classify(pictures, digit)
+    assert (verdicts.top_left[0], verdicts.both[0]) == (single, both)
+    turned = classify(pictures[..., ::-1, ::-1], digit)
+    assert (turned.bottom_right[0], turned.both[0]) == (single, both)
+
+
+def test_shares_are_those_of_the_verdicts():
+    top_left, bottom_right, both = np.zeros((3, 20), np.bool_)
+    top_left[:4] = bottom_right[4:6] = both[6:17] = True
+    found = shares(Verdicts(top_left, bottom_right, both))
+    assert {name: round(share.mean * 20) for name, share in found.items()} == {
+        "single": 6,
+        "top left": 4,
+        "bottom right": 2,
+        "both corners": 11,
+    }
+
+
 def test_parts_and_beginnings_keep_their_inputs(digits):
     first = digits.first(3)
     assert type(first) is CornerDigits
@@ -147,6 +196,35 @@ def test_files_that_hold_no_digits_are_told_of(tmp_path):
     np.save(tmp_path / "small.npy", np.zeros((2, 1, 20, 20), np.uint8))
     with pytest.raises(ValueError, match=r"\[N, 1, 28, 28\]"):
         read_digits(tmp_path / "small.npy")
+
+
+class Fake:
+    """Enlarges to the truth at one temperature, and to nothing at any other."""
+
+    def __init__(self, truth, temperature):
+        self.truth, self.temperature = truth, temperature
+
+    def sample(self, lr, temperature=1.0, *, seed):
+        right = temperature == self.temperature and seed == 5
+        return self.truth if right else torch.zeros_like(self.truth)
+
+
+def test_draws_are_at_temperature_one_and_argmax_at_zero(digits, tmp_path, monkeypatch):
+    _, truth = digits.batch(slice(None))
+    temperatures = {"l2": 1.0, "independent": 1.0, "recursive": 1.0}
+
+    def single_shares():
+        run_corners(digits, digits, 1, tmp_path, 5, torch.device("cpu"))
+        found = json.loads((tmp_path / "corners.json").read_text())["shares"]
+        return [found[name]["single"]["mean"] for name in ("independent", "argmax", "recursive")]
+
+    monkeypatch.setattr("prsr.experiments.trained", lambda method, *_: method)
+    monkeypatch.setattr(
+        "prsr.experiments.method_of", lambda method: Fake(truth, temperatures[method])
+    )
+    assert single_shares() == [1, 0, 1]
+    temperatures["independent"] = 0.0
+    assert single_shares() == [0, 1, 1]
 
 
 def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits, tmp_path):
