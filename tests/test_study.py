@@ -13,6 +13,7 @@ from PIL import Image
 from prsr import PRSR, PRSRConfig
 from prsr.baselines import MODELS
 from prsr.cli import main
+from prsr.corners import place_digits
 
 CONFIG = dataclasses.replace(
     PRSRConfig.preset("tiny"), levels=256, low_height=4, low_width=4, head_channels=3
@@ -81,6 +82,18 @@ def test_options_may_be_repeated_instead(command, models, data, tmp_path):
     command(*arguments, "--temperature", 1, 0.5, "--out", tmp_path / "a")
     command(*arguments, "--temperature=1", "--temperature", 0.5, "--out", tmp_path / "b")
     assert (tmp_path / "a/table.csv").read_text() == (tmp_path / "b/table.csv").read_text()
+
+
+def test_the_seed_decides_what_is_drawn(command, models, data, tmp_path):
+    def table(out, seed):
+        command(
+            *("evaluate", "--data", data, "--model", models["recursive"]),
+            *("--seed", seed, "--out", tmp_path / out),
+        )
+        return (tmp_path / out / "table.csv").read_text()
+
+    assert table("a", 3) == table("b", 3)
+    assert table("c", 4) != table("a", 3)
 
 
 def test_two_models_of_one_method_are_told_apart(command, models, data, tmp_path):
@@ -155,6 +168,24 @@ def test_the_corners_are_one_command(command, tmp_path):
     assert (code, errors) == (0, "")
     assert (tmp_path / "out" / "corners.md").read_text() in printed
     assert (tmp_path / "out" / "corners.png").is_file()
+
+
+def test_the_test_digits_have_corners_of_their_own(command, tmp_path, monkeypatch):
+    digits = np.zeros((40, 1, 28, 28), np.uint8)
+    digits[:, :, 6:22, 12:16] = 255
+    np.save(tmp_path / "digits.npy", digits)
+    seen = []
+
+    def run(training, testing, *_):
+        seen[:] = training.pixels, testing.pixels
+        (tmp_path / "table.md").touch()
+        return tmp_path / "table.md"
+
+    monkeypatch.setattr("prsr.experiments.run_corners", run)
+    data = ("--data", tmp_path / "digits.npy", "--test", tmp_path / "digits.npy")
+    command("experiment", "corners", *data, "--seed", 3, "--out", tmp_path)
+    for pixels, seed in zip(seen, (3, 4), strict=True):
+        assert np.array_equal(pixels, place_digits(digits, seed).pixels)
 
 
 @pytest.mark.parametrize("name", ["sample", "train", "evaluate", "figure", "experiment"])
