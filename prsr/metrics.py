@@ -39,6 +39,9 @@ MS_SSIM_WINDOW, MS_SSIM_SIGMA = 7, 0.9
 SSIM_SIGMA = 1.5
 """The usual window: 11 pixels."""
 
+RESAMPLINGS = 2000
+"""Of the pictures, for an interval."""
+
 PSNR_CEILING = 58.92
 """pSNR of equal pictures, dB: the error of rounding to 256 levels, a variance of 1/12."""
 
@@ -53,7 +56,7 @@ def describe_measures(height: int, width: int) -> dict[str, str]:
         f"σ {MS_SSIM_SIGMA}",
         "consistency": "mean squared error between the input and the reduced output, white is 1",
         "diversity": "1 − MS-SSIM between samples of one input",
-        "intervals": "95%, bootstrap over pictures, 2,000 resamplings",
+        "intervals": f"95%, bootstrap over pictures, {RESAMPLINGS:,} resamplings",
     }
 
 
@@ -145,7 +148,7 @@ class Interval:
 
 
 def confidence(values: Tensor, level: float = 0.95) -> Interval:
-    """The mean of ``[N]`` and its interval, by the percentiles of 2,000 resamplings.
+    """The mean of ``[N]`` and its interval, by the percentiles of ``RESAMPLINGS`` means.
 
     The same values give the same interval.
 
@@ -159,7 +162,7 @@ def confidence(values: Tensor, level: float = 0.95) -> Interval:
         (numbers,),
         np.mean,
         confidence_level=level,
-        n_resamples=2000,
+        n_resamples=RESAMPLINGS,
         batch=100,
         method="percentile",
         rng=np.random.default_rng(0),

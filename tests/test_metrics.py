@@ -153,6 +153,15 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say():
     assert 38 <= covered <= 56  # 48 expected, ± 2.6 σ
 
 
+def test_intervals_are_of_as_many_resamplings_as_the_table_says(monkeypatch):
+    values = torch.from_numpy(np.random.default_rng(2).normal(size=50))
+    assert describe_measures(32, 32)["intervals"].endswith(", 2,000 resamplings")
+    usual = confidence(values)
+    monkeypatch.setattr("prsr.metrics.RESAMPLINGS", 10)
+    assert describe_measures(32, 32)["intervals"].endswith(", 10 resamplings")
+    assert confidence(values) != usual
+
+
 def test_an_interval_of_equal_values_is_a_point():
     found = confidence(torch.full((5,), 0.25))
     assert (found.mean, found.low, found.high) == (0.25, 0.25, 0.25)
