@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from prsr.checkpoint import locate, read_description
 from prsr.checks import (
-    check_integer,
+    check_draws,
     check_levels,
     check_pair,
     check_pictures,
@@ -92,8 +92,11 @@ class Estimate(ABC):
         progress: bool | Progress = False,
     ) -> Tensor:
         """The answer to each input, ``num_samples`` times; see :func:`prsr.sample`."""
-        hr = self.enlarge(checked(batch, self.config))
-        return hr if num_samples is None else hr[:, None].expand(-1, num_samples, -1, -1, -1)
+        lr = checked(batch, self.config)
+        check_temperature(temperature, len(lr))
+        _, samples, _ = check_draws(seed, num_samples, first_index, len(lr))
+        hr = self.enlarge(lr)
+        return hr if num_samples is None else hr[:, None].expand(-1, samples, -1, -1, -1)
 
 
 def checked(batch: Batch, config: PRSRConfig) -> Tensor:
@@ -217,12 +220,7 @@ class Independent(OneNetwork):
         """Draw every sub-pixel by itself, with the noise of :func:`prsr.sample`, which see."""
         config, lr = self.config, checked(batch, self.config)
         temperatures = check_temperature(temperature, len(lr))
-        first_index = check_integer(first_index, "first_index", 0, 2**63 - len(lr))
-        samples = 1
-        if num_samples is not None:
-            samples = check_integer(num_samples, "num_samples", 1, 2**32)
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
-        seed = check_integer(seed, "seed", 0, 2**64)
+        seed, samples, first_index = check_draws(seed, num_samples, first_index, len(lr))
 
         height, width = (config.scale * side for side in lr.shape[2:])
         drawn = torch.empty(len(lr), samples, config.channels, height, width, dtype=torch.uint8)

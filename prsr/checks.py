@@ -92,6 +92,23 @@ def check_integer(value: object, name: str, least: int, below: int) -> int:
     return number
 
 
+def check_draws(seed: object, num_samples: object, first_index: object, n: int) -> tuple[int, ...]:
+    """Which draws of ``n`` pictures are meant: seed, samples of each, and the first's index.
+
+    Without a seed one comes from torch's generator; without ``num_samples`` it is one sample.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is out of range.
+    """
+    seed = int(torch.randint(2**62, ())) if seed is None else seed
+    return (
+        check_integer(seed, "seed", 0, 2**64),
+        1 if num_samples is None else check_integer(num_samples, "num_samples", 1, 2**32),
+        check_integer(first_index, "first_index", 0, 2**63 - n),
+    )
+
+
 def check_temperature(temperature: object, n: int) -> Tensor:
     """A temperature, or one for each of ``n`` pictures, as ``float32 [n]``; finite and ≥ 0.
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from prsr.checkpoint import DEFAULT_MODEL
 from prsr.checks import (
+    check_draws,
     check_finite,
     check_fits,
-    check_integer,
     check_known,
     check_levels,
     check_model,
@@ -259,18 +259,13 @@ class Sampler:
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
         check_fits(logits_bytes(self.config, *shape[2:]), "conditioning logits", self.device)
         check_levels(lr, "batch", self.config)
-        if num_samples is not None:
-            num_samples = check_integer(num_samples, "num_samples", 1, 2**32)
-        first_index = check_integer(first_index, "first_index", 0, 2**63 - len(lr))
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
+        seed, samples, first_index = check_draws(seed, num_samples, first_index, len(lr))
         known, mask = check_known(known, mask, shape, self.config)
         temperatures = check_temperature(temperature, len(lr))
-        seed = check_integer(seed, "seed", 0, 2**64)
         with torch.inference_mode(False):
             return Request(
                 lr=lr.to(self.device, copy=True),
-                samples=num_samples or 1,
+                samples=samples,
                 temperature=temperatures.detach().to(self.device, copy=True),
                 known=None if known is None else known.to(self.device, copy=True),
                 mask=None if mask is None else mask.to(self.device, copy=True),

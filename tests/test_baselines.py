@@ -301,13 +301,18 @@ def test_pairs_that_do_not_fit_are_told_of(method, make_pictures):
     [
         ({"batch": torch.zeros(1, 3, 3, 3)}, TypeError, "batch must be a uint8 tensor"),
         ({"batch": torch.full((1, 3, 3, 3), 8, dtype=torch.uint8)}, ValueError, "below 8"),
-        ({"temperature": -1.0}, ValueError, "temperature"),
-        ({"seed": -1}, ValueError, "seed"),
-        ({"num_samples": 0}, ValueError, "num_samples"),
-        ({"first_index": -1}, ValueError, "first_index"),
+        ({"temperature": -1.0}, ValueError, "temperature must be finite and not negative, got -1"),
+        ({"temperature": math.nan}, ValueError, "temperature must be finite and not negative"),
+        ({"seed": -1}, ValueError, "seed must be from 0 to .*, got -1"),
+        ({"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
+        ({"num_samples": 0}, ValueError, "num_samples must be from 1 to .*, got 0"),
+        ({"first_index": -1}, ValueError, "first_index must be from 0 to .*, got -1"),
+        ({"first_index": 2**63 - 1}, ValueError, "first_index must be from 0 to"),
     ],
 )
-def test_mistakes_in_a_call_are_told_of(arguments, error, message):
+@pytest.mark.parametrize("name", ["independent", "l2", "bicubic", "recursive"])
+def test_mistakes_in_a_call_are_told_of_by_every_method(name, arguments, error, message):
     batch = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
+    method = Bicubic(TINY) if name == "bicubic" else method_of(build(name))
     with pytest.raises(error, match=message):
-        build("independent").sample(**({"batch": batch} | arguments))
+        method.sample(**({"batch": batch} | arguments))
