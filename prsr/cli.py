@@ -19,6 +19,7 @@ from prsr import processes
 from prsr.baselines import MODELS, method_of
 from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
 from prsr.cli_data import data as data_group
+from prsr.cli_figures import figure
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.images import check_place, save_picture
@@ -38,7 +39,7 @@ from prsr.options import (
 )
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
-from prsr.study import evaluate_command, experiment, figure
+from prsr.study import evaluate_command, experiment
 from prsr.upscale import Upscaling, fingerprint, upscale
 
 

@@ -20,6 +20,8 @@ from prsr.model import TrainedModel
 
 console = Console()
 
+Command = Callable[..., None]
+
 
 class Named(click.Path):
     """A path that is not empty: an empty one would quietly be the folder that one is in."""
@@ -40,7 +42,7 @@ model_option = click.option(
 )
 
 
-def temperature_option(default: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def temperature_option(default: float) -> Callable[[Command], Command]:
     """The option --temperature."""
     return click.option(
         "--temperature",
@@ -55,6 +57,65 @@ engine_option = click.option(
 device_option = click.option(
     "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
 )
+data_option = click.option(
+    "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
+)
+baselines_option = click.option(
+    "--baselines",
+    multiple=True,
+    help="To compare with: bicubic, nearest, and models that `prsr train --method` made.",
+)
+training_option = click.option(
+    "--training-data", type=PATH, help="Like --data, what `nearest` looks among."
+)
+seed_option = click.option("--seed", default=0, help="Of the noise.")
+
+
+def temperatures_option(*default: float) -> Callable[[Command], Command]:
+    """The option --temperature where it takes several."""
+    return click.option(
+        "--temperature",
+        "temperatures",
+        multiple=True,
+        type=float,
+        default=default,
+        help="One or several: smaller is sharper, 0 takes the likeliest level. τ is the inverse.",
+    )
+
+
+def pictures_option(default: int | None) -> Callable[[Command], Command]:
+    """The option --pictures; None stands for all."""
+    described = "The first so many." if default else "The first so many.  [default: all]"
+    return click.option(
+        "--pictures", "count", default=default, type=click.IntRange(1), help=described
+    )
+
+
+def out_option(default: str, described: str) -> Callable[[Command], Command]:
+    """The option --out."""
+    return click.option("-o", "--out", default=default, type=PATH, help=described)
+
+
+class ListsCommand(click.Command):
+    """A command whose repeatable options take lists: ``--x 1 2`` is ``--x 1 --x 2``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give every further value its option's name, then parse as usual."""
+        lists = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and option.multiple
+            for name in option.opts
+        }
+        spelt: list[str] = []
+        current = None
+        for place, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in lists else None
+            elif current and args[place - 1] != current:
+                spelt.append(current)
+            spelt.append(word)
+        return super().parse_args(ctx, spelt)
 
 
 def choose_device(name: str) -> torch.device:

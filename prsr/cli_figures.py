@@ -1,0 +1,186 @@
+"""The command ``prsr figure``.
+
+matplotlib comes with the extra ``evaluate`` and takes a second to import: each command imports
+what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from torch import Tensor
+
+from prsr.baselines import method_of
+from prsr.config import PRSRConfig
+from prsr.data import SuperResolutionPictures
+from prsr.methods import open_methods
+from prsr.options import (
+    PATH,
+    Command,
+    ListsCommand,
+    baselines_option,
+    data_option,
+    device_option,
+    load,
+    model_option,
+    pictures_option,
+    seed_option,
+    temperature_option,
+    temperatures_option,
+    timed,
+    training_option,
+)
+from prsr.sampling import Sampler
+
+
+def figure_option(default: str, animated: bool = False) -> Callable[[Command], Command]:
+    """The option --out of a figure, looked at before any work is done."""
+
+    def checked(context: click.Context, option: click.Parameter, path: Path) -> Path:
+        from prsr.figures import ANIMATION_FORMATS, FORMATS, check_target
+
+        check_target(path, ANIMATION_FORMATS if animated else FORMATS)
+        return path
+
+    described = "The figure; its suffix says the format."
+    return click.option("-o", "--out", default=default, type=PATH, callback=checked, help=described)
+
+
+@click.group()
+def figure() -> None:
+    """Draw one of the paper's figures."""
+
+
+@figure.command("methods", cls=ListsCommand)
+@data_option
+@model_option
+@baselines_option
+@training_option
+@temperature_option(1.0)
+@pictures_option(8)
+@seed_option
+@figure_option("methods.png")
+@device_option
+def methods_command(
+    data: Path,
+    model: str,
+    baselines: tuple[str, ...],
+    training_data: Path | None,
+    temperature: float,
+    count: int,
+    seed: int,
+    out: Path,
+    device: str,
+) -> None:
+    """Inputs against all methods and the truth."""
+    from prsr.figures import methods_figure, save_figure
+
+    methods = open_methods(model, baselines, training_data, device)
+    lr, hr = shown(data, next(iter(methods.values())).config, count)
+    written(lambda: save_figure(methods_figure(methods, lr, hr, temperature, seed), out), out)
+
+
+@figure.command("temperatures", cls=ListsCommand)
+@data_option
+@model_option
+@temperatures_option(1.2, 1.0, 0.909, 0.833, 0.5, 0.0)
+@pictures_option(6)
+@seed_option
+@figure_option("temperatures.png")
+@device_option
+def temperatures_command(
+    data: Path,
+    model: str,
+    temperatures: tuple[float, ...],
+    count: int,
+    seed: int,
+    out: Path,
+    device: str,
+) -> None:
+    """Samples over temperatures, each row of the same noise."""
+    from prsr.figures import save_figure, temperatures_figure
+
+    loaded = load(model, device)
+    lr, hr = shown(data, loaded.config, count)
+    method = method_of(loaded)
+    written(lambda: save_figure(temperatures_figure(method, lr, hr, temperatures, seed), out), out)
+
+
+@figure.command("samples")
+@data_option
+@model_option
+@click.option("--samples", default=8, type=click.IntRange(1), help="To draw of each picture.")
+@temperature_option(1.0)
+@pictures_option(4)
+@seed_option
+@figure_option("samples.png")
+@device_option
+def samples_command(
+    data: Path,
+    model: str,
+    samples: int,
+    temperature: float,
+    count: int,
+    seed: int,
+    out: Path,
+    device: str,
+) -> None:
+    """Many samples of one input."""
+    from prsr.figures import samples_figure, save_figure
+
+    loaded = load(model, device)
+    lr, hr = shown(data, loaded.config, count)
+    method = method_of(loaded)
+    written(
+        lambda: save_figure(samples_figure(method, lr, hr, samples, temperature, seed), out), out
+    )
+
+
+@figure.command("growth")
+@data_option
+@model_option
+@temperature_option(1.0)
+@pictures_option(6)
+@seed_option
+@figure_option("growth.gif", animated=True)
+@device_option
+def growth_command(
+    data: Path, model: str, temperature: float, count: int, seed: int, out: Path, device: str
+) -> None:
+    """Pictures as they grow, row by row: an animated GIF or WebP."""
+    from prsr.figures import growth_animation, save_animation
+
+    loaded = load(model, device)
+    method = method_of(loaded)
+    if not isinstance(method, Sampler):
+        raise ValueError(f"{model} is of the method {loaded.method}: its pictures do not grow")
+    lr, _ = shown(data, loaded.config, count)
+    written(lambda: save_animation(growth_animation(method, lr, temperature, seed), out), out)
+
+
+def shown(data: Path, config: PRSRConfig, count: int) -> tuple[Tensor, Tensor]:
+    """The first so many pairs of a set."""
+    pictures = SuperResolutionPictures.open(data, config, progress=True)
+    return pictures.batch(slice(count))
+
+
+def written(save: Callable[[], None], out: Path) -> None:
+    """Save a figure, and say so."""
+
+    def work() -> list[Path]:
+        save()
+        return [out]
+
+    timed(work, "figure")
+
+
+@figure.command("curves")
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@figure_option("curves.png")
+def curves_command(runs: tuple[Path, ...], out: Path) -> None:
+    """Training curves of RUNS, folders that `prsr train` wrote."""
+    from prsr.figures import curves_figure, save_figure
+
+    written(lambda: save_figure(curves_figure(runs), out), out)
