@@ -34,6 +34,7 @@ from prsr.options import (
     engine_option,
     load,
     model_option,
+    seed_option,
     temperature_option,
     timed,
 )
@@ -126,7 +127,7 @@ def sample_command(
 @click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
 @temperature_option(0.8)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
-@click.option("--seed", default=0, help="Of the noise.")
+@seed_option()
 @engine_option
 @device_option
 def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:

@@ -21,6 +21,7 @@ from prsr.options import (
     Command,
     ListsCommand,
     baselines_option,
+    checked,
     data_option,
     device_option,
     load,
@@ -38,14 +39,15 @@ from prsr.sampling import Sampler
 def figure_option(default: str, animated: bool = False) -> Callable[[Command], Command]:
     """The option --out of a figure, looked at before any work is done."""
 
-    def checked(context: click.Context, option: click.Parameter, path: Path) -> Path:
+    def check(path: Path) -> None:
         from prsr.figures import ANIMATION_FORMATS, FORMATS, check_target
 
         check_target(path, ANIMATION_FORMATS if animated else FORMATS)
-        return path
 
     described = "The figure; its suffix says the format."
-    return click.option("-o", "--out", default=default, type=PATH, callback=checked, help=described)
+    return click.option(
+        "-o", "--out", default=default, type=PATH, callback=checked(check), help=described
+    )
 
 
 @click.group()
@@ -60,7 +62,7 @@ def figure() -> None:
 @training_option
 @temperature_option(1.0)
 @pictures_option(8)
-@seed_option
+@seed_option()
 @figure_option("methods.png")
 @device_option
 def methods_command(
@@ -87,7 +89,7 @@ def methods_command(
 @model_option
 @temperatures_option(1.2, 1.0, 0.909, 0.833, 0.5, 0.0)
 @pictures_option(6)
-@seed_option
+@seed_option()
 @figure_option("temperatures.png")
 @device_option
 def temperatures_command(
@@ -114,7 +116,7 @@ def temperatures_command(
 @click.option("--samples", default=8, type=click.IntRange(1), help="To draw of each picture.")
 @temperature_option(1.0)
 @pictures_option(4)
-@seed_option
+@seed_option()
 @figure_option("samples.png")
 @device_option
 def samples_command(
@@ -143,7 +145,7 @@ def samples_command(
 @model_option
 @temperature_option(1.0)
 @pictures_option(6)
-@seed_option
+@seed_option()
 @figure_option("growth.gif", animated=True)
 @device_option
 def growth_command(

@@ -53,8 +53,10 @@ def run_corners(
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: it holds runs with other settings.
+        ValueError: it holds runs with other settings, or there are not two test digits.
     """
+    if len(testing) < 2:
+        raise ValueError(f"testing must hold two digits at least, got {len(testing)}")
     lr, hr = testing.batch(slice(None))
     made: dict[str, Tensor] = {}
     for method in (Regression.method, Independent.method, PRSR.method):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prsr.baselines import Independent, Method
 from prsr.config import PRSRConfig
-from prsr.files import replacing
+from prsr.files import check_file, replacing
 from prsr.images import to_picture
 from prsr.sampling import Sampler
 
@@ -172,16 +172,15 @@ def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def check_target(path: Path, formats: Collection[str]) -> None:
-    """A figure can be written to ``path``: its suffix is one of ``formats``, its folder is there.
+    """A figure can be written to ``path``: its suffix is one of ``formats``, its folder open.
 
     Raises:
         ValueError: the suffix names none.
-        FileNotFoundError: there is no such folder.
+        OSError: no file can be written there: see :func:`prsr.files.check_file`.
     """
     if path.suffix[1:].lower() not in formats:
         raise ValueError(f"{path}: the name must end in one of {', '.join(sorted(formats))}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    check_file(path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -13,6 +13,44 @@ UNFINISHED = ".writing-"
 """How the names begin of what is being written."""
 
 
+def check_file(path: Path) -> None:
+    """A file can be written to ``path``, as far as can be told before there is one.
+
+    Raises:
+        IsADirectoryError: a folder has that name.
+        FileNotFoundError: there is no folder to write it to.
+        PermissionError: the folder cannot be written to.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: a file was to be written there")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    check_permission(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """``path`` is a folder, or one can be made there; files can be written to it.
+
+    Raises:
+        NotADirectoryError: it is a file, or lies below one.
+        PermissionError: it cannot be written to, or not be made.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{path} must be a folder or a new name, but {there} is a file")
+    check_permission(there)
+
+
+def check_permission(folder: Path) -> None:
+    """Files may be made in a folder.
+
+    Raises:
+        PermissionError: they may not.
+    """
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"cannot write to the folder {folder}")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path`` in one step.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from prsr.config import PRSRConfig
-from prsr.files import replacing
+from prsr.files import check_file, replacing
 
 Pixels = NDArray[np.uint8]
 
@@ -183,20 +182,13 @@ def check_place(path: Path) -> None:
 
     Raises:
         ValueError: the suffix names no picture format.
-        FileNotFoundError: there is no such folder.
-        IsADirectoryError: a folder has that name.
-        PermissionError: the folder cannot be written to.
+        OSError: no file can be written there: see :func:`prsr.files.check_file`.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
         )
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: a picture was to be written there")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"cannot write to the folder {path.parent}")
+    check_file(path)
 
 
 def save_picture(picture: Image.Image, path: Path, about: str = "") -> None:

@@ -16,6 +16,8 @@ from rich.console import Console
 from prsr import processes
 from prsr.baselines import open_model
 from prsr.checkpoint import DEFAULT_MODEL
+from prsr.checks import check_integer, check_temperature
+from prsr.files import check_folder
 from prsr.model import TrainedModel
 
 console = Console()
@@ -42,11 +44,32 @@ model_option = click.option(
 )
 
 
+def checked(check: Callable[[Any], object]) -> Callable[..., Any]:
+    """A callback that holds an option's value, or each of several, against ``check``.
+
+    What it raises is told as a mistake in that option, before any work is done.
+    """
+
+    def callback(context: click.Context, option: click.Option, value: Any) -> Any:
+        for one in value if option.multiple else (value,):
+            try:
+                check(one)
+            except (OSError, TypeError, ValueError) as error:
+                raise click.BadParameter(str(error), context, option) from error
+        return value
+
+    return callback
+
+
+check_warmth = checked(lambda temperature: check_temperature(temperature, 1))
+
+
 def temperature_option(default: float) -> Callable[[Command], Command]:
     """The option --temperature."""
     return click.option(
         "--temperature",
         default=default,
+        callback=check_warmth,
         help="Smaller is sharper and less varied; 0 takes the likeliest level.",
     )
 
@@ -68,7 +91,14 @@ baselines_option = click.option(
 training_option = click.option(
     "--training-data", type=PATH, help="Like --data, what `nearest` looks among."
 )
-seed_option = click.option("--seed", default=0, help="Of the noise.")
+
+
+def seed_option(
+    described: str = "Of the noise.", below: int = 2**64
+) -> Callable[[Command], Command]:
+    """The option --seed, an integer from 0 on."""
+    check = checked(lambda seed: check_integer(seed, "seed", 0, below))
+    return click.option("--seed", default=0, callback=check, help=described)
 
 
 def temperatures_option(*default: float) -> Callable[[Command], Command]:
@@ -79,6 +109,7 @@ def temperatures_option(*default: float) -> Callable[[Command], Command]:
         multiple=True,
         type=float,
         default=default,
+        callback=check_warmth,
         help="One or several: smaller is sharper, 0 takes the likeliest level. τ is the inverse.",
     )
 
@@ -92,8 +123,10 @@ def pictures_option(default: int | None) -> Callable[[Command], Command]:
 
 
 def out_option(default: str, described: str) -> Callable[[Command], Command]:
-    """The option --out."""
-    return click.option("-o", "--out", default=default, type=PATH, help=described)
+    """The option --out of a folder."""
+    return click.option(
+        "-o", "--out", default=default, type=PATH, callback=checked(check_folder), help=described
+    )
 
 
 class ListsCommand(click.Command):

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from prsr.checks import check_temperature
 from prsr.corners import read_digits
 from prsr.data import SuperResolutionPictures
 from prsr.methods import open_methods
@@ -41,7 +40,7 @@ from prsr.options import (
 @temperatures_option(1.0)
 @click.option("--samples", default=2, type=click.IntRange(1), help="To draw of each picture.")
 @pictures_option(None)
-@seed_option
+@seed_option()
 @out_option("evaluation", "Folder for table.json, table.csv and table.md.")
 @device_option
 def evaluate_command(
@@ -72,8 +71,6 @@ def evaluate_command(
     from prsr.metrics import describe_measures
     from prsr.tables import as_markdown, write_tables
 
-    for temperature in temperatures:
-        check_temperature(temperature, 1)
     methods = open_methods(model, baselines, training_data, device)
     config = methods[next(iter(methods))].config
     pictures = SuperResolutionPictures.open(data, config, progress=True).first(count)
@@ -84,12 +81,12 @@ def evaluate_command(
         "samples": f"{samples} of each picture, seed {seed}",
         **describe_measures(*pictures.pixels.shape[2:]),
     }
-    out.mkdir(parents=True, exist_ok=True)
     with Progress(transient=True, console=console) as progress:
         found = compare(
             methods, pictures, temperatures, samples=samples, seed=seed, progress=progress
         )
     click.echo(as_markdown(found, about))
+    out.mkdir(parents=True, exist_ok=True)
     timed(lambda: write_tables(found, about, out), "tables")
 
 
@@ -105,7 +102,7 @@ def experiment() -> None:
 @click.option("--test", required=True, type=PATH, help="Likewise, to test on.")
 @click.option("--steps", default=2000, type=click.IntRange(1), help="To train each model.")
 @out_option("runs/corners", "Folder for models, figure and results; a broken run is resumed.")
-@click.option("--seed", default=0, help="Of corners, first weights, order and noise.")
+@seed_option("Of corners, first weights, order and noise.", below=2**63)
 @device_option
 def corners(data: Path, test: Path, steps: int, out: Path, seed: int, device: str) -> None:
     """A digit stands top left or bottom right, and the input does not tell: who commits?
