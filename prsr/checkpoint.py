@@ -108,6 +108,10 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
     source = str(name)
     folder = BUNDLED / source if source in bundled_models() else Path(source)
     if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file() and (folder / "model" / CONFIG_FILE).is_file():
+            raise FileNotFoundError(
+                f"{source} is the folder of a run; its model is {folder / 'model'}"
+            )
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if folder.parent.is_dir() and folder.parent != Path():
         raise FileNotFoundError(f"no folder {source}")

@@ -30,7 +30,11 @@ def open_methods(
             among = SuperResolutionPictures.open(training_data, main.config, progress=True)
             methods[name] = Nearest(among)
         else:
-            baseline = load(name, device)
+            try:
+                baseline = load(name, device)
+            except FileNotFoundError as error:
+                accepted = "baselines must be bicubic, nearest, or models"
+                raise FileNotFoundError(f"{accepted}: {error}") from error
             if sizes(baseline.config) != sizes(main.config):
                 raise ValueError(
                     f"{name} enlarges other pictures than {model}: channels, levels, scale, height "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,12 +144,21 @@ class ListsCommand(click.Command):
         spelt: list[str] = []
         current = None
         for place, word in enumerate(args):
-            if word.startswith("-"):
+            if word.startswith("-") and not is_number(word):
                 current = word if word in lists else None
             elif current and args[place - 1] != current:
                 spelt.append(current)
             spelt.append(word)
         return super().parse_args(ctx, spelt)
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number, such as -1, and no option."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def choose_device(name: str) -> torch.device:
@@ -185,10 +195,18 @@ def timed(work: Callable[[], list[Path]], described: str) -> None:
 
 @contextmanager
 def among_processes() -> Iterator[torch.device | None]:
-    """Join the processes of torchrun, the first of which speaks; the device of this one, if any."""
+    """Join the processes of torchrun, the first of which speaks; the device of this one, if any.
+
+    Raises:
+        ConnectionError: another of them has died, for which gloo has many words.
+    """
     try:
         joined = processes.join()
         console.quiet = processes.rank() > 0
         yield joined
+    except RuntimeError as error:
+        if not re.search("Connection (closed|reset) by peer", str(error)):
+            raise
+        raise ConnectionError("another of torchrun's processes has died: see its errors") from error
     finally:
         processes.leave()

@@ -1,6 +1,7 @@
 """Several processes under torchrun: the weights and pictures of one, also after a death."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -239,3 +240,34 @@ def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
         errors = capsys.readouterr().err
         assert told in errors
         assert errors.count("\n") == 1
+
+
+MOURNER = """
+import os
+from prsr import processes
+from prsr.options import among_processes
+with among_processes():
+    if processes.rank() == 1:
+        os._exit(9)
+    processes.wait()
+"""
+
+
+def test_a_death_among_the_processes_is_told_in_plain_words():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # By hand, for torchrun ends those that are left, and not always after they have noticed.
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", MOURNER],
+            env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "LOCAL_RANK": rank, "RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    errors, _ = (process.communicate(timeout=120)[1] for process in both)
+    told = "ConnectionError: another of torchrun's processes has died: see its errors"
+    assert errors.splitlines()[-1].endswith(told), errors

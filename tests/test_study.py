@@ -203,6 +203,7 @@ def mistakes(models, data, tmp_path):
     ours = ("--data", data, "--model", models["recursive"])
     small = tmp_path / "small"
     PRSR(PRSRConfig.preset("tiny")).save_pretrained(small)
+    PRSR(PRSRConfig.preset("tiny")).save_pretrained(tmp_path / "run" / "model")
     np.save(tmp_path / "small.npy", np.zeros((3, 3, 6, 6), np.uint8))
     np.save(tmp_path / "one.npy", np.load(data)[:1])
     np.save(tmp_path / "digits.npy", np.ones((3, 1, 28, 28), np.uint8))
@@ -216,7 +217,18 @@ def mistakes(models, data, tmp_path):
         "nearest": (("evaluate", *ours, "--baselines", "nearest"), "needs --training-data"),
         "other sizes": (("evaluate", *ours, "--baselines", small), "are (3, 8, 2, 3, 3), not"),
         "no model": (("evaluate", *ours, "--baselines", tmp_path / "none"), "no folder"),
-        "temperature": (("evaluate", *ours, "--temperature", 1, -1), "'-1'"),
+        "no baseline": (
+            ("evaluate", *ours, "--baselines", "bicubic", "biccubic"),
+            "baselines must be bicubic, nearest, or models: 'biccubic' is no bundled model",
+        ),
+        "a run": (
+            ("evaluate", *ours, "--baselines", tmp_path / "run"),
+            f"{tmp_path / 'run'} is the folder of a run; its model is {tmp_path / 'run/model'}",
+        ),
+        "temperature": (
+            ("evaluate", *ours, "--temperature", 1, -1),
+            "'--temperature': temperature must be finite and not negative, got -1.0",
+        ),
         "infinite": (("evaluate", *ours, "--temperature", 1, "inf"), "temperature must be finite"),
         "cold l2": (
             ("figure", "samples", *l2, "--temperature", -1),
