@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 from prsr.baselines import Bicubic, Method, Nearest, method_of
 from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
+from prsr.info import describe_device
 from prsr.options import load
 
 
@@ -15,10 +19,16 @@ def open_methods(
 ) -> dict[str, Method]:
     """The methods to compare by label, in the order of the paper's figures: the model comes last.
 
+    A label is the method's name, and that of the baseline where the method has it already.
+
     Raises:
         FileNotFoundError: a model or the training data is missing.
-        ValueError: a model does not fit the first, or ``nearest`` has nothing to look among.
+        ValueError: one is given twice, a baseline does not fit the model, or ``nearest`` has
+            nothing to look among.
     """
+    named = [*baselines, model]
+    if len(set(named)) < len(named):
+        raise ValueError(f"model and baselines must be different ones, got {', '.join(named)}")
     main = load(model, device)
     methods: dict[str, Method] = {}
     for name in baselines:
@@ -40,8 +50,10 @@ def open_methods(
                     f"{name} enlarges other pictures than {model}: channels, levels, scale, height "
                     f"and width are {sizes(baseline.config)}, not {sizes(main.config)}"
                 )
-            methods[label(baseline.method, name, methods)] = method_of(baseline)
-    methods[label(main.method, model, methods)] = method_of(main)
+            taken = baseline.method in (main.method, *methods)
+            label = f"{baseline.method} ({name})" if taken else baseline.method
+            methods[label] = method_of(baseline)
+    methods[main.method] = method_of(main)
     return methods
 
 
@@ -56,6 +68,15 @@ def sizes(config: PRSRConfig) -> tuple[int, ...]:
     )
 
 
-def label(method: str, name: str, taken: dict[str, Method]) -> str:
-    """A method's label; where it is taken, with the name of the model."""
-    return method if method not in taken else f"{method} ({name})"
+def describe_origins(
+    model: str, baselines: tuple[str, ...], training_data: Path | None, device: torch.device
+) -> dict[str, str]:
+    """What a reader of a table must know of its methods to make it again, by heading."""
+    about = {"model": model}
+    if baselines:
+        about["baselines"] = ", ".join(baselines)
+    if "nearest" in baselines:
+        about["training data"] = str(training_data)
+    about["device"] = f"{device}: {describe_device(device)}"
+    about["versions"] = ", ".join(f"{name} {version(name)}" for name in ("prsr", "torch"))
+    return about

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from prsr.corners import read_digits
 from prsr.data import SuperResolutionPictures
-from prsr.methods import open_methods
+from prsr.methods import describe_origins, open_methods
 from prsr.options import (
     PATH,
     ListsCommand,
@@ -77,8 +77,9 @@ def evaluate_command(
     if len(pictures) < 2:
         raise ValueError("there must be two pictures at least, or there is no interval")
     about = {
-        "pictures": f"{len(pictures):,} of {data.name}",
+        "pictures": f"{len(pictures):,} of {data}",
         "samples": f"{samples} of each picture, seed {seed}",
+        **describe_origins(model, baselines, training_data, choose_device(device)),
         **describe_measures(*pictures.pixels.shape[2:]),
     }
     with Progress(transient=True, console=console) as progress:

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import os
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import prsr
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.baselines import MODELS
 from prsr.cli import main
@@ -76,6 +78,14 @@ def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_pa
     assert float(nearest["consistency"]) == 0  # it looks among the very pictures
     about = json.loads((out / "table.json").read_text())["about"]
     assert about["samples"] == "2 of each picture, seed 1"
+    assert about["model"] == str(models["recursive"])
+    assert about["baselines"] == f"bicubic, nearest, {models['l2']}, {models['independent']}"
+    assert about["training data"] == str(data)
+    assert about["device"].startswith("cpu: ")
+    assert about["versions"] == f"prsr {prsr.__version__}, torch {version('torch')}"
+    notes = (out / "table.md").read_text()
+    for heading, fact in about.items():
+        assert f"- {heading}: {fact}\n" in notes
 
 
 def test_options_may_be_repeated_instead(command, models, data, tmp_path):
@@ -98,14 +108,19 @@ def test_the_seed_decides_what_is_drawn(command, models, data, tmp_path):
 
 
 def test_two_models_of_one_method_are_told_apart(command, models, data, tmp_path):
+    for name, method in (("other", "recursive"), ("another", "recursive"), ("more", "l2")):
+        MODELS[method](CONFIG).save_pretrained(tmp_path / name)
+    others = [tmp_path / name for name in ("other", "another", "more")]
     code, _, _ = command(
         *("evaluate", "--data", data, "--model", models["recursive"], "--out", tmp_path / "out"),
-        *("--baselines", models["recursive"], "--pictures", 3),
+        *("--baselines", models["l2"], *others, "--pictures", 3),
     )
     assert code == 0
     found = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert found["about"]["pictures"] == "3 of data.npy"
-    assert list(found["parameters"]) == ["recursive", f"recursive ({models['recursive']})"]
+    assert found["about"]["pictures"] == f"3 of {data}"
+    labels = [f"recursive ({others[0]})", f"recursive ({others[1]})", f"l2 ({others[2]})"]
+    assert list(found["parameters"]) == ["l2", *labels, "recursive"]
+    assert "training data" not in found["about"]
 
 
 @pytest.mark.parametrize("method", sorted(MODELS))
@@ -220,6 +235,14 @@ def mistakes(models, data, tmp_path):
         "no baseline": (
             ("evaluate", *ours, "--baselines", "bicubic", "biccubic"),
             "baselines must be bicubic, nearest, or models: 'biccubic' is no bundled model",
+        ),
+        "twice": (
+            ("evaluate", *ours, "--baselines", "bicubic", "bicubic"),
+            f"must be different ones, got bicubic, bicubic, {models['recursive']}",
+        ),
+        "its own baseline": (
+            ("evaluate", *ours, "--baselines", models["recursive"]),
+            "model and baselines must be different ones",
         ),
         "a run": (
             ("evaluate", *ours, "--baselines", tmp_path / "run"),
