@@ -13,7 +13,7 @@ from prsr.comparison import Comparison, Row
 from prsr.files import replacing
 from prsr.metrics import Interval
 
-DECIMALS = {"pSNR": 2, "consistency": 5}
+DECIMALS = {"pSNR": 2, "consistency": 5, "mean squared error": 5}
 OTHER_DECIMALS = 3
 UNITS = {"pSNR": "dB"}
 

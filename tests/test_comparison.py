@@ -114,8 +114,11 @@ def comparison():
         ),
         Row("recursive", 0.0, {"consistency": Interval(0.00123, 0.001, 0.002)}),
     ]
-    likelihood = [Row("recursive", None, {"bits/dim": Interval(2.0, 1.5, 2.5)})]
-    return Comparison(pictures, likelihood, {"bicubic": 0, "recursive": 12345})
+    likelihood = [
+        Row("l2", None, {"mean squared error": Interval(0.00812, 0.00795, 0.00831)}),
+        Row("recursive", None, {"bits/dim": Interval(2.0, 1.5, 2.5)}),
+    ]
+    return Comparison(pictures, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
 
 
 def test_the_markdown_table_has_temperature_and_tau(comparison):
@@ -125,8 +128,9 @@ def test_the_markdown_table_has_temperature_and_tau(comparison):
     assert lines[4] == "| bicubic | – | – | 20.12 [19.50, 21.00] |  |  |"
     assert lines[5] == ("| recursive | 0.5 | 2 | 18.00 [17.00, 19.00] | 0.500 [0.400, 0.600] |  |")
     assert lines[6] == "| recursive | 0 | ∞ |  |  | 0.00123 [0.00100, 0.00200] |"
-    assert lines[8] == "| method | parameters | bits/dim |"
-    assert lines[10] == "| recursive | 12,345 | 2.000 [1.500, 2.500] |"
+    assert lines[8] == "| method | parameters | mean squared error | bits/dim |"
+    assert lines[10] == "| l2 | 1,234 | 0.00812 [0.00795, 0.00831] |  |"
+    assert lines[11] == "| recursive | 12,345 |  | 2.000 [1.500, 2.500] |"
 
 
 def test_csv_and_json_hold_the_same_figures(comparison):
@@ -137,7 +141,7 @@ def test_csv_and_json_hold_the_same_figures(comparison):
         for row in content["pictures"] + content["likelihood"]
         for name, value in row["values"].items()
     ]
-    assert len(lines) == len(figures) == 5
+    assert len(lines) == len(figures) == 6
     for line, figure in zip(lines, figures, strict=True):
         texts = ["" if value is None else str(value) for value in figure]
         assert [
