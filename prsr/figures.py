@@ -30,6 +30,12 @@ DPI = 120
 FORMATS = frozenset(FigureCanvasBase.get_supported_filetypes())
 ANIMATION_FORMATS = frozenset({"gif", "webp"})
 
+BITS, SQUARED_ERROR = "bits/dim", "mean squared error"
+"""What validation measures, and so the units of curves."""
+
+Curves = dict[str, tuple[list[int], list[float]]]
+"""Steps and values by name."""
+
 
 def grid(rows: Sequence[Sequence[Tensor]], headings: Sequence[str], config: PRSRConfig) -> Figure:
     """Pictures in rows under headings, every pixel a square.
@@ -118,28 +124,35 @@ def growth_animation(
 def curves_figure(runs: Sequence[Path]) -> Figure:
     """Training loss and what validation found, over steps, from TensorBoard's event files.
 
+    A row for each unit: bits on linear axes, squared errors on logarithmic ones.
+
     Args:
         runs: folders that ``prsr train`` wrote.
 
     Raises:
         FileNotFoundError: a folder has no event files.
     """
-    loss, validation = "training/loss", "validation/"
-    figure = Figure(figsize=(9, 3.6), dpi=DPI, layout="constrained")
-    left, right = figure.subplots(1, 2)
+    units: dict[str, list[tuple[str, Curves]]] = {}
     for run in runs:
         curves = read_curves(run)
-        left.plot(*smoothed(*curves[loss]), label=run.name)
-        for name, (steps, values) in curves.items():
-            if name.startswith(validation):
-                label = f"{run.name}: {name.removeprefix(validation)}"
-                right.plot(steps, values, marker="o", markersize=3, label=label)
-    left.set(xlabel="step", ylabel="training loss (mean of neighbouring steps)")
-    right.set(xlabel="step", ylabel="validation")
-    for place in (left, right):
-        place.set_yscale("log")
-        place.legend(fontsize=7)
-        place.grid(alpha=0.3)
+        squared = f"validation/{SQUARED_ERROR}" in curves
+        units.setdefault(SQUARED_ERROR if squared else BITS, []).append((run.name, curves))
+    figure = Figure(figsize=(9, 3.6 * len(units)), dpi=DPI, layout="constrained")
+    rows = figure.subplots(len(units), 2, squeeze=False)
+    for (left, right), (unit, group) in zip(rows, units.items(), strict=True):
+        for name, curves in group:
+            left.plot(*smoothed(*curves["training/loss"]), label=name)
+            for measure, (steps, values) in curves.items():
+                if measure.startswith("validation/"):
+                    label = f"{name}: {measure.removeprefix('validation/')}"
+                    right.plot(steps, values, marker="o", markersize=3, label=label)
+        loss = "nats" if unit == BITS else unit
+        left.set(ylabel=f"training loss, {loss}\n(mean of neighbouring steps)")
+        right.set(ylabel=f"validation, {unit}")
+        for place in (left, right):
+            place.set(xlabel="step", yscale="linear" if unit == BITS else "log")
+            place.legend(fontsize=7)
+            place.grid(alpha=0.3)
     return figure
 
 
@@ -151,7 +164,7 @@ def smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[Any, Any]:
     return means[0], means[1]
 
 
-def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+def read_curves(run: Path) -> Curves:
     """The scalars of a run by name: steps and values.
 
     Raises:

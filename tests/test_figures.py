@@ -135,18 +135,48 @@ def test_a_figure_is_written_in_the_format_of_its_name(pairs, model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pdf", "a.png", "a.svg"]
 
 
-def test_curves_are_those_of_the_event_files(tmp_path):
-    for run in ("one", "two"):
-        with SummaryWriter(str(tmp_path / run)) as writer:
+@pytest.fixture
+def write_run(tmp_path):
+    """A function that makes a run's folder of four steps and one validation."""
+
+    def write(name, **validation):
+        with SummaryWriter(str(tmp_path / name)) as writer:
             for step in range(1, 5):
                 writer.add_scalar("training/loss", 8.0 / step, step)
-            writer.add_scalar("validation/bits/dim", 2.5, 4)
-    left, right = curves_figure([tmp_path / "one", tmp_path / "two"]).axes
+            for measure, value in validation.items():
+                writer.add_scalar(f"validation/{measure}", value, 4)
+        return tmp_path / name
+
+    return write
+
+
+def test_curves_are_those_of_the_event_files(write_run):
+    runs = [write_run(name, **{"bits/dim": 2.5}) for name in ("one", "two")]
+    left, right = curves_figure(runs).axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
     assert left.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
     assert left.lines[0].get_ydata().tolist() == pytest.approx([8, 4, 8 / 3, 2])
     assert [line.get_label() for line in right.lines] == ["one: bits/dim", "two: bits/dim"]
     assert list(right.lines[0].get_ydata()) == [2.5]
+
+
+def test_curves_of_bits_and_of_squared_errors_have_axes_of_their_own(write_run):
+    whole = write_run("whole", **{"bits/dim": 2.5, "bits/dim, prior alone": 3.5})
+    l2 = write_run("l2", **{"mean squared error": 0.01})
+    figure = curves_figure([whole, l2, write_run("prior", **{"bits/dim": 4.0})])
+    assert [[line.get_label() for line in place.lines] for place in figure.axes] == [
+        ["whole", "prior"],
+        ["whole: bits/dim", "whole: bits/dim, prior alone", "prior: bits/dim"],
+        ["l2"],
+        ["l2: mean squared error"],
+    ]
+    assert [place.get_yscale() for place in figure.axes] == ["linear", "linear", "log", "log"]
+    assert [place.get_ylabel().splitlines()[0] for place in figure.axes] == [
+        "training loss, nats",
+        "validation, bits/dim",
+        "training loss, mean squared error",
+        "validation, mean squared error",
+    ]
 
 
 def test_long_curves_are_means_of_neighbours():
