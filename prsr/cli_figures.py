@@ -15,6 +15,7 @@ from torch import Tensor
 from prsr.baselines import method_of
 from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
+from prsr.files import check_folder
 from prsr.methods import open_methods
 from prsr.options import (
     PATH,
@@ -43,6 +44,7 @@ def figure_option(default: str, animated: bool = False) -> Callable[[Command], C
         from prsr.figures import ANIMATION_FORMATS, FORMATS, check_target
 
         check_target(path, ANIMATION_FORMATS if animated else FORMATS)
+        check_folder(path.parent)
 
     described = "The figure; its suffix says the format."
     return click.option(

@@ -25,11 +25,12 @@ def check_file(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder: a file was to be written there")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    check_permission(path.parent)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write to the folder {path.parent}")
 
 
 def check_folder(path: Path) -> None:
-    """``path`` is a folder, or one can be made there; files can be written to it.
+    """``path`` is a folder, or one can be made there, and files can: it is tried.
 
     Raises:
         NotADirectoryError: it is a file, or lies below one.
@@ -38,17 +39,12 @@ def check_folder(path: Path) -> None:
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
         raise NotADirectoryError(f"{path} must be a folder or a new name, but {there} is a file")
-    check_permission(there)
-
-
-def check_permission(folder: Path) -> None:
-    """Files may be made in a folder.
-
-    Raises:
-        PermissionError: they may not.
-    """
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"cannot write to the folder {folder}")
+    try:
+        # Not all file systems let os.access know; this file has no name, or none for long.
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write to the folder {there}: {error.strerror}") from error
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from pathlib import Path
 # Before anything imports Triton, for it decides then whether its own functions are interpreted.
 os.environ["TRITON_INTERPRET"] = "1"
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from prsr import PRESETS, PRSR
+from prsr import PRESETS, PRSR, PRSRConfig
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).parents[1]))  # for benchmarks; behind the prsr that is installed
@@ -51,3 +52,43 @@ def make_model():
 @pytest.fixture(scope="session")
 def make_pictures():
     return build_pictures
+
+
+STUDY = dataclasses.replace(
+    PRSRConfig.preset("tiny"), levels=256, low_height=4, low_width=4, head_channels=3
+)
+"""Of the models and data that commands of a study are tried with."""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Exit code, output and error output of ``prsr`` with these arguments."""
+    from prsr.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def models(tmp_path):
+    """The folder of a saved model by method."""
+    from prsr.baselines import MODELS
+
+    torch.manual_seed(0)
+    for method, model in MODELS.items():
+        model(STUDY).save_pretrained(tmp_path / method)
+    return {method: tmp_path / method for method in MODELS}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """An array file of five random pictures."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "data.npy", pixels)
+    return tmp_path / "data.npy"
