@@ -100,9 +100,26 @@ inline void store_first(float* to, Vec v, int64_t count) {
 // x − 0 is x, and compilers know it; x + 0 is not, for x = −0, and costs an addition.
 inline Vec broadcast(float x) { return x - Vec{}; }
 
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+// a > b ? a : b, and a < b ? a : b: with constants, GCC makes two instructions of that.
+inline Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
-inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+inline Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_min_ps(0xFFFF, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return a < b ? a : b;
+#endif
+}
 
 // Lanes of a, and of b as if they followed, in the order of `From`.
 template <int... From, typename V>
@@ -131,15 +148,29 @@ inline float sum(Vec v) {
   }
 }
 
+template <int Half = kLanes / 2>
 inline float largest(Vec v) {
-  float most = v[0];
-  for (int i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
-  return most;
+  v = max(v, swap_halves<Half>(v, std::make_integer_sequence<int, kLanes>()));
+  if constexpr (Half > 1) {
+    return largest<Half / 2>(v);
+  } else {
+    return v[0];
+  }
 }
 
-// 2 to the t for |t| below 126, with f = t − n in [−½, ½]: 2ⁿ comes from the exponent's bits,
-// 2 to the f from a polynomial whose relative error is below 3e-9.
-inline Vec power_of_two(Vec n_and_magic, Vec f) {
+// The integer nearest to t, in a form that suits power_of_two.
+#if defined(__AVX512F__)
+inline Vec nearest(Vec t) { return (Vec)_mm512_maskz_roundscale_ps(0xFFFF, (__m512)t, 0); }
+inline Vec integer(Vec nearest) { return nearest; }
+#else
+constexpr float kMagic = 12582912.0f;  // 1.5·2²³: adding it rounds to an integer
+inline Vec nearest(Vec t) { return t + kMagic; }
+inline Vec integer(Vec nearest) { return nearest - kMagic; }
+#endif
+
+// 2 to the n + f, for f in [−½, ½] and a sum below 126 in size: a polynomial whose relative error
+// is below 3e-9, times 2ⁿ.
+inline Vec power_of_two(Vec nearest, Vec f) {
   Vec p = broadcast(1.5353361930e-4f);
   p = p * f + 1.3398874408e-3f;
   p = p * f + 9.6184373575e-3f;
@@ -147,16 +178,19 @@ inline Vec power_of_two(Vec n_and_magic, Vec f) {
   p = p * f + 2.4022647914e-1f;
   p = p * f + 6.9314720286e-1f;
   p = p * f + 1.0f;
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_scalef_ps(0xFFFF, (__m512)p, (__m512)nearest);
+#else
   IntVec bits, n;
   std::memcpy(&bits, &p, sizeof bits);
-  std::memcpy(&n, &n_and_magic, sizeof n);
-  bits += n << 23;  // the magic's own bits are shifted out
+  std::memcpy(&n, &nearest, sizeof n);
+  bits += n << 23;  // into the exponent; the magic's own bits are shifted out
   std::memcpy(&p, &bits, sizeof p);
   return p;
+#endif
 }
 
 constexpr float kLog2E = 1.44269504f;
-constexpr float kMagic = 12582912.0f;  // 1.5·2²³: adding it rounds to an integer
 
 // e to the x, relative error below 2e-7, for x from −87 to 88; below that 0, which is what
 // a level without mass must get. Above 88 it is that of 88.
@@ -164,11 +198,10 @@ inline Vec exp(Vec x) {
   const Vec least = broadcast(-87.0f);
   const IntVec vanishes = x < least;
   x = min(max(x, least), broadcast(88.0f));
-  const Vec shifted = x * kLog2E + kMagic;
-  const Vec n = shifted - kMagic;
+  const Vec near = nearest(x * kLog2E), n = integer(near);
   // x − n·ln 2 without rounding, for ln 2 is split in two; then in units of ln 2.
   const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  const Vec p = power_of_two(shifted, r * kLog2E);
+  const Vec p = power_of_two(near, r * kLog2E);
   return vanishes ? Vec{} : p;
 }
 
@@ -177,8 +210,8 @@ inline Vec exp(Vec x) {
 inline Vec gate_power(Vec x, float c) {
   const Vec most = broadcast(60.0f);
   const Vec t = min(max(x * (c * kLog2E), -most), most);
-  const Vec shifted = t + kMagic;
-  return power_of_two(shifted, t - (shifted - kMagic));
+  const Vec near = nearest(t);
+  return power_of_two(near, t - integer(near));
 }
 
 // tanh(a)·σ(b) by one division.
