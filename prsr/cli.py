@@ -225,13 +225,8 @@ def train_command(
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
-    from prsr.train import (
-        RunPlan,
-        TrainSettings,
-        checkpoint_config,
-        of_this_launch,
-        train,
-    )
+    from prsr.train import RunPlan, train
+    from prsr.trainer import TrainSettings, checkpoint_config, of_this_launch
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")

@@ -41,10 +41,12 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         raise ValueError(
             f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}"
         )
+    if not pixels.size:
+        raise ValueError(f"{path} holds no pictures")
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")
     # 256 levels are all that uint8 has, so that only smaller models need a look at the pixels.
-    if config.levels < 256 and pixels.size and pixels.max() >= config.levels:
+    if config.levels < 256 and pixels.max() >= config.levels:
         raise ValueError(f"{path} must hold values below {config.levels}, it has {pixels.max()}")
     return pixels
 
@@ -99,7 +101,7 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pixels: Pixels | Selection, config: PRSRConfig) -> None:
         if not len(pixels):
-            raise ValueError("there are no pictures to train on")
+            raise ValueError("pixels must hold a picture at least, they hold none")
         self.pixels = pixels
         self.config = config
 

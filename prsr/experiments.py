@@ -20,7 +20,8 @@ from prsr.files import replacing
 from prsr.metrics import Interval, confidence
 from prsr.model import PRSR, TrainedModel
 from prsr.tables import interval_text, markdown_table
-from prsr.train import RunPlan, TrainSettings, has_checkpoint, train
+from prsr.train import RunPlan, train
+from prsr.trainer import TrainSettings, has_checkpoint
 
 LEARNING_RATE = 1e-3
 SHOWN = 10

@@ -220,8 +220,6 @@ def find_sources(request: Upscaling, config: PRSRConfig) -> list[Source]:
     for path in request.pictures:
         if path.suffix == ".npy" and path.is_file():
             array = read_array(path, config, any_size=request.low_resolution)
-            if not array.size:
-                raise ValueError(f"{path} holds no pictures")
             found += [Source(path, array, index) for index in range(len(array))]
         else:
             outside = None if request.only_sheet else request.out

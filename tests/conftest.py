@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 from prsr import PRESETS, PRSR, PRSRConfig
 
@@ -92,3 +93,22 @@ def data(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "data.npy", pixels)
     return tmp_path / "data.npy"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The folder of a saved model that is sampled from in no time."""
+    torch.manual_seed(0)
+    PRSR(PRESETS["tiny"]).save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three random pictures of several sizes and kinds, one in a folder of its own."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (16, 20, 3)), ("b.jpg", (12, 12)), ("more/a.png", (7, 9, 3))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
+    return folder

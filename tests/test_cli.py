@@ -12,42 +12,9 @@ from PIL import Image
 
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
-from prsr.cli import main
 from prsr.images import reduce, save_picture, to_picture
 
 TINY = PRSRConfig.preset("tiny")
-
-
-@pytest.fixture
-def model(tmp_path):
-    torch.manual_seed(0)
-    PRSR(TINY).save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name, shape in (("a.png", (16, 20, 3)), ("b.jpg", (12, 12)), ("more/a.png", (7, 9, 3))):
-        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
-    return folder
-
-
-def call(monkeypatch, capsys, *arguments):
-    """Exit code, output and error output of ``prsr`` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    code = ended.value.code
-    captured = capsys.readouterr()
-    return code or 0, captured.out, captured.err
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    return lambda *arguments: call(monkeypatch, capsys, *arguments)
 
 
 def pixels(path):
@@ -289,97 +256,6 @@ def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_pa
     assert code == 0, errors
     assert "resumed, " in printed
     assert model not in printed
-
-
-def mistakes(tmp_path, photos, model):
-    """Arguments, and what the one line must say."""
-    text, torn, empty = tmp_path / "text.png", tmp_path / "torn.png", tmp_path / "empty"
-    text.write_text("hello")
-    torn.write_bytes((photos / "a.png").read_bytes()[:100])
-    empty.mkdir()
-    (tmp_path / "file").write_text("")
-    np.save(tmp_path / "none.npy", np.zeros((0, 3, 6, 6), np.uint8))
-    np.save(tmp_path / "other.npy", np.zeros((2, 1, 6, 7), np.uint8))
-    out, with_model = tmp_path / "out", ("--model", model)
-    sample = ("sample", photos, "-o", out, *with_model)
-    train = ("train", "--data", photos, "--preset", "tiny", "--steps", 1)
-    return [
-        (("sample", tmp_path / "nowhere.png", "-o", out), "no such picture or folder"),
-        (("sample", empty, "-o", out, *with_model), "no picture in folder"),
-        (("sample", text, "-o", out, *with_model), "cannot be read as a picture"),
-        (("sample", torn, "-o", out, *with_model), "cannot be read as a picture"),
-        (("sample", tmp_path / "none.npy", "-o", out, *with_model), "none.npy holds no pictures"),
-        (
-            ("sample", tmp_path / "other.npy", "-o", out, *with_model),
-            "must hold pictures [N, 3, 6, 6], it holds [2, 1, 6, 7]",
-        ),
-        (
-            ("sample", tmp_path / "other.npy", "--low-resolution", "-o", out, *with_model),
-            "must hold pictures [N, 3, h, w], it holds [2, 1, 6, 7]",
-        ),
-        (("sample", "-o", out), "Missing argument"),
-        (("sample", photos), "Missing option"),
-        (("sample", photos, "-o", out, "--model", empty), "no config.json"),
-        ((*sample, "--temperature", "-1"), "temperature must be finite and not negative"),
-        ((*sample, "--temperature", "warm"), "not a valid float"),
-        ((*sample, "--temperature", "nan"), "temperature must be finite"),
-        ((*sample, "--samples", "0"), "samples"),
-        ((*sample, "--seed", "-1"), "seed must be from 0"),
-        ((*sample, "--resume"), "seed must be given"),
-        ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
-        ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
-        ((*sample, "--device", "warp"), "device 'warp' is not to be had here"),
-        ((*sample, "--device", "meta"), "device 'meta' is not to be had here"),
-        ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
-        (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
-        (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
-        (("sample", photos, "-o", photos, *with_model), "would be replaced"),
-        (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
-        (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
-        (("demo", "-o", tmp_path / "no" / "demo.png"), "no folder"),
-        (("demo", "-o", empty), "must end like a picture"),
-        ((*sample[:2], "-o", "", *with_model), "a path must not be empty"),
-        (("sample", "", "-o", out, *with_model), "a path must not be empty"),
-        ((*train, "--out", ""), "a path must not be empty"),
-        (("unknown",), "No such command"),
-        ((*train, "--out", out, "--batch-size", 0), "batch_size must be from 1"),
-        ((*train, "--out", tmp_path / "file"), "Not a directory"),
-        ((*train, "--out", out, "--resume"), "nothing to resume"),
-        ((*train, "--out", out, "--precision", "fp8"), "precision must be fp32 or bf16"),
-        (("train", "--data", empty, "--out", out, "--steps", 1), "no picture in folder"),
-        (("train", "--data", text, "--out", out, "--steps", 1), "nor a readable .npy"),
-        ((*train, "--out", out, "--seed", -1), "seed must be from 0"),
-        ((*train, "--out", out, "--from", model), "--preset and --from exclude each other"),
-        ((*train, "--out", out, "--from", ""), "--preset and --from exclude each other"),
-        (
-            ("train", "--data", photos, "--out", out, "--steps", 1, "--from", empty),
-            "no config.json",
-        ),
-    ]
-
-
-def test_every_mistake_is_one_line_and_exit_code_2(command, model, photos, tmp_path):
-    cases = mistakes(tmp_path, photos, model)
-    before = set(tmp_path.rglob("*"))
-    for arguments, told in cases:
-        code, _, errors = command(*arguments)
-        assert code == 2, (arguments, errors)
-        assert errors.startswith("prsr: "), (arguments, errors)
-        assert errors.count("\n") == 1, (arguments, errors)
-        assert told in errors, (arguments, errors)
-    assert set(tmp_path.rglob("*")) == before
-
-
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    command, model, photos, tmp_path, monkeypatch
-):
-    # Said by os.access and not by a locked folder: the superuser may write to any.
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    monkeypatch.setattr(Sampler, "sample", None)
-    sheet = tmp_path / "sheet.png"
-    for call in (("sample", photos, "-o", tmp_path, "--model", model), ("demo", "-o", sheet)):
-        code, _, errors = command(*call)
-        assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
 
 
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(

@@ -150,7 +150,7 @@ def test_an_array_file_is_mapped_and_gives_the_same_pairs(tmp_path):
         (np.zeros((5, 3, 32, 31), np.uint8), "must hold pictures"),
         (np.zeros((5, 32, 32, 3), np.uint8), "must hold pictures"),
         (np.zeros((5, 3, 32, 32), np.float32), "must be uint8"),
-        (np.zeros((0, 3, 32, 32), np.uint8), "no pictures"),
+        (np.zeros((0, 3, 32, 32), np.uint8), "set.npy holds no pictures"),
         (np.array([{}], dtype=object), "neither a folder nor a readable"),
     ],
 )

@@ -16,16 +16,7 @@ import torch
 import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines import Job
-from prsr.engines.native import (
-    BUNDLE,
-    PARTS,
-    CPUEngine,
-    aligned_zeros,
-    blocks,
-    half_blocks,
-    instruction_sets,
-    strips,
-)
+from prsr.engines.native import BUNDLE, PARTS, CPUEngine, instruction_sets
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.skipif(
@@ -300,37 +291,6 @@ def test_nothing_outside_the_caches_is_written(make_model, make_pictures, thread
         assert not bool(memory[start:end].isnan().any())
     lr = make_pictures(model.config, n, 1, 2)
     assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= 1e-4
-
-
-def test_blocks_hold_sixty_four_outputs_side_by_side():
-    matrix = torch.arange(3 * 84.0).view(3, 84)
-    packed = blocks(matrix)
-    assert torch.equal(packed[: 3 * 64].view(3, 64), matrix[:, :64])
-    rest = packed[3 * 64 :].view(3, 32)
-    assert torch.equal(rest[:, :20], matrix[:, 64:])
-    assert not rest[:, 20:].any()
-
-
-def test_strips_have_as_many_pairs_as_can_be():
-    matrix = torch.arange(3 * 49.0).view(3, 49)
-    packed = strips(matrix)
-    assert torch.equal(packed[: 3 * 18].view(3, 18), matrix[:, :18])
-    assert torch.equal(packed[3 * 18 : 3 * 34].view(3, 16), matrix[:, 18:34])
-    assert torch.equal(packed[3 * 34 :].view(3, 15), matrix[:, 34:])
-
-
-def test_halves_are_two_in_the_place_of_a_float():
-    packed = half_blocks(torch.tensor([[1.0, -2.0, 0.5]]))
-    assert packed.dtype == torch.float32
-    assert packed.view(torch.bfloat16).tolist() == [1.0, -2.0, 0.5] + 13 * [0.0]
-
-
-def test_zeros_begin_on_a_line():
-    for size in (1, 5, 17, 1000):
-        zeros = aligned_zeros(size, 3)
-        assert zeros.data_ptr() % 64 == 0
-        assert zeros.shape == (size, 3)
-        assert not zeros.any()
 
 
 @pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])

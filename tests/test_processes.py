@@ -26,12 +26,12 @@ STEPS = 7
 # behind its third file, the first of two of a picture; with LOG, each file written is noted.
 PROGRAM = """
 import os, signal, torch
-import prsr.train, prsr.upscale
+import prsr.trainer, prsr.upscale
 from prsr.cli import main
 torch.set_default_dtype(torch.float64)
 doomed = (os.environ.get("DYING"), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"])
 doomed = doomed == ("1", "1", "0")
-prsr.upscale.CHUNK, step = 1, prsr.train.Trainer.train_step
+prsr.upscale.CHUNK, step = 1, prsr.trainer.Trainer.train_step
 save, written = prsr.upscale.save_picture, []
 def train_step(self, lr, hr):
     if doomed and self.step == 5:
@@ -44,7 +44,7 @@ def save_picture(picture, path, *about):
     written.append(path)
     if doomed and len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-prsr.train.Trainer.train_step, prsr.upscale.save_picture = train_step, save_picture
+prsr.trainer.Trainer.train_step, prsr.upscale.save_picture = train_step, save_picture
 main()
 """
 

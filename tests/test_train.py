@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
-from prsr.train import RunPlan, Trainer, TrainSettings, train
+from prsr.train import RunPlan, train
+from prsr.trainer import Trainer, TrainSettings
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -164,7 +165,12 @@ def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatc
 
 def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
     # Whatever is written last, a run that resumes after it was not writes all of it.
-    for moment in ("sample_sheet", "save_picture", "PRSR.save_pretrained", "Trainer.save"):
+    for moment in (
+        "prsr.train.sample_sheet",
+        "prsr.train.save_picture",
+        "prsr.PRSR.save_pretrained",
+        "prsr.trainer.Trainer.save",
+    ):
         folder = tmp_path / moment
 
         def killed(*args, **kwargs):
@@ -172,7 +178,7 @@ def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
 
         run(folder, 4)
         with monkeypatch.context() as patch:
-            patch.setattr(f"prsr.train.{moment}", killed)
+            patch.setattr(moment, killed)
             with pytest.raises(KeyboardInterrupt):
                 run(folder, 8, resume=True)
         run(folder, 8, resume=True)

@@ -7,25 +7,19 @@ what lives on from row to row is in plain tensors. The extension knows nothing o
 from __future__ import annotations
 
 import copy
-import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
-from itertools import accumulate
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.packing import Packed, pack_prior
+from prsr.engines.layout import Laid, aligned_zeros
+from prsr.engines.packing import pack_prior
 from prsr.model import PriorNetwork
 
 _native: ModuleType | None
@@ -47,9 +41,6 @@ INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
 PARTS = ("vertical", "horizontal", "head", "draw")
 """What the time of a row goes into, in the order of ``State.seconds``."""
 
-LINE = 16  # floats in a line of 64 bytes
-BLOCK = 64  # outputs whose packed weights lie side by side
-STRIP = 24  # and where pictures are drawn in bundles
 BUNDLE = 8  # pictures that are drawn as one where there are enough of them
 
 
@@ -71,125 +62,6 @@ def chosen_instruction_set() -> str:
             f"{INSTRUCTION_SET} must be one of {', '.join(names)} on this machine, got {wanted!r}"
         )
     return wanted
-
-
-def aligned_zeros(*shape: int) -> Tensor:
-    """Zeros from a line of 64 bytes on.
-
-    NumPy's, for torch's threads would share the work, and then spin where the engine's are wanted.
-    """
-    size = math.prod(shape)
-    memory = torch.from_numpy(np.zeros(size + LINE, dtype=np.float32))
-    start = -memory.data_ptr() // 4 % LINE
-    return memory[start : start + size].view(shape)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A prior as ``csrc/engine.cpp`` reads it.
-
-    Attributes:
-        memory: every matrix and bias behind one another, each from a line on, ``float32``.
-        offsets: where each begins, ``int64``.
-    """
-
-    memory: Tensor
-    offsets: Tensor
-
-
-@dataclass(frozen=True)
-class Laid:
-    """A prior as the engine wants it.
-
-    Attributes:
-        packed: by colour groups.
-        precision: "fp32", or "bf16" for the head's weights.
-        numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
-        instruction_set: of the kernels that read them.
-    """
-
-    packed: Packed
-    precision: str
-    numbers: list[int]
-    instruction_set: str
-
-    @cached_property
-    def blocks(self) -> Weights:
-        """For pictures that are drawn one by one."""
-        return lay_out(self.packed, blocks, half_blocks if self.precision == "bf16" else blocks)
-
-    @cached_property
-    def strips(self) -> Weights:
-        """For pictures in bundles, which share the reading of weights: all of them ``float32``."""
-        return lay_out(self.packed, strips, rounded_strips if self.precision == "bf16" else strips)
-
-
-Order = Callable[[Tensor], Tensor]
-"""How the numbers of a matrix ``[inputs, outputs]`` follow each other in memory."""
-
-
-def blocks(matrix: Tensor) -> Tensor:
-    """``[inputs, outputs]`` as ``csrc/product.h`` reads it, flat.
-
-    Block by block of 64 outputs: ``[inputs, 64]``, the last one as wide as what is left rounded up
-    to 16, with zeros.
-    """
-    padded = F.pad(matrix, (0, -matrix.shape[1] % LINE))
-    return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
-
-
-def strips(matrix: Tensor) -> Tensor:
-    """``[inputs, outputs]`` as ``csrc/bundle.h`` reads it, flat.
-
-    Strip by strip of at most 24 outputs, pairs of them dealt out evenly: ``[inputs, width]``.
-    """
-    count = -(-matrix.shape[1] // STRIP)
-    pairs = torch.arange(0, matrix.shape[1], 2, device="cpu").tensor_split(count)
-    begins = [int(own[0]) for own in pairs]
-    return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
-
-
-def half_blocks(matrix: Tensor) -> Tensor:
-    """:func:`blocks` in bfloat16, two in the place of a float."""
-    return blocks(matrix).bfloat16().view(torch.float32)
-
-
-def rounded_strips(matrix: Tensor) -> Tensor:
-    """:func:`strips` of the numbers that bfloat16 keeps."""
-    return strips(matrix.bfloat16().float())
-
-
-def by_pixels(kernel: Tensor) -> Tensor:
-    """A kernel ``[outputs, C, rows, columns]`` as a matrix: inputs row by row, pixel by pixel."""
-    return kernel.permute(2, 3, 1, 0).flatten(0, 2)
-
-
-def lay_out(packed: Packed, order: Order, of_head: Order) -> Weights:
-    """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
-
-    def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
-        return [order(weight), bias]
-
-    parts = layer(by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
-    for block in packed.blocks:
-        parts += layer(by_pixels(block.vertical.weight), block.vertical.bias)
-        parts += layer(block.link.weight, block.link.bias)
-    # Here the pixels to the left come pixel by pixel, not colour by colour.
-    left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
-    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
-    parts += map(order, packed.taps)
-    for g, first_own in enumerate(packed.first_own):
-        parts.append(order(first_own))
-        for block in packed.blocks:
-            mix = block.mix[g]
-            parts += [order(block.centre[g]), *layer(mix.weight, mix.bias)]
-        for head in (packed.hidden[g], packed.output[g]):
-            parts += [of_head(head.weight), head.bias]
-    offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
-    memory = aligned_zeros(offsets[-1])
-    for part, offset in zip(parts, offsets, strict=False):
-        memory[offset : offset + part.numel()] = part
-    return Weights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))
 
 
 def cache_shapes(
