@@ -162,8 +162,7 @@ class Trainer:
         Raises:
             ValueError: it is damaged, or of a run with other data or settings.
         """
-        with readable(path) as file:
-            about = json.loads((file.metadata() or {})["prsr"])
+        with readable(path) as (file, about):
             names = file.keys()  # the file itself cannot be iterated over
             tensors = {name: file.get_tensor(name).to(self.device) for name in names}
             # Runs older than the baselines name no method.
@@ -190,11 +189,14 @@ class Trainer:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[Any]:
-    """An open training checkpoint; whatever is wrong with what is read of it is a ValueError."""
+def readable(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An open training checkpoint, and what it says of itself.
+
+    Whatever is wrong with what is read of it is a ValueError.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            yield file, json.loads((file.metadata() or {})["prsr"])
     except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
 
@@ -208,8 +210,7 @@ def of_this_launch(folder: Path) -> bool:
     """Whether a folder holds a run that this launch of torchrun began, before it restarted."""
     if not has_checkpoint(folder):
         return False
-    with readable(folder / CHECKPOINT_FILE) as file:
-        about = json.loads((file.metadata() or {})["prsr"])
+    with readable(folder / CHECKPOINT_FILE) as (_, about):
         return about.get("launch") == processes.launch()
 
 
@@ -234,6 +235,5 @@ def checkpoint_config(folder: Path) -> PRSRConfig:
         FileNotFoundError: there is no run to go on with.
         ValueError: its checkpoint is damaged.
     """
-    with readable(existing_checkpoint(folder)) as file:
-        about = json.loads((file.metadata() or {})["prsr"])
+    with readable(existing_checkpoint(folder)) as (_, about):
         return PRSRConfig.from_dict(about["settings"]["config"])
