@@ -68,7 +68,8 @@ bool draw_rows(DrawRow kernel, const Config& config, const Network& network, con
     const int64_t teams = std::min(threads / members, job.bundles);
     int64_t most = (job.bundles + teams - 1) / teams;
     if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);
-    // Threads that have pictures of their own meet after the last row, and not before.
+    // Threads that have pictures of their own meet after the last row, a team after each: the call
+    // of the crew is that meeting.
     const int64_t next = plenty ? end : y + 1;
 
     // All memory is had before the first thread: none can fail while others wait for it.

@@ -56,7 +56,6 @@ class RowOfPictures : Place {
     } else {
       help();
     }
-    team.meet();
   }
 
  private:
