@@ -24,9 +24,9 @@ std::vector<std::string> names() {
   return result;
 }
 
-prsr::DrawRow kernel(const std::string& instruction_set) {
+const prsr::Kernel& kernel(const std::string& instruction_set) {
   for (const auto& set : prsr::instruction_sets()) {
-    if (set.name == instruction_set) return set.draw_row;
+    if (set.name == instruction_set) return set.kernel;
   }
   throw std::invalid_argument("no instruction set " + instruction_set + " here");
 }
@@ -59,7 +59,7 @@ void draw_rows(const std::string& instruction_set, const std::array<int64_t, 8>&
                       pointer<const uint8_t>(a[10]),
                       pointer<uint8_t>(a[11]),
                       pointer<double>(a[12])};
-  const prsr::DrawRow chosen = kernel(instruction_set);
+  const prsr::DrawRow chosen = kernel(instruction_set).draw_row;
   bool done;
   {
     const py::gil_scoped_release released;
@@ -73,6 +73,13 @@ void draw_rows(const std::string& instruction_set, const std::array<int64_t, 8>&
 PYBIND11_MODULE(_native, module) {
   module.doc() = "The C++ engine's kernels; called by prsr.engines.native alone.";
   module.def("instruction_sets", &names, "Those of this build and machine, the best one last.");
+  module.def(
+      "strips",
+      [](const std::string& set) {
+        const prsr::Kernel& chosen = kernel(set);
+        return std::array<int64_t, 2>{chosen.row_strip, chosen.pixel_strip};
+      },
+      "How many outputs its strips of weights have, in the vertical stack and for a pixel.");
   module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
              py::arg("sizes"), py::arg("addresses"), py::arg("y"), py::arg("end"),
              py::arg("threads"),

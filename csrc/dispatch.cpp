@@ -32,19 +32,19 @@ void remember(bool contended) {
 
 std::vector<InstructionSet> find_instruction_sets() {
 #if defined(__x86_64__)
-  std::vector<InstructionSet> sets = {{"baseline", draw_row_baseline}};
+  std::vector<InstructionSet> sets = {{"baseline", kernel_baseline}};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    sets.push_back({"avx2", draw_row_avx2});
+    sets.push_back({"avx2", kernel_avx2});
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
-      sets.push_back({"avx512", draw_row_avx512});
+      sets.push_back({"avx512", kernel_avx512});
     }
   }
   return sets;
 #elif defined(__aarch64__)
-  return {{"neon", draw_row_baseline}};
+  return {{"neon", kernel_baseline}};
 #else
-  return {{"baseline", draw_row_baseline}};
+  return {{"baseline", kernel_baseline}};
 #endif
 }
 

@@ -11,7 +11,7 @@ namespace prsr {
 
 struct InstructionSet {
   std::string name;
-  DrawRow draw_row;
+  Kernel kernel;
 };
 
 // Those that this machine has too, the best one last.

@@ -125,12 +125,12 @@ class Scratch {
 using DrawRow = void (*)(const Config&, const Network&, const Job&, const Scratch&, Team&,
                          int64_t member, int64_t y, int64_t first, int64_t count);
 
-#define PRSR_DECLARE(name)                                                                    \
-  void name(const Config&, const Network&, const Job&, const Scratch&, Team&, int64_t member, \
-            int64_t y, int64_t first, int64_t count)
-PRSR_DECLARE(draw_row_baseline);
-PRSR_DECLARE(draw_row_avx2);
-PRSR_DECLARE(draw_row_avx512);
-#undef PRSR_DECLARE
+// What an instruction set has of its own: the code, and how many outputs the strips of weights have
+// that it likes best, in the vertical stack and for a pixel (csrc/bundle.h).
+struct Kernel {
+  DrawRow draw_row;
+  int64_t row_strip, pixel_strip;
+};
+extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;
 
 }  // namespace prsr

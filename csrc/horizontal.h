@@ -18,7 +18,7 @@ class HorizontalStack : Place {
   void add_taps(int64_t x) {
     const int64_t c2 = 2 * c.features;
     for (int64_t l = 0; l < c.layers; ++l) {
-      Product p = product();
+      Product p = product(kPixelStrip);
       p.in = horizontal_at(0, l, x);
       p.segments = c.reach;
       p.segment_stride = (c.layers + 1) * c.features * b;
@@ -87,7 +87,7 @@ class HorizontalStack : Place {
   // of colour g; from = 0 begins them with the bias.
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
-    Product p = product();
+    Product p = product(kPixelStrip);
     p.weights = net.groups[g].output.weights;
     p.half = c.half_head;
     p.inputs = units.end_of(g);
@@ -152,7 +152,7 @@ class HorizontalStack : Place {
 
   // Features times the weights of a group, which reads all up to its own.
   Product of_group(const void* weights, int64_t g) const {
-    Product p = product();
+    Product p = product(kPixelStrip);
     p.weights = weights;
     p.length = features.end_of(g);
     p.last_row = count;
@@ -160,7 +160,7 @@ class HorizontalStack : Place {
   }
 
   void first_layer_left(int64_t x) {
-    Product p = product();
+    Product p = product(kPixelStrip);
     p.in = values_at(0, c.first_reach + y, x);
     p.length = c.first_reach * c.channels;
     p.lda = strides.values;
@@ -175,7 +175,7 @@ class HorizontalStack : Place {
 
   // What the earlier colours of the same pixel add to it.
   void first_layer_own(int64_t x, int64_t g) {
-    Product p = product();
+    Product p = product(kPixelStrip);
     p.in = values_at(0, c.first_reach + y, c.first_reach + x);
     p.length = g;
     p.lda = strides.values;

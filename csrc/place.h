@@ -88,9 +88,11 @@ struct Place {
   float* ahead_at(int64_t n, int64_t layer) const {
     return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;
   }
-  Product product() const {
+  // With weights in strips of at most so many outputs.
+  Product product(int64_t strip) const {
     Product p;
     p.bundle = b;
+    p.strip = strip;
     return p;
   }
   // The row that the sums ahead are for, counted from 1, so that 0 stands for none.

@@ -23,10 +23,18 @@ constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
 #endif
-constexpr int kMostVecs = kBlock / kLanes < 4 ? kBlock / kLanes : 4;
 
 // Rows of a tile. Each has an address of its own, and there are registers for six of them.
 constexpr int most_rows(int vecs) { return kAccumulators / vecs < 6 ? kAccumulators / vecs : 6; }
+
+constexpr int kPanelVecs = kPanel / kLanes;
+
+// Vectors of a tile that serves so many rows, whole panels. One row alone takes enough of them to
+// hide the time that a sum takes, others so many that most loads serve several sums.
+constexpr int most_vecs(int64_t rows) {
+  const int panels = (rows == 1 ? 8 : rows < 4 ? 4 : kAccumulators / 6) / kPanelVecs;
+  return panels < 1 ? kPanelVecs : panels < kBlock / kPanel ? panels * kPanelVecs : kBlock / kLanes;
+}
 
 struct Product {
   int64_t bundle = 1;  // floats that each number of `in`, `start`, `then` and `out` stands for
@@ -39,6 +47,7 @@ struct Product {
   int64_t ring = 1;               // … of so many
   const void* weights = nullptr;  // float, or bfloat16 if `half` and no bundle
   bool half = false;
+  int64_t strip = 0;        // how wide the weights' strips are at most, if there are bundles
   int64_t first_input = 0;  // which of the weights' inputs is the first of these
   int64_t inputs = 0;       // of the weights, if these are not all
   int64_t outputs = 0;
@@ -176,7 +185,7 @@ struct Sparse {
       const Weight* const w = strip.weights + from[i] * strip.width;
       const Weight* const ahead =
           strip.weights + from[i + kAhead < count ? i + kAhead : count - 1] * strip.width;
-      for (int v = 0; v < Vecs; v += kPanel / kLanes) __builtin_prefetch(ahead + v * kLanes);
+      for (int v = 0; v < Vecs; v += kPanelVecs) __builtin_prefetch(ahead + v * kLanes);
       const Vec x = broadcast(p.in[from[i]]);
       for (int v = 0; v < Vecs; ++v) sums[0][v] += x * load(w + v * kLanes);
     }
@@ -188,7 +197,7 @@ template <typename Weight, int Vecs, typename How>
 inline void strip_of(const Product& p, const How& how, const Strip<Weight>& strip, int64_t vecs) {
   if constexpr (Vecs > 0) {
     if (vecs == Vecs) return how.template compute<Weight, Vecs>(p, strip);
-    strip_of<Weight, Vecs - 1>(p, how, strip, vecs);
+    strip_of<Weight, Vecs - kPanelVecs>(p, how, strip, vecs);
   }
 }
 
@@ -197,15 +206,15 @@ template <typename Weight, typename How>
 void strips(const Product& p, const How& how) {
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
   const int64_t last = p.last_block < 0 ? p.blocks() : p.last_block;
+  const int64_t widest = most_vecs(p.last_row - p.first_row) * kLanes;
   for (int64_t block = p.first_block; block < last; ++block) {
     const int64_t first = block * kBlock, left = p.outputs - first;
     const int64_t width = left >= kBlock ? kBlock : (left + kPanel - 1) / kPanel * kPanel;
     const Weight* const weights =
         static_cast<const Weight*>(p.weights) + first * inputs + p.first_input * width;
-    constexpr int64_t kWidest = kMostVecs * kLanes;
-    for (int64_t column = 0; column < width; column += kWidest) {
-      const int64_t vecs = (width - column < kWidest ? width - column : kWidest) / kLanes;
-      strip_of<Weight, kMostVecs>(p, how, {first + column, weights + column, width}, vecs);
+    for (int64_t column = 0; column < width; column += widest) {
+      const int64_t vecs = (width - column < widest ? width - column : widest) / kLanes;
+      strip_of<Weight, most_vecs(1)>(p, how, {first + column, weights + column, width}, vecs);
     }
   }
 }

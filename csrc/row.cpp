@@ -1,5 +1,5 @@
 // One row of pictures: the vertical stack at once, then pixel by pixel the horizontal stack, the
-// head and the draw. Compiled once per instruction set; PRSR_DRAW_ROW is the name it gets.
+// head and the draw. Compiled once per instruction set; PRSR_KERNEL is the name it gets.
 //
 // Every multiply-add of the network is done once a picture, all of them by product.h. The network
 // is that of van den Oord et al. (arXiv 1606.05328), the caches those of Ramachandran et al.
@@ -150,13 +150,8 @@ class RowOfPictures : Place {
   double* const seconds;
 };
 
-}  // namespace
-
-namespace prsr {
-
-void PRSR_DRAW_ROW(const Config& config, const Network& network, const Job& job,
-                   const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t first,
-                   int64_t count) {
+void draw_row(const Config& config, const Network& network, const Job& job, const Scratch& scratch,
+              Team& team, int64_t member, int64_t y, int64_t first, int64_t count) {
   // As many bundles at a time as the scratch memory holds, dealt out evenly.
   for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
@@ -165,5 +160,11 @@ void PRSR_DRAW_ROW(const Config& config, const Network& network, const Job& job,
     count -= n;
   }
 }
+
+}  // namespace
+
+namespace prsr {
+
+const Kernel PRSR_KERNEL = {draw_row, kRowStrip, kPixelStrip};
 
 }  // namespace prsr

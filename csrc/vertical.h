@@ -18,7 +18,7 @@ class VerticalStack : Place {
     const int64_t c2 = 2 * c.features;
     const Share columns(j.width, member, team.size());
     for (int64_t n = 0; n < count; ++n) {
-      Product p = product();
+      Product p = product(kRowStrip);
       p.in = values_at(n, y, 0);
       p.segments = c.first_reach;
       p.segment_stride = strides.value_row;
@@ -55,7 +55,7 @@ class VerticalStack : Place {
         p.last_row = columns.last;
         compute(p);
 
-        Product q = product();
+        Product q = product(kRowStrip);
         q.in = s.preactivations;
         q.length = c2;
         q.lda = c2 * b;
@@ -105,7 +105,7 @@ class VerticalStack : Place {
   // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
   // the picture are zeros, and left out.
   Product vertical_product(int64_t n, int64_t l, int64_t row) const {
-    Product p = product();
+    Product p = product(kRowStrip);
     p.in = vertical_at(n, l, 0);
     p.ring = c.reach + 1;
     p.segments = row < c.reach ? row + 1 : p.ring;

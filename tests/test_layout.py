@@ -18,7 +18,7 @@ def test_blocks_hold_sixty_four_outputs_side_by_side():
 
 def test_strips_have_as_many_pairs_as_can_be():
     matrix = torch.arange(3 * 49.0).view(3, 49)
-    packed = strips(matrix)
+    packed = strips(matrix, 24)
     assert torch.equal(packed[: 3 * 18].view(3, 18), matrix[:, :18])
     assert torch.equal(packed[3 * 18 : 3 * 34].view(3, 16), matrix[:, 18:34])
     assert torch.equal(packed[3 * 34 :].view(3, 15), matrix[:, 34:])

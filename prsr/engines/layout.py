@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 
 import numpy as np
@@ -21,7 +21,6 @@ from prsr.engines.packing import Packed
 
 LINE = 16  # floats in a line of 64 bytes
 BLOCK = 64  # outputs whose packed weights lie side by side
-STRIP = 24  # and where pictures are drawn in bundles
 
 
 def aligned_zeros(*shape: int) -> Tensor:
@@ -55,6 +54,8 @@ class Laid:
     Attributes:
         packed: by colour groups.
         precision: "fp32", or "bf16" for the head's weights.
+        strip_widths: of the vertical stack's weights and of the others, where pictures are drawn in
+            bundles; what the instruction set likes.
         numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
         instruction_set: of the kernels that read them.
     """
@@ -63,16 +64,25 @@ class Laid:
     precision: str
     numbers: list[int]
     instruction_set: str
+    strip_widths: tuple[int, int]
 
     @cached_property
     def blocks(self) -> Weights:
         """For pictures that are drawn one by one."""
-        return lay_out(self.packed, blocks, half_blocks if self.precision == "bf16" else blocks)
+        of_head = half_blocks if self.precision == "bf16" else blocks
+        return lay_out(self.packed, blocks, blocks, of_head)
 
     @cached_property
     def strips(self) -> Weights:
         """For pictures in bundles, which share the reading of weights: all of them ``float32``."""
-        return lay_out(self.packed, strips, rounded_strips if self.precision == "bf16" else strips)
+        of_row, of_pixel = (partial(strips, width=width) for width in self.strip_widths)
+
+        def rounded(matrix: Tensor) -> Tensor:
+            return of_pixel(matrix.bfloat16().float())
+
+        return lay_out(
+            self.packed, of_row, of_pixel, rounded if self.precision == "bf16" else of_pixel
+        )
 
 
 Order = Callable[[Tensor], Tensor]
@@ -89,12 +99,13 @@ def blocks(matrix: Tensor) -> Tensor:
     return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
 
 
-def strips(matrix: Tensor) -> Tensor:
+def strips(matrix: Tensor, width: int) -> Tensor:
     """``[inputs, outputs]`` as ``csrc/bundle.h`` reads it, flat.
 
-    Strip by strip of at most 24 outputs, pairs of them dealt out evenly: ``[inputs, width]``.
+    Strip by strip of at most ``width`` outputs, an even number, pairs of them dealt out evenly:
+    ``[inputs, outputs of the strip]``.
     """
-    count = -(-matrix.shape[1] // STRIP)
+    count = -(-matrix.shape[1] // width)
     pairs = torch.arange(0, matrix.shape[1], 2, device="cpu").tensor_split(count)
     begins = [int(own[0]) for own in pairs]
     return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
@@ -105,37 +116,39 @@ def half_blocks(matrix: Tensor) -> Tensor:
     return blocks(matrix).bfloat16().view(torch.float32)
 
 
-def rounded_strips(matrix: Tensor) -> Tensor:
-    """:func:`strips` of the numbers that bfloat16 keeps."""
-    return strips(matrix.bfloat16().float())
-
-
 def by_pixels(kernel: Tensor) -> Tensor:
     """A kernel ``[outputs, C, rows, columns]`` as a matrix: inputs row by row, pixel by pixel."""
     return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: Packed, order: Order, of_head: Order) -> Weights:
-    """All weights in the order in which ``csrc/engine.cpp`` asks for them."""
+def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> Weights:
+    """All weights in the order in which ``csrc/engine.cpp`` asks for them.
 
-    def layer(weight: Tensor, bias: Tensor) -> list[Tensor]:
+    Args:
+        packed: the prior.
+        of_row: for the vertical stack.
+        of_pixel: for the horizontal stack.
+        of_head: for the head.
+    """
+
+    def layer(order: Order, weight: Tensor, bias: Tensor) -> list[Tensor]:
         return [order(weight), bias]
 
-    parts = layer(by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
+    parts = layer(of_row, by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
     for block in packed.blocks:
-        parts += layer(by_pixels(block.vertical.weight), block.vertical.bias)
-        parts += layer(block.link.weight, block.link.bias)
+        parts += layer(of_row, by_pixels(block.vertical.weight), block.vertical.bias)
+        parts += layer(of_row, block.link.weight, block.link.bias)
     # Here the pixels to the left come pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
-    parts += layer(left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
-    parts += map(order, packed.taps)
+    parts += layer(of_pixel, left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
+    parts += map(of_pixel, packed.taps)
     for g, first_own in enumerate(packed.first_own):
-        parts.append(order(first_own))
+        parts.append(of_pixel(first_own))
         for block in packed.blocks:
             mix = block.mix[g]
-            parts += [order(block.centre[g]), *layer(mix.weight, mix.bias)]
+            parts += [of_pixel(block.centre[g]), *layer(of_pixel, mix.weight, mix.bias)]
         for head in (packed.hidden[g], packed.output[g]):
-            parts += [of_head(head.weight), head.bias]
+            parts += layer(of_head, head.weight, head.bias)
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):

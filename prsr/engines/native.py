@@ -244,8 +244,10 @@ class CPUEngine(Engine):
         numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
         numbers += [config.reach, config.first_reach, config.head_channels]
         numbers += [int(precision == "bf16")]
+        assert _native is not None
         packed = pack_prior(copy.deepcopy(prior).float())
-        laid = Laid(packed, precision, numbers, instruction_set)
+        widths = tuple(_native.strips(instruction_set))
+        laid = Laid(packed, precision, numbers, instruction_set, widths)
         check_finite(laid.blocks.memory, f"the prior's weights in {precision}")
         return laid
 
