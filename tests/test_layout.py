@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from prsr.engines.layout import aligned_zeros, blocks, half_blocks, strips
@@ -22,6 +23,22 @@ def test_strips_have_as_many_pairs_as_can_be():
     assert torch.equal(packed[: 3 * 18].view(3, 18), matrix[:, :18])
     assert torch.equal(packed[3 * 18 : 3 * 34].view(3, 16), matrix[:, 18:34])
     assert torch.equal(packed[3 * 34 :].view(3, 15), matrix[:, 34:])
+
+
+@pytest.mark.parametrize("width", [6, 12, 24])
+@pytest.mark.parametrize("outputs", [1, 6, 11, 22, 64, 256])
+def test_no_strip_is_wider_than_asked_for(width, outputs):
+    matrix = torch.arange(2.0 * outputs).view(2, outputs)
+    packed, column = strips(matrix, width), 0
+    while column < outputs:
+        after = packed[2 * column :]
+        # A strip's second row begins where the matrix's does.
+        own = int((after == matrix[1, column]).nonzero()[0])
+        assert own <= width
+        assert own % 2 == 0 or column + own == outputs
+        assert torch.equal(after[: 2 * own].view(2, own), matrix[:, column : column + own])
+        column += own
+    assert len(packed) == 2 * outputs
 
 
 def test_halves_are_two_in_the_place_of_a_float():
