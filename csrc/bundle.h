@@ -28,7 +28,8 @@ struct Form {
   static constexpr int kPair =
       kLanes > prsr::kBundle || (kLanes == prsr::kBundle && Rows == 1) ? 2 : 1;
   static constexpr int kSides = kPair * prsr::kBundle / kLanes;
-  static constexpr int kMostOutputs = kAccumulators / (Rows * kSides) * kPair;
+  static constexpr int kRoom = kAccumulators / (Rows * kSides) * kPair;
+  static constexpr int kMostOutputs = kRoom < kPixelStrip ? kRoom : kPixelStrip;
 };
 
 // From output by output to picture by picture: the lanes of one register, or those of two, half of
