@@ -19,8 +19,8 @@ from prsr.engines.packing import Packed
 
 PARTS = ("vertical", "horizontal", "head")
 
-EXP_MULTIPLY_ADDS = 10
-"""Of one exponential: two reduce the argument, a polynomial of degree 7 and a product scale it."""
+EXP_MULTIPLY_ADDS = 9
+"""Of one exponential: two reduce the argument, a polynomial of degree 6 and a product scale it."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from benchmarks.report import Report, megabytes
 from benchmarks.run import Run
 from benchmarks.split import split
 from benchmarks.subject import EPSILON
+from prsr.engines.native import BUNDLE
 
 DISTURBED = 0.03  # of the cores' time
 
@@ -50,8 +51,9 @@ def describe(run: Run) -> None:
 
 
 def check(run: Run) -> None:
-    """Exit unless the engine draws what the training network decides, alone and in a batch."""
-    pictures = (run.subject.whole_call(batch)() for batch in (1, 6))
+    """Exit unless the engine draws what the training network decides, one by one and in bundles."""
+    batches = 1, 6, BUNDLE * run.threads
+    pictures = (run.subject.whole_call(batch)() for batch in batches)
     worst = max(run.subject.violation(hr) for hr in pictures)
     if not worst <= EPSILON:
         sys.exit(f"the engine is wrong: cdf_violation {worst:.1e} > {EPSILON:.0e}: no figures")

@@ -71,7 +71,8 @@ void draw_rows(const std::string& instruction_set, const std::array<int64_t, 8>&
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "The C++ engine's kernels; called by prsr.engines.native alone.";
+  module.doc() =
+      "The C++ engine's kernels for prsr.engines.native, and what benchmarks and tests ask.";
   module.def("instruction_sets", &names, "Those of this build and machine, the best one last.");
   module.def(
       "strips",

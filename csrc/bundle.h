@@ -12,8 +12,8 @@
 
 namespace {
 
-// The most outputs of a strip: as many as a tile has, for others' weights would only be in the way.
-// In the vertical stack tiles have two rows, at a pixel often one.
+// The most outputs of a strip: as many as a tile of AVX-512 or AVX2 has, for others' weights would
+// only be in the way. In the vertical stack tiles have two rows, at a pixel often one.
 constexpr int kRowStrip = kLanes > prsr::kBundle ? 24 : 6;
 constexpr int kPixelStrip = kLanes > prsr::kBundle ? 24 : 12;
 

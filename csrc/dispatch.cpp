@@ -80,7 +80,9 @@ bool draw_rows(DrawRow kernel, const Config& config, const Network& network, con
       scratches.emplace_back(config, job.width, most, job.bundle);
     }
     const auto draw = [&](int64_t t, Team& team, int64_t member, int64_t first, int64_t count) {
-      for (int64_t row = y; row < next && going; ++row) {
+      // A team has one row, which all of its members begin: a late one who stayed away because team
+      // 0 has been told to stop would leave the others of its own waiting for ever.
+      for (int64_t row = y; row < next && (members > 1 || going); ++row) {
         kernel(config, network, job, scratches[t], team, member, row, first, count);
         if (t == 0 && member == 0 && !go_on()) going = false;
       }

@@ -83,7 +83,7 @@ struct Group {
 // row, then those of a pixel, so that what comes next in memory is what is wanted next.
 struct Network {
   // `offsets`: where each begins in `weights`, in the order in which this constructor reads them
-  // and prsr/engines/native.py lays them out.
+  // and prsr/engines/layout.py lays them out.
   Network(const Config& config, const float* weights, const int64_t* offsets);
 
   Layer first_vertical, first_left;

@@ -65,7 +65,7 @@ struct Product {
   int64_t blocks() const { return (outputs + kBlock - 1) / kBlock; }
 };
 
-// Some outputs of a block, at most kMostVecs vectors of them.
+// Some outputs of a block, at most most_vecs(1) vectors of them.
 template <typename Weight>
 struct Strip {
   int64_t column;         // the first of all outputs

@@ -11,7 +11,7 @@ import torch
 
 from prsr.checkpoint import BUNDLED, CONFIG_FILE, bundled_models, read_description
 from prsr.engines import PRECISIONS, engines
-from prsr.engines.native import instruction_sets
+from prsr.engines.native import chosen_instruction_set, instruction_sets
 
 LIBRARIES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
 
@@ -60,6 +60,17 @@ def engine_states() -> list[tuple[str, str, str, str]]:
     ]
 
 
+def describe_instruction_sets() -> str:
+    """Those that are here, and which of them serves."""
+    if not instruction_sets():
+        return "not built"
+    try:
+        serves = f"{chosen_instruction_set()} serves"
+    except ValueError as error:
+        serves = str(error)
+    return f"{', '.join(instruction_sets())}; {serves}"
+
+
 def facts() -> dict[str, list[tuple[str, ...]]]:
     """Tables by heading, for ``prsr info`` to print."""
     return {
@@ -70,7 +81,7 @@ def facts() -> dict[str, list[tuple[str, ...]]]:
         "Machine": [
             ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
             *((str(device), describe_device(device)) for device in devices()),
-            ("instruction sets of engine cpu", ", ".join(instruction_sets()) or "not built"),
+            ("instruction sets of engine cpu", describe_instruction_sets()),
             *cuda_build(),
         ],
         "Engines": list(engine_states()),

@@ -53,7 +53,7 @@ def test_bound_is_bandwidth_for_one_picture_and_arithmetic_for_many():
     assert bounds(parts, limits, 7, 1) == {"vertical": 70, "horizontal": 560, "head": 840}
     assert bounds(parts, limits, 7, 2) == {"vertical": 70, "horizontal": 280, "head": 420}
     assert bounds(parts, limits, 7, 64) == {"vertical": 70, "horizontal": 140, "head": 210}
-    assert draw_bound(PRESETS["tiny"], limits, 7) == 7 * 10 * 8 * 3
+    assert draw_bound(PRESETS["tiny"], limits, 7) == 7 * 9 * 8 * 3
 
 
 def test_timing_tells_median_and_quartiles():

@@ -15,9 +15,11 @@ import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines import ENGINES, Engine, Job
 from prsr.engines.base import draw
+from prsr.engines.native import BUNDLE
 from prsr.testing import cdf_violation, parting_distance
 
 EPSILON = 1e-4  # of SPEC, for fp32
+BUNDLED = BUNDLE + 1  # the engine cpu draws these as a bundle, and one alone
 HIGHEST = 1 - 2.0**-24  # the largest u that noise has
 
 # The package's function of that name hides the module.
@@ -27,7 +29,7 @@ dispatch = importlib.import_module("prsr.engines")
 @st.composite
 def configurations(choose):
     """Numbers of a small model: every kernel, groups that are even and groups that are not."""
-    channels = choose(st.integers(1, 3))
+    channels = choose(st.sampled_from([1, 2, 3, 5]))
     return {
         "channels": channels,
         "levels": choose(st.sampled_from([*range(2, 10), 256])),
@@ -48,7 +50,7 @@ def requests(choose):
     """A configuration, and a call of a size that the naive sampler can still follow."""
     changes = choose(configurations())
     sides = st.integers(1, {1: 5, 2: 3, 4: 1}[changes["scale"]])
-    n = choose(st.integers(1, 4))
+    n = choose(st.sampled_from([1, 2, 3, 4, BUNDLED]))
     temperatures = st.sampled_from([0.0, 0.3, 1.0, 2.0])
     each = st.lists(temperatures, min_size=n, max_size=n).map(torch.tensor)
     call = {
@@ -109,11 +111,11 @@ def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_pictures
 
 
 @settings(max_examples=25)
-@given(configurations(), st.integers(1, 3), st.integers(1, 3))
-def test_caches_hold_what_the_network_computes(make_model, make_pictures, changes, h, w):
+@given(configurations(), st.sampled_from([2, BUNDLED]), st.integers(1, 3), st.integers(1, 3))
+def test_caches_hold_what_the_network_computes(make_model, make_pictures, changes, n, h, w):
     model = make_model(**changes | {"scale": 2})
     for engine in able(model.config):
-        _, job = make_job(model, make_pictures, 2, h, w)
+        _, job = make_job(model, make_pictures, n, h, w)
         state = engine.start(engine.pack(model.prior, "fp32"), job)
         for y in range(2 * h):
             engine.row(state, y)

@@ -1,4 +1,4 @@
-"""What `prsr info` says of the CUDA build, with the module and without."""
+"""What `prsr info` says of the extensions, with them and without."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from prsr.info import cuda_build, facts
+from prsr.engines.native import INSTRUCTION_SET, instruction_sets
+from prsr.info import cuda_build, describe_instruction_sets, facts
 
 
 def no_driver():
@@ -52,3 +53,14 @@ def test_the_module_that_was_built_has_code_from_a100_on_and_finds_devices_or_sa
     assert "sm_80, sm_90" in build
     assert devices
     assert all(said.startswith("no device: ") or "GiB" in said for _, said in devices)
+
+
+@pytest.mark.skipif(not instruction_sets(), reason="the extension is not built")
+def test_it_tells_which_instruction_set_serves(monkeypatch):
+    names = ", ".join(instruction_sets())
+    monkeypatch.delenv(INSTRUCTION_SET, raising=False)
+    assert describe_instruction_sets() == f"{names}; {instruction_sets()[-1]} serves"
+    monkeypatch.setenv(INSTRUCTION_SET, instruction_sets()[0])
+    assert describe_instruction_sets() == f"{names}; {instruction_sets()[0]} serves"
+    monkeypatch.setenv(INSTRUCTION_SET, "altivec")
+    assert "must be one of" in describe_instruction_sets()

@@ -187,6 +187,19 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
     assert not bool(picture[:, :, -1].any())
 
 
+def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
+    # Two teams, and a member who wakes when the first team has already been told to stop. That
+    # takes eight threads and luck, so rows do nothing here but meet, and there are many calls.
+    sources = Path(__file__).parents[1] / "csrc"
+    program = tmp_path / "interrupted_teams"
+    files = [Path(__file__).with_name("interrupted_teams.cpp")]
+    files += [sources / f"{name}.cpp" for name in ("crew", "dispatch", "engine", "team")]
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-pthread", f"-I{sources}"]
+    unhindered = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # of sanitizers
+    subprocess.run([*command, *map(str, files), "-o", str(program)], check=True, env=unhindered)
+    subprocess.run([str(program), "8", "1000"], check=True, timeout=100, env=unhindered)
+
+
 # The conditioning is done before the fork: torch's own threads do not survive one.
 FORK = """
 import os, sys, torch
@@ -253,7 +266,10 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("horizontal", lambda tensor: tensor[..., ::2, :]),
         ("weights", lambda tensor: tensor[1:]),
         ("weights", lambda tensor: tensor[:16]),
+        ("weights", lambda tensor: tensor[:-1]),
         ("offsets", lambda tensor: tensor[:-1]),
+        ("offsets", lambda tensor: tensor + 16),
+        ("offsets", lambda tensor: tensor.where(tensor != tensor[1], 10**9)),
         ("bundle", lambda _: 2),
         ("bundle", lambda _: 8),
         ("y", lambda _: 1),
@@ -265,6 +281,14 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures
     given = operands(make_model, make_pictures)
     given[name] = change(given[name])
     with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
+        torch.ops.prsr.draw_rows(**given)
+
+
+@pytest.mark.parametrize("name", ["noise", "weights", "picture"])
+def test_a_tensor_without_memory_is_refused(make_model, make_pictures, name):
+    given = operands(make_model, make_pictures)
+    given[name] = given[name].to("meta")
+    with pytest.raises(ValueError, match="device of every tensor must be cpu, got meta"):
         torch.ops.prsr.draw_rows(**given)
 
 
@@ -382,9 +406,10 @@ def test_logits_that_overflow_give_no_level_beyond_the_last(make_model, make_pic
     assert int(Sampler(model, engine="cpu").sample(lr, seed=1).max()) < 8
 
 
-def test_weights_that_bfloat16_cannot_hold_are_refused(make_model, make_pictures):
+@pytest.mark.parametrize("level", [0, 1, 7])
+def test_weights_that_bfloat16_cannot_hold_are_refused(make_model, make_pictures, level):
     model = make_model()
-    model.prior.head[2].weight.data[:, :2] = 3.4e38  # finite, and rounded up to infinity
+    model.prior.head[2].weight.data[level, 0] = 3.4e38  # finite, and rounded up to infinity
     lr = make_pictures(model.config, 1, 1, 1)
     with pytest.raises(ValueError, match="weights in bf16 must be finite"):
         prsr.sample(lr, model=model, engine="cpu", precision="bf16")

@@ -18,7 +18,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.layout import Laid, aligned_zeros
+from prsr.engines.layout import LINE, Laid, aligned_zeros
 from prsr.engines.packing import pack_prior
 from prsr.model import PriorNetwork
 
@@ -144,7 +144,9 @@ def _draw_rows(
                 f"{name} must be a contiguous {dtype} tensor {list(shape)}, "
                 f"got {tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())}"
             )
-    if weights.numel() < int(offsets[-1]) + levels:  # the last is a bias of the logits
+    if int(offsets[0]) or not bool((offsets.diff() >= 0).all()):
+        raise ValueError(f"offsets must ascend from 0, got {offsets.tolist()}")
+    if weights.numel() < int(offsets[-1]) + levels + -levels % LINE:  # a bias of the logits
         raise ValueError(f"weights must reach to where offsets say, got {weights.numel()}")
     if weights.data_ptr() % 64:
         raise ValueError(f"weights must lie on a line of 64 bytes, got {weights.data_ptr()}")
@@ -162,8 +164,14 @@ def _draw_rows(
     )
 
 
-def _draw_nothing(*tensors: object) -> None:
-    """What the operator gives where tensors have no memory: nothing, as always."""
+def _draw_nothing(*operands: object) -> None:
+    """What the operator gives where tensors have no memory: nothing, as always.
+
+    One of them on the device ``meta`` is enough to come here.
+    """
+    for tensor in operands:
+        if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+            raise ValueError(f"the device of every tensor must be cpu, got {tensor.device}")
 
 
 torch.library.register_fake("prsr::draw_rows", _draw_nothing, lib=_library)
@@ -246,6 +254,9 @@ class CPUEngine(Engine):
         numbers += [int(precision == "bf16")]
         assert _native is not None
         packed = pack_prior(copy.deepcopy(prior).float())
+        if precision == "bf16":
+            for layer in (*packed.hidden, *packed.output):
+                check_finite(layer.weight.bfloat16(), "the prior's weights in bf16")
         widths = tuple(_native.strips(instruction_set))
         laid = Laid(packed, precision, numbers, instruction_set, widths)
         check_finite(laid.blocks.memory, f"the prior's weights in {precision}")

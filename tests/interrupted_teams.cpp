@@ -1,0 +1,47 @@
+// Draws rows by teams again and again, each time interrupted after the first: test_native.py.
+//
+//   interrupted_teams THREADS CALLS
+#include <cstdio>
+#include <cstdlib>
+
+#include "dispatch.h"
+
+namespace {
+
+int64_t pause = 0;
+
+// Members do nothing but wait for each other, and a little work, which is what decides how many of
+// them have begun by the time that the first team is done.
+void meet_twice(const prsr::Config&, const prsr::Network&, const prsr::Job&, const prsr::Scratch&,
+                prsr::Team& team, int64_t, int64_t, int64_t, int64_t) {
+  team.meet();
+  volatile int64_t work = 0;
+  while (work < pause) work = work + 1;
+  team.meet();
+}
+
+}  // namespace
+
+namespace prsr {
+
+const Kernel kernel_baseline = {meet_twice, 2, 2}, kernel_avx2 = kernel_baseline,
+             kernel_avx512 = kernel_baseline;
+
+}  // namespace prsr
+
+int main(int, char** arguments) {
+  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, false};
+  const float weights[1] = {};
+  const int64_t offsets[64] = {};
+  const prsr::Network network(config, weights, offsets);
+  prsr::Job job{};
+  job.bundles = 2;
+  job.bundle = 1;
+  job.height = job.width = 4;
+  for (int64_t call = 0; call < std::atoll(arguments[2]); ++call) {
+    pause = call % 16 * 2000;
+    prsr::draw_rows(meet_twice, config, network, job, 0, job.height, std::atoll(arguments[1]),
+                    [] { return false; });
+  }
+  std::puts("every call came back");
+}
