@@ -125,7 +125,7 @@ def sample_command(
 
 @app.command()
 @click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
-@temperature_option(0.8)
+@temperature_option(0.6)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
 @seed_option()
 @engine_option
