@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from operator import attrgetter
+from typing import Any
 
 import torch
+
+LOOSE = ("tf32", "bf16")
+
+
+@contextmanager
+def held(switch: str, wrong: Collection[Any], right: Any) -> Iterator[None]:
+    """A switch of ``torch.backends`` at ``right`` if it is at one of ``wrong``; then put back.
+
+    Nothing is done about one that this torch does not have, or whose newer twin contradicts it,
+    which torch then refuses to read.
+    """
+    *parents, name = switch.split(".")
+    try:
+        owner = attrgetter(".".join(["backends", *parents]))(torch)
+        before = getattr(owner, name)
+    except (AttributeError, RuntimeError):
+        yield
+        return
+    if before not in wrong:
+        yield
+        return
+    setattr(owner, name, right)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def held_products() -> Iterator[None]:
+    """Like :func:`held`, of the older of two switches for matrix products."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = "highest"
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
@@ -16,24 +61,20 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     switches are global; they are touched only where they are not right already, and put back
     afterwards.
     """
-    products = torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn
-    convolutions, deterministic = cudnn.allow_tf32, cudnn.deterministic
-    try:
-        if products != "highest":
-            torch.set_float32_matmul_precision("highest")
-        if convolutions and device.type == "cuda":
-            cudnn.allow_tf32 = False
-        if not deterministic and device.type == "cuda":
-            cudnn.deterministic = True
+    with ExitStack() as stack:
+        # Older switches come first, for they set newer ones too; of those, what others inherit.
+        stack.enter_context(held_products())
+        if device.type == "cuda":
+            stack.enter_context(held("cudnn.allow_tf32", [True], False))
+            stack.enter_context(held("cudnn.deterministic", [False], True))
+        stack.enter_context(held("fp32_precision", LOOSE, "none"))
+        if device.type == "cuda":
+            stack.enter_context(held("cudnn.fp32_precision", LOOSE, "none"))
+            stack.enter_context(held("cudnn.conv.fp32_precision", LOOSE, "ieee"))
+        for switch in ("cuda.matmul", "mkldnn.matmul", "mkldnn.conv"):
+            stack.enter_context(held(f"{switch}.fp32_precision", LOOSE, "ieee"))
         # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
-        plain = torch.autocast(device.type, enabled=False)
-        with torch.inference_mode(False), torch.no_grad(), plain:
-            yield
-    finally:
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
-        if convolutions and device.type == "cuda":
-            cudnn.allow_tf32 = True
-        if not deterministic and device.type == "cuda":
-            cudnn.deterministic = False
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield

@@ -30,9 +30,9 @@ from prsr.checks import (
     check_pictures,
     check_temperature,
 )
+from prsr.conditioning import conditioning_logits
 from prsr.config import PRSRConfig
 from prsr.engines import Engine, Job, choose
-from prsr.evaluating import evaluating
 from prsr.exact import exact_fp32
 from prsr.images import to_array
 from prsr.model import PRSR
@@ -75,8 +75,8 @@ class Sampler:
 
     Args:
         model: a :class:`prsr.PRSR`, or any module with ``config``, ``prior`` and a ``conditioning``
-            that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``; None is the bundled
-            model.
+            that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]`` (on a CPU it is called
+            with single pictures, maybe by several threads); None is the bundled model.
         engine: one of :func:`prsr.engines`, or "auto" for the best that can serve.
         precision: "fp32" or "bf16".
 
@@ -183,44 +183,40 @@ class Sampler:
         """
         if not len(pictures):
             return
-        with exact_fp32(self.device), considerate(len(pictures)):
-            engine, packed = self._prepare()
-            job = self._job(request, start, pictures)
-            state = engine.start(packed, job)
+        first = start // request.samples
+        last = (start + len(pictures) - 1) // request.samples + 1
+        with exact_fp32(self.device):
+            with considerate(len(pictures)):
+                engine, packed = self._prepare()
+            logits = conditioning_logits(
+                self.model.conditioning, request.lr[first:last], self.config
+            )
+            with considerate(len(pictures)):
+                job = self._job(request, start, pictures, logits)
+                state = engine.start(packed, job)
         for y in range(0, pictures.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)
             yield y + step
 
-    def _job(self, request: Request, start: int, pictures: Tensor) -> Job:
-        """What an engine needs to draw ``pictures``: conditioning logits, noise and the rest."""
+    def _job(self, request: Request, start: int, pictures: Tensor, logits: Tensor) -> Job:
+        """What an engine needs to draw ``pictures``, with the logits of their sources."""
         draws = torch.arange(start, start + len(pictures), device=self.device)
         source = draws // request.samples
-        first, last = int(source[0]), int(source[-1]) + 1
-        with evaluating(self.model.conditioning):
-            logits = self.model.conditioning(request.lr[first:last]).float()
-        config, size = self.config, pictures.shape[2:]
-        expected = (last - first, config.levels, config.channels, *size)
-        if tuple(logits.shape) != expected:
-            raise ValueError(
-                f"the conditioning network's logits must be {list(expected)}, "
-                f"they are {list(logits.shape)}"
-            )
-        check_finite(logits, "the conditioning network's logits")
         noise = picture_noise(
             request.seed,
             request.first_index + source,
             draws % request.samples,
-            size[0],
-            size[1],
-            config.channels,
+            pictures.shape[2],
+            pictures.shape[3],
+            self.config.channels,
         )
         mask = None
         if request.known is not None and request.mask is not None:
             mask = request.mask[source]
             pictures.copy_(torch.where(mask, request.known[source], pictures))
         if request.samples > 1:
-            logits = logits[source - first]
+            logits = logits[source - source[0]]
         return Job(logits, noise, request.temperature[source], mask, pictures)
 
     def _prepare(self) -> tuple[Engine, Any]:
@@ -292,7 +288,9 @@ def sample(
 
     Each sub-pixel is drawn in its turn from p(y_i | x, y_<i) = softmax((A_i + B_i) / temperature)
     (Dahl et al., arXiv 1702.00783). One seed gives one picture, whatever the batch, its order,
-    the shard or the device: picture i draws with the noise of ``(seed, first_index + i)``.
+    the shard or the device: picture i draws with the noise of ``(seed, first_index + i)``. The
+    engine ``cpu`` keeps that to a bit; where the last bits of logits differ, as from engine to
+    engine, a picture parts from its like now and then.
 
     Args:
         batch: ``uint8`` tensor or NumPy array ``[N, D, h, w]`` of any h and w, values below K; or

@@ -62,6 +62,14 @@ STUDY = dataclasses.replace(
 
 
 @pytest.fixture
+def threads():
+    """A function to set torch's number of threads, which is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def command(monkeypatch, capsys):
     """Exit code, output and error output of ``prsr`` with these arguments."""
     from prsr.cli import main

@@ -13,7 +13,6 @@ from prsr import Sampler
 from prsr.engines.cached import TorchEngine
 from prsr.engines.reference import ReferenceEngine
 from prsr.evaluating import evaluating
-from prsr.exact import exact_fp32
 from prsr.threads import FEW, considerate
 
 RAMP = torch.linspace(-3, 3, 24)
@@ -298,11 +297,3 @@ def test_few_pictures_leave_torchs_threads_as_they_were():
         assert seen == [3]
     finally:
         torch.set_num_threads(before)
-
-
-def test_convolutions_on_a_gpu_are_fp32_and_deterministic_while_it_works():
-    cudnn = torch.backends.cudnn
-    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
-    with exact_fp32(torch.device("cuda")):
-        assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
-    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
