@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Where pip may be had from, if Python has no way to a virtual environment of its own.
+PIP_ZIP ?= https://bootstrap.pypa.io/pip/pip.pyz
 # What an installation depends on; the extensions are built anew when their sources change.
 SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -57,7 +59,8 @@ check-install: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Debian's python3 comes without venv; virtualenv or uv will do as well.
+# Debian's python3 comes without what gives a virtual environment its pip: virtualenv or uv will do
+# as well, or pip's own zip file.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "prsr needs Python 3.10 or newer; choose one with make PYTHON=..."; exit 1; }
@@ -65,6 +68,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null \
 	  || { rm -rf $(VENV); $(PYTHON) -m virtualenv --quiet $(VENV) 2>/dev/null; } \
 	  || uv venv --quiet --seed --python $(PYTHON) $(VENV) 2>/dev/null \
+	  || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) && $(BIN)/python -c \
+	       'from urllib.request import urlretrieve as get; get("$(PIP_ZIP)", "$(VENV)/pip.pyz")' \
+	       && $(BIN)/python $(VENV)/pip.pyz install --quiet pip; } 2>/dev/null \
 	  || { rm -rf $(VENV); echo "no way to make a virtual environment: apt install python3-venv"; exit 1; }
 
 # Stamps, so that the set-up is done again only when what it depends on has changed.
