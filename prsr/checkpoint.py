@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 BUNDLED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "faces"
+HUB_OPTIONS = signature(hf_hub_download).parameters.keys() - {"repo_id", "filename"}
 
 
 def bundled_models() -> list[str]:
@@ -145,7 +147,6 @@ class HubModel(
     nn.Module,
     ModelHubMixin,
     library_name="prsr",
-    license="apache-2.0",
     paper_url="https://arxiv.org/abs/1702.00783",
     tags=["super-resolution", "autoregressive", "pixelcnn"],
 ):
@@ -166,13 +167,18 @@ class HubModel(
 
         Args:
             name: a bundled name (see ``prsr info``; needs no network), a folder that
-                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; in that order.
-            hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``.
+                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; in that order. The
+                hub is not asked where there is a folder called owner.
+            hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``; of
+                no use where the hub is not asked.
 
         Raises:
+            TypeError: it takes no such option.
             FileNotFoundError: none of these is there.
             ValueError: what is there is damaged, or not a prsr model.
         """
+        if unknown := hub_options.keys() - HUB_OPTIONS:
+            raise TypeError(f"from_pretrained takes no {', '.join(sorted(unknown))}")
         config_path, weights_path = locate(name, **hub_options)
         method, config = read_description(config_path)
         if method != cls.method:

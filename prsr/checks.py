@@ -45,6 +45,20 @@ def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig) -> None:
         )
 
 
+def check_targets(hr: Tensor, logits: Tensor) -> None:
+    """Pictures are those of the logits: ``uint8 [N, D, H, W]`` of ``[N, K, D, H, W]``.
+
+    Raises:
+        TypeError: not a ``uint8`` tensor.
+        ValueError: not of that shape.
+    """
+    if not isinstance(hr, Tensor) or hr.dtype != torch.uint8:
+        raise TypeError(f"hr must be a uint8 tensor, got {describe(hr)}")
+    expected = [len(logits), *logits.shape[2:]]
+    if list(hr.shape) != expected:
+        raise ValueError(f"hr must be {expected}, like the logits, got {list(hr.shape)}")
+
+
 def check_levels(pictures: Tensor, name: str, config: PRSRConfig) -> None:
     """Values of ``uint8`` pictures are below K.
 

@@ -41,7 +41,7 @@ from prsr.options import (
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.study import evaluate_command, experiment
-from prsr.upscale import Upscaling, fingerprint, upscale
+from prsr.upscale import SHEET_ROWS, Upscaling, fingerprint, upscale
 
 
 @click.group(
@@ -63,7 +63,8 @@ def app(context: click.Context) -> None:
     "--out",
     required=True,
     type=PATH,
-    help="A folder for the pictures and a contact sheet, or a picture file for the sheet alone.",
+    help=f"A folder for the pictures and a contact sheet (of the first {SHEET_ROWS}), or a picture "
+    "file for the sheet alone.",
 )
 @model_option
 @temperature_option(1.0)
@@ -191,7 +192,11 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
 @click.option(
     "--report-every", default=1000, help="Steps between validations, sheets and checkpoints."
 )
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the checkpoint in --out, or begin if the run had written none yet.",
+)
 @device_option
 def train_command(
     data: Path,
@@ -226,10 +231,12 @@ def train_command(
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.train import RunPlan, train
-    from prsr.trainer import TrainSettings, checkpoint_config, of_this_launch
+    from prsr.trainer import TrainSettings, checkpoint_config, of_this_launch, unreported
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
+    if resume and unreported(out):
+        resume = False  # it goes on where it was: at the beginning
     resume = resume or (processes.restarted() and of_this_launch(out))
     first = None
     if start is None:

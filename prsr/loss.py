@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import check_levels
+from prsr.checks import check_levels, check_targets
 from prsr.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
     Args:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
         hr: the pictures it was given, ``uint8 [N, D, H, W]``.
+
+    Raises:
+        TypeError: ``hr`` is not a ``uint8`` tensor.
+        ValueError: its shape is not that of the logits.
     """
+    check_targets(hr, output.conditioning_logits)
     # Added up anew: in half precision, the sum of the two would be rounded before it is used.
     conditioning = output.conditioning_logits.float()
     whole = conditioning + output.prior_logits.float()

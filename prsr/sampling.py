@@ -182,6 +182,7 @@ class Sampler:
         turn. All state is local: an interruption leaves none behind.
         """
         if not len(pictures):
+            yield from range(step, pictures.shape[2] + 1, step)
             return
         first = start // request.samples
         last = (start + len(pictures) - 1) // request.samples + 1

@@ -28,6 +28,7 @@ from prsr.model import TrainedModel
 from prsr.sheets import sample_sheet
 from prsr.trainer import (
     CHECKPOINT_FILE,
+    SHEETS_FOLDER,
     Trainer,
     TrainSettings,
     existing_checkpoint,
@@ -150,8 +151,8 @@ class Reporter:
         self.sampler = method_of(trainer.model)
         self.writer: Any = None
         if processes.rank() == 0:
-            (plan.folder / "sheets").mkdir(parents=True, exist_ok=True)
-            for place in (plan.folder, plan.folder / "sheets", plan.folder / "model"):
+            (plan.folder / SHEETS_FOLDER).mkdir(parents=True, exist_ok=True)
+            for place in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
                 sweep(place)
             self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
@@ -176,7 +177,7 @@ class Reporter:
         self.writer.flush()
         described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
         progress.console.print(f"step {step}: {described}", markup=False)
-        save_picture(sheet, self.plan.folder / "sheets" / f"step-{step:07d}.png")
+        save_picture(sheet, self.plan.folder / SHEETS_FOLDER / f"step-{step:07d}.png")
         model.save_pretrained(self.plan.folder / "model")
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 

@@ -29,6 +29,7 @@ from prsr.model import PRSR, TrainedModel
 from prsr.synchronous import synchronise
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+SHEETS_FOLDER = "sheets"
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,11 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / CHECKPOINT_FILE).is_file()
 
 
+def unreported(folder: Path) -> bool:
+    """Whether a folder holds a run that ended before its first report, so has nothing to resume."""
+    return (folder / SHEETS_FOLDER).is_dir() and not has_checkpoint(folder)
+
+
 def of_this_launch(folder: Path) -> bool:
     """Whether a folder holds a run that this launch of torchrun began, before it restarted."""
     if not has_checkpoint(folder):
@@ -222,8 +228,7 @@ def existing_checkpoint(folder: Path) -> Path:
     """
     if not has_checkpoint(folder):
         raise FileNotFoundError(
-            f"nothing to resume: no {CHECKPOINT_FILE} in {folder}; a run that was killed before "
-            "its first report begins anew, without --resume"
+            f"nothing to resume: no run in {folder}, which would hold a {CHECKPOINT_FILE}"
         )
     return folder / CHECKPOINT_FILE
 

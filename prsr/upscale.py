@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -109,6 +110,10 @@ class Upscaling:
     def __post_init__(self) -> None:
         check_temperature(self.temperature, 1)
         check_integer(self.seed, "seed", 0, 2**64)
+        suffix = self.out.suffix.lower()
+        if suffix in Image.registered_extensions() and suffix not in SUFFIXES:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise ValueError(f"out must be a folder, or a picture file of {kinds}, got {self.out}")
 
     @property
     def sheet(self) -> Path:
@@ -149,7 +154,8 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
     if request.only_sheet and processes.count() > 1:
         raise ValueError(f"out must be a folder where several processes draw, got {request.out}")
     config = sampler.config
-    sources = find_sources(request, config)
+    found = find_sources(request, config)
+    sources = found[:SHEET_ROWS] if request.only_sheet else found
     names = output_names(sources, request)
     share = processes.share(len(sources))
     pairs = {i: sources[i].pair(config, request.low_resolution) for i in share}
@@ -160,6 +166,10 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
 
     shown: dict[int, Tensor] = {}
     with Progress(transient=True, disable=processes.rank() > 0) as progress:
+        if len(found) > SHEET_ROWS and processes.rank() == 0:
+            progress.console.print(
+                f"the sheet shows the first {SHEET_ROWS} of {len(found)} pictures"
+            )
         task = progress.add_task("pictures", total=len(left))
         for part in chunks(left, max(1, CHUNK // request.samples)):
             drawn = sampler.sample(
@@ -209,7 +219,7 @@ def read_drawn(outputs: list[Path], config: PRSRConfig) -> Tensor:
 
 
 def find_sources(request: Upscaling, config: PRSRConfig) -> list[Source]:
-    """The pictures of a request, in order: all, or those that its sheet has room for.
+    """The pictures of a request, in order.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no picture.
@@ -224,7 +234,7 @@ def find_sources(request: Upscaling, config: PRSRConfig) -> list[Source]:
         else:
             outside = None if request.only_sheet else request.out
             found += map(Source, find_pictures([path], outside))
-    return found[:SHEET_ROWS] if request.only_sheet else found
+    return found
 
 
 def output_names(sources: list[Source], request: Upscaling) -> list[list[Path]]:

@@ -246,3 +246,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["faces", "someone/faces"])
+def test_options_that_nobody_takes_are_refused(name):
+    with pytest.raises(TypeError, match="from_pretrained takes no device, nonsense"):
+        PRSR.from_pretrained(name, device="meta", nonsense=1, revision="v1")

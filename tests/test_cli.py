@@ -119,8 +119,15 @@ def test_a_sheet_alone_takes_no_more_pictures_than_it_shows(command, model, tmp_
     )
     np.save(tmp_path / "set.npy", np.zeros((5, 3, 6, 6), np.uint8))
     sheet = tmp_path / "sheet.png"
-    assert command("sample", tmp_path / "set.npy", "--model", model, "-o", sheet)[0] == 0
+    code, output, _ = command("sample", tmp_path / "set.npy", "--model", model, "-o", sheet)
+    assert code == 0
+    assert "the first 2 of 5 pictures" in output
     assert sum(drawn) == 2
+    assert (
+        "sheet shows"
+        in command("sample", tmp_path / "set.npy", "--model", model, "-o", tmp_path / "all")[1]
+    )
+    assert sum(drawn) == 7
 
 
 def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tmp_path):

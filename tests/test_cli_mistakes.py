@@ -51,6 +51,7 @@ def mistakes(tmp_path, photos, model):
         (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
         (("sample", photos, "-o", photos, *with_model), "would be replaced"),
         (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
+        (("sample", photos, "-o", tmp_path / "s.avif", *with_model), "a picture file of .bmp, "),
         (("demo", "-o", tmp_path / "demo.txt"), "must end like a picture"),
         (("demo", "-o", tmp_path / "no" / "demo.png"), "no folder"),
         (("demo", "-o", empty), "must end like a picture"),

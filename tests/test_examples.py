@@ -6,14 +6,18 @@ And the model that is grown: it must compute what the small one does.
 import dataclasses
 import io
 import struct
+import subprocess
+import sys
 from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress
 
 from examples.digits import build as digits
+from examples.faces import build as faces
 from examples.faces.grow import grow
 from examples.photographs import build as photographs
 
@@ -28,6 +32,48 @@ def test_digits_are_split_by_index_and_take_turns():
     }
     groups = [np.array(values, np.uint8) for values in ([1, 2, 3], [4], [5, 6])]
     assert digits.taking_turns(groups).tolist() == [1, 4, 5, 2, 6, 3]
+
+
+RENDERER = """#!{python}
+import sys
+_, split, first, count = sys.argv[1:]
+for i in range(int(first), int(first) + int(count)):
+    if split == "broken" and i > 2:
+        sys.exit(3)
+    sys.stdout.buffer.write(bytes([i, len(split), 7]) * 96 * 96)
+"""
+
+
+@pytest.fixture
+def renderer(tmp_path, monkeypatch):
+    """In the place of Node.js: picture i of a split is of one colour, (i, letters of it, 7)."""
+    program = tmp_path / "bin" / "node"
+    program.parent.mkdir()
+    program.write_text(RENDERER.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setattr(faces, "CHUNK", 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_faces_depend_on_split_and_index_alone(renderer, tmp_path, workers):
+    for split, count in (("test", 7), ("train", 6)):
+        faces.build(split, count, tmp_path / "set.npy", workers, Progress(disable=True))
+        drawn = np.load(tmp_path / "set.npy")
+        assert drawn.dtype == np.uint8
+        assert drawn.shape == (count, 3, 32, 32)
+        assert [tuple(p[:, 0, 0]) for p in drawn] == [(i, len(split), 7) for i in range(count)]
+        assert (drawn == drawn[:, :, :1, :1]).all()
+
+
+def test_faces_that_cannot_be_drawn_leave_what_stood_there(renderer, tmp_path):
+    path = tmp_path / "set.npy"
+    faces.build("test", 2, path, 1, Progress(disable=True))
+    before = path.read_bytes()
+    with pytest.raises(subprocess.CalledProcessError):
+        faces.build("broken", 7, path, 2, Progress(disable=True))
+    assert path.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"bin", "set.npy"}
 
 
 def resources(version):

@@ -279,6 +279,18 @@ def test_model_of_another_precision_runs_and_is_sampled(make_model, make_picture
     assert prsr.sample(lr, model=model, seed=1).shape == (2, 3, 4, 6)
 
 
+def test_loss_of_other_pictures_than_the_logits_is_refused(make_model, make_pictures):
+    model = make_model()
+    hr = make_pictures(model.config, 2, 4, 6)
+    output = model(make_pictures(model.config, 2, 2, 3), hr)
+    for wrong in (hr.permute(0, 2, 3, 1), hr[:1], hr[:, :, :2]):
+        with pytest.raises(ValueError, match=r"hr must be \[2, 3, 4, 6\], like the logits, got"):
+            prsr_loss(output, wrong)
+    for wrong in (hr.float(), hr.numpy()):
+        with pytest.raises(TypeError, match="hr must be a uint8 tensor, got"):
+            prsr_loss(output, wrong)
+
+
 def test_levels_beyond_the_models_are_refused_by_name(make_model):
     model = make_model()
     lr, hr = torch.zeros((1, 3, 1, 1)).byte(), torch.full((1, 3, 2, 2), 8).byte()

@@ -135,6 +135,12 @@ def test_rows_grow_into_the_sampled_picture(sampler, lr, num_samples):
         assert torch.equal(picture, whole[..., : y + 1, :])
 
 
+def test_rows_of_no_pictures_grow_as_well(sampler, lr):
+    rows = list(sampler.rows(lr[:0], seed=1))
+    assert [tuple(picture.shape) for picture in rows] == [(0, 3, y + 1, 6) for y in range(4)]
+    assert sampler.sample(lr[:0], seed=1).shape == (0, 3, 4, 6)
+
+
 def test_rows_are_the_callers_own(sampler, lr):
     whole = sampler.sample(lr, seed=1)
     for picture in sampler.rows(lr, seed=1):

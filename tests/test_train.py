@@ -85,22 +85,29 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
     assert_equal_tensors(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
 
 
-def test_a_run_that_was_killed_goes_on_exactly(tmp_path):
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_run_that_was_killed_goes_on_exactly(tmp_path, reported):
     folder, data = tmp_path / "killed", tmp_path / "set.npy"
     np.save(data, pictures().pixels)
     command = [sys.executable, "-m", "prsr", "train", "--data", str(data), "--validation"]
     command += [str(data), "--preset", "tiny", "--out", str(folder), "--batch-size", "4"]
-    command += ["--report-every", "3", "--device", "cpu"]
+    command += ["--device", "cpu", "--report-every"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    endless = subprocess.Popen([*command, "--steps", "100000"], **quiet)
-    while not (folder / "checkpoint.safetensors").is_file():
+    endless = subprocess.Popen(
+        [*command, "3" if reported else "9999", "--steps", "100000"], **quiet
+    )
+    while not (folder / ("checkpoint.safetensors" if reported else "sheets")).exists():
         assert endless.poll() is None
         time.sleep(0.01)
     endless.send_signal(signal.SIGKILL)
     endless.wait()
     trainer = Trainer(TrainSettings(TINY, batch_size=4), DATA, CPU)
-    trainer.restore(folder / "checkpoint.safetensors")
+    if reported:
+        trainer.restore(folder / "checkpoint.safetensors")
+    else:
+        assert not (folder / "checkpoint.safetensors").exists()
     end = str(trainer.step + 7)
+    command += ["3"]
     subprocess.run([*command, "--steps", end, "--resume"], check=True, **quiet)
     whole = [str(tmp_path / "whole") if part == str(folder) else part for part in command]
     subprocess.run([*whole, "--steps", end], check=True, **quiet)
