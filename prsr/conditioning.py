@@ -15,9 +15,9 @@ def conditioning_logits(network: nn.Module, lr: Tensor, config: PRSRConfig) -> T
     """What the conditioning network, in evaluation mode, says of each picture.
 
     On a CPU they pass through it one by one: how a convolution is summed, and so its last bits,
-    depends on the size of a batch and on the threads that share it. (These still share a picture where
-    torch's threads are not :func:`prsr.threads.adjustable`.) On a GPU, which wants many at
-    a time, they pass together, and the bits may differ from batch to batch.
+    depends on the size of a batch and on the threads that share it. (These still share a picture
+    where torch's threads are not :func:`prsr.threads.adjustable`.) On a GPU, which wants many at a
+    time, they pass together, and the bits may differ from batch to batch.
 
     Args:
         network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``.
