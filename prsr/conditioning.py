@@ -8,16 +8,15 @@ from torch import Tensor, nn
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.evaluating import evaluating
-from prsr.threads import considerate, side_by_side
+from prsr.threads import side_by_side
 
 
 def conditioning_logits(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Tensor:
     """What the conditioning network, in evaluation mode, says of each picture.
 
-    On a CPU they pass through it one by one: how a convolution is summed, and so its last bits,
-    depends on the size of a batch and on the threads that share it. (These still share a picture
-    where torch's threads are not :func:`prsr.threads.adjustable`.) On a GPU, which wants many at a
-    time, they pass together, and the bits may differ from batch to batch.
+    On a CPU they pass through it one by one, each with one thread: how a convolution is summed, and
+    so its last bits, depends on the size of a batch and on the threads that share it. On a GPU,
+    which wants many at a time, they pass together, and the bits may differ from batch to batch.
 
     Args:
         network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``.
@@ -44,15 +43,15 @@ def conditioning_logits(network: nn.Module, lr: Tensor, config: PRSRConfig) -> T
         return logits
 
     with evaluating(network):
-        if len(lr) == 1 or lr.device.type != "cpu":
-            with considerate(len(lr)):
-                return of(lr)
+        if lr.device.type != "cpu":
+            return of(lr)
         shape = (len(lr), height, width, config.channels, config.levels)
         logits = torch.empty(shape, dtype=torch.float32, device=lr.device).permute(0, 4, 3, 1, 2)
 
         @torch.no_grad()
-        def one(i: int) -> None:
-            logits[i] = of(lr[i : i + 1])[0]
+        def one(i: int) -> Tensor:
+            own = of(lr[i : i + 1])
+            return own if len(lr) == 1 else logits[i].copy_(own[0])
 
-        side_by_side(one, len(lr))
-        return logits
+        parts = side_by_side(one, len(lr))
+        return parts[0] if len(lr) == 1 else logits

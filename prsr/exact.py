@@ -1,56 +1,101 @@
-"""The arithmetic of sampling: plain fp32, whatever the caller's settings are."""
+"""The arithmetic of sampling: plain fp32, whatever the caller's settings are.
+
+torch has two generations of switches for the precision of products. The older ones set newer ones
+too; a newer one that is "none" inherits from its parent. Where the two contradict each other, torch
+refuses to read the older.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 LOOSE = ("tf32", "bf16")
 
 
-@contextmanager
-def held(switch: str, wrong: Collection[Any], right: Any) -> Iterator[None]:
-    """A switch of ``torch.backends`` at ``right`` if it is at one of ``wrong``; then put back.
+class Switch(NamedTuple):
+    """One of the newer switches."""
 
-    Nothing is done about one that this torch does not have, or whose newer twin contradicts it,
-    which torch then refuses to read.
-    """
-    *parents, name = switch.split(".")
-    try:
-        owner = attrgetter(".".join(["backends", *parents]))(torch)
-        before = getattr(owner, name)
-    except (AttributeError, RuntimeError):
-        yield
-        return
-    if before not in wrong:
-        yield
-        return
-    setattr(owner, name, right)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
+    read: Callable[[], Any]
+    write: Callable[[Any], Any]
+    parent: bool
+    gpu: bool
 
 
-@contextmanager
-def held_products() -> Iterator[None]:
-    """Like :func:`held`, of the older of two switches for matrix products."""
+def attribute(owner: str, *, parent: bool = False, gpu: bool = False) -> Switch:
+    """The switch ``fp32_precision`` of a part of torch."""
+    find = attrgetter(owner)
+    return Switch(
+        lambda: find(torch).fp32_precision,
+        lambda value: setattr(find(torch), "fp32_precision", value),
+        parent,
+        gpu,
+    )
+
+
+# Parents first: once they are held, what a child reads is its own.
+SWITCHES = [
+    attribute("backends", parent=True),
+    attribute("backends.cudnn", parent=True),
+    # Writing to its attribute writes to everybody's, as of torch 2.13.
+    attribute("backends.mkldnn", parent=True)._replace(
+        write=lambda value: torch.backends.mkldnn.set_flags(_fp32_precision=value)
+    ),
+    attribute("backends.cudnn.conv", gpu=True),
+    attribute("backends.cuda.matmul"),
+    attribute("backends.mkldnn.matmul"),
+    attribute("backends.mkldnn.conv"),
+]
+
+
+def older(read: Callable[[], Any]) -> Any:
+    """What an older switch is at; None where a newer one contradicts it."""
     try:
-        before = torch.get_float32_matmul_precision()
+        return read()
     except RuntimeError:
-        before = "highest"
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
+        return None
+
+
+@contextmanager
+def strict_products(gpu: bool) -> Iterator[None]:
+    """Products and convolutions in IEEE fp32; switches are put back as they were.
+
+    Args:
+        gpu: whether the work is done there. Else convolutions on a GPU, which by torch's default
+            are loose, are none of our business.
+    """
+    cudnn = torch.backends.cudnn
+    products = older(torch.get_float32_matmul_precision)
+    convolutions = older(lambda: cudnn.allow_tf32)
+    switches = [switch for switch in SWITCHES if gpu or not switch.gpu]
+    if not hasattr(torch.backends, "fp32_precision"):  # came with torch 2.9
+        switches = []
+    found: list[tuple[Switch, Any]] = []
     try:
+        for switch in switches:
+            found.append((switch, switch.read()))
+            if switch.parent and found[-1][1] in LOOSE:
+                switch.write("none")
+        if products not in ("highest", None):
+            torch.set_float32_matmul_precision("highest")
+        if gpu and convolutions:
+            cudnn.allow_tf32 = False
+        for switch in switches:
+            if switch.read() in LOOSE:
+                switch.write("ieee")
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if products not in ("highest", None):
+            torch.set_float32_matmul_precision(products)
+        if gpu and convolutions:
+            cudnn.allow_tf32 = True
+        for switch, own in reversed(found):  # before its parent is back, it reads its own
+            if switch.read() != own:
+                switch.write(own)
 
 
 @contextmanager
@@ -61,20 +106,16 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     switches are global; they are touched only where they are not right already, and put back
     afterwards.
     """
-    with ExitStack() as stack:
-        # Older switches come first, for they set newer ones too; of those, what others inherit.
-        stack.enter_context(held_products())
-        if device.type == "cuda":
-            stack.enter_context(held("cudnn.allow_tf32", [True], False))
-            stack.enter_context(held("cudnn.deterministic", [False], True))
-        stack.enter_context(held("fp32_precision", LOOSE, "none"))
-        if device.type == "cuda":
-            stack.enter_context(held("cudnn.fp32_precision", LOOSE, "none"))
-            stack.enter_context(held("cudnn.conv.fp32_precision", LOOSE, "ieee"))
-        for switch in ("cuda.matmul", "mkldnn.matmul", "mkldnn.conv"):
-            stack.enter_context(held(f"{switch}.fp32_precision", LOOSE, "ieee"))
+    gpu = device.type == "cuda"
+    cudnn = torch.backends.cudnn
+    deterministic = cudnn.deterministic
+    try:
+        if gpu and not deterministic:
+            cudnn.deterministic = True
         # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        yield
+        plain = torch.autocast(device.type, enabled=False)
+        with strict_products(gpu), torch.inference_mode(False), torch.no_grad(), plain:
+            yield
+    finally:
+        if gpu and not deterministic:
+            cudnn.deterministic = False

@@ -2,61 +2,74 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock, Thread
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 FEW = 8
 """Pictures for which an engine's threads wait for each other all the time."""
 
+_lock = Lock()
 
-def adjustable() -> bool:
-    """Whether torch's number of threads may be changed for a while.
 
-    Not where Python has other threads that work: it is also what a thread begins with that is new
-    to torch, and would keep.
+def keep_to_one() -> int:
+    """Let torch use one thread for what the calling one computes; returns how many it was before.
+
+    torch's own setting is also what a thread begins with that is new to torch, and would keep: so
+    one that is new puts that back.
     """
-    main = threading.main_thread()
-    working = [thread for thread in threading.enumerate() if not thread.daemon]
-    return threading.current_thread() is main and working == [main]
+    with _lock:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        elsewhere(lambda: torch.set_num_threads(threads))
+    return threads
+
+
+def elsewhere(work: Callable[[], None]) -> None:
+    """Call ``work`` in a new thread, and wait for it."""
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
 
 
 @contextmanager
 def considerate(pictures: int) -> Iterator[None]:
-    """With few pictures, run what torch does inside on one thread, if :func:`adjustable`.
+    """With few pictures, run what torch does inside on one thread.
 
     An operation that torch's threads share leaves them spinning for some ten milliseconds, on the
     cores that the engine's threads want next. A picture takes not much longer than that, and the
     operations before it gain a millisecond from more threads.
     """
-    threads = torch.get_num_threads()
-    if pictures >= FEW or threads == 1 or not adjustable():
+    if pictures >= FEW or torch.get_num_threads() == 1:
         yield
         return
-    torch.set_num_threads(1)
+    threads = keep_to_one()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
 
 
-def side_by_side(work: Callable[[int], None], count: int) -> None:
-    """Call ``work`` with 0 … count − 1, several at once, each with one of torch's threads.
+def side_by_side(work: Callable[[int], Result], count: int) -> list[Result]:
+    """What ``work`` says to 0 … count − 1, several at once, each with one of torch's threads.
 
-    One after the other where torch's threads are not :func:`adjustable`. What is local to a thread
-    (gradients wanted or not, autocast) is at its default in ``work``.
+    What is local to a thread (gradients wanted or not, autocast) is at its default in ``work``,
+    or as the caller has it.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or not adjustable():
-        for i in range(count):
-            work(i)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(work, range(count)):
+    if threads > 1 and count > 1:
+        with ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
+            try:
+                results = pool.map(work, range(count))
+            except RuntimeError:  # pools are closed already where Python is about to end
                 pass
-    finally:
-        torch.set_num_threads(threads)
+            else:
+                return list(results)
+    with considerate(1):
+        return [work(i) for i in range(count)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,7 +14,20 @@ from torch import nn
 from prsr.conditioning import conditioning_logits
 from prsr.exact import exact_fp32
 from prsr.model import PRSR
-from prsr.threads import side_by_side
+from prsr.threads import elsewhere, side_by_side
+
+
+@contextmanager
+def beside_another():
+    """While another thread of Python is there."""
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    try:
+        yield
+    finally:
+        end.set()
+        other.join()
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +58,19 @@ def test_a_pictures_logits_hang_on_nothing_but_the_picture(faces, logits, make_p
         torch.testing.assert_close(faces.conditioning(lr), expected, atol=1e-3, rtol=0)
 
 
-def test_logits_stay_the_same_where_another_thread_of_python_works(logits, faces, make_pictures):
-    lr = make_pictures(faces.config, 3, 8, 8)
-    expected, end = logits(lr), threading.Event()
-    other = threading.Thread(target=end.wait)
-    other.start()
-    try:
+def test_logits_are_the_same_beside_and_in_another_thread_of_python(
+    faces, logits, make_pictures, threads
+):
+    lr = make_pictures(faces.config, 2, 16, 16)  # where three threads sum otherwise than one
+    threads(1)
+    expected = logits(lr)
+    threads(3)
+    with beside_another():
         assert torch.equal(logits(lr), expected)
-    finally:
-        end.set()
-        other.join()
+    found = []
+    elsewhere(lambda: found.extend([logits(lr), logits(lr[:1])]))
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], expected[:1])
 
 
 def test_a_gpu_gets_all_pictures_at_once(make_model):
@@ -72,15 +91,21 @@ def test_a_gpu_gets_all_pictures_at_once(make_model):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_work_is_done_once_each_with_one_thread_and_torchs_threads_are_put_back(threads, count):
+def test_work_is_done_once_each_with_one_thread_and_nobody_elses_are_changed(threads, count):
     threads(3)
-    done = []
-    side_by_side(lambda i: done.append((i, torch.get_num_threads())), count)
-    assert sorted(done) == [(i, 1) for i in range(count)]
+    seen = []
+
+    def work(i):
+        elsewhere(lambda: seen.append(torch.get_num_threads()))  # a thread that is new to torch
+        return i, torch.get_num_threads()
+
+    with beside_another():
+        assert side_by_side(work, count) == [(i, 1) for i in range(count)]
+    assert seen == [3] * count
     assert torch.get_num_threads() == 3
 
 
-def test_what_work_raises_reaches_the_caller_and_torchs_threads_are_put_back(threads):
+def test_what_work_raises_reaches_the_caller(threads):
     threads(2)
 
     def work(i):
@@ -92,14 +117,15 @@ def test_what_work_raises_reaches_the_caller_and_torchs_threads_are_put_back(thr
     assert torch.get_num_threads() == 2
 
 
-def test_beside_another_thread_work_is_done_in_the_callers(threads):
-    threads(2)
-    end, done = threading.Event(), []
-    other = threading.Thread(target=end.wait)
-    other.start()
-    try:
-        side_by_side(lambda i: done.append((i, threading.current_thread())), 3)
-    finally:
-        end.set()
-        other.join()
-    assert done == [(i, threading.current_thread()) for i in range(3)]
+AT_THE_END = """
+import atexit, torch, prsr
+torch.set_num_threads(2)
+lr = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+expected = prsr.sample(lr, seed=1)
+atexit.register(lambda: print(torch.equal(prsr.sample(lr, seed=1), expected)))
+"""
+
+
+def test_pictures_are_drawn_while_python_ends():
+    ended = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("True\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from operator import attrgetter
 
 import pytest
@@ -11,78 +12,119 @@ import prsr
 from prsr.exact import exact_fp32
 from prsr.testing import cdf_violation
 
-NEWER_SWITCHES = [
-    "fp32_precision",
-    "cudnn.fp32_precision",
-    "cudnn.conv.fp32_precision",
-    "cuda.matmul.fp32_precision",
-    "mkldnn.matmul.fp32_precision",
-    "mkldnn.conv.fp32_precision",
+PARENTS = ["backends", "backends.cudnn", "backends.mkldnn"]
+CHILDREN = [
+    "backends.cudnn.conv",
+    "backends.cuda.matmul",
+    "backends.mkldnn.matmul",
+    "backends.mkldnn.conv",
 ]
-
+SETTINGS = [
+    *((name, value) for name in PARENTS + CHILDREN for value in ("tf32", "bf16", "ieee")),
+    ("products", "high"),
+    ("products", "medium"),
+    ("convolutions", False),
+]
 newer = pytest.mark.skipif(
     not hasattr(torch.backends, "fp32_precision"), reason="this torch has the older switches alone"
 )
 
 
-def test_convolutions_on_a_gpu_are_fp32_and_deterministic_while_it_works():
-    cudnn = torch.backends.cudnn
-    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
-    with exact_fp32(torch.device("cuda")):
-        assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
-    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
+def write(name, value):
+    """Set a newer switch by the name of its owner, or an older one."""
+    if name == "products":
+        torch.set_float32_matmul_precision(value)
+    elif name == "convolutions":
+        torch.backends.cudnn.allow_tf32 = value
+    elif name == "backends.mkldnn":  # whose attribute would write to "backends"
+        torch.backends.mkldnn.set_flags(_fp32_precision=value)
+    elif not (value == "bf16" and "cud" in name):  # which no GPU's switch takes
+        attrgetter(name)(torch).fp32_precision = value
+
+
+def read(name):
+    return attrgetter(name)(torch).fp32_precision
+
+
+def older():
+    """What the older switches are at, as far as torch will say."""
+    seen = []
+    for look in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
+        try:
+            seen.append(look())
+        except RuntimeError:
+            seen.append(None)
+    return seen
+
+
+def everything():
+    """All that can be seen, and what is seen once the parents let go."""
+    seen = [read(name) for name in PARENTS + CHILDREN]
+    own = []
+    for name in PARENTS:
+        own.append(read(name))
+        write(name, "none")
+    own += [read(name) for name in CHILDREN]
+    for name, value in zip(PARENTS, own, strict=False):
+        write(name, value)
+    return older(), torch.backends.cudnn.deterministic, seen, own
+
+
+@pytest.fixture
+def fresh():
+    def undo():
+        torch.set_float32_matmul_precision("highest")
+        for name in PARENTS + CHILDREN:
+            write(name, "none")
+        torch.backends.cudnn.allow_tf32 = True
+
+    undo()
+    yield undo
+    undo()
 
 
 @newer
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("switch", [*NEWER_SWITCHES, "legacy"])
-def test_newer_switches_of_precision_are_held_and_put_back(switch, device):
-    """Of a GPU's there is nothing but the switches to see here."""
-
-    def seen():
-        return {name: attrgetter(name)(torch.backends) for name in NEWER_SWITCHES}
-
-    fresh = seen()
-    *parents, name = switch.split(".")
-    owner = attrgetter(".".join(["backends", *parents]))(torch)
-    try:
-        if switch == "legacy":
-            torch.set_float32_matmul_precision("medium")
-        else:
-            setattr(owner, name, "tf32")
-        before = seen()
-        assert "tf32" in before.values()
+def test_switches_are_held_and_put_back_whatever_two_of_them_were_at(fresh, device):
+    """Of a GPU there is nothing but its switches to see here."""
+    ours = CHILDREN if device == "cuda" else CHILDREN[1:]
+    for settings in [(), *((one,) for one in SETTINGS), *permutations(SETTINGS, 2)]:
+        fresh()
+        for setting in settings:
+            write(*setting)
+        before = everything()
         with exact_fp32(torch.device(device)):
-            inside = seen()
+            assert not {read(name) for name in ours} & {"tf32", "bf16"}, settings
+            products, convolutions = older()
+            if before[0][0]:
+                assert products == "highest", settings
+            if device == "cuda" and before[0][1] is not None:
+                assert convolutions is False, settings
+            assert torch.backends.cudnn.deterministic == (device == "cuda")
+        assert everything() == before, settings
+
+
+def test_older_switches_are_held_and_put_back():
+    cudnn = torch.backends.cudnn
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with exact_fp32(torch.device("cuda")):
             assert torch.get_float32_matmul_precision() == "highest"
-        of_gpu = [name for name in inside if name.startswith("cudnn")]
-        assert not {"tf32", "bf16"} & {
-            value for name, value in inside.items() if device == "cuda" or name not in of_gpu
-        }
-        assert seen() == before
-        torch.backends.fp32_precision = "none"
-        if switch == "fp32_precision":  # what others inherited they have not got for their own
-            assert seen() == fresh
+            assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
     finally:
         torch.set_float32_matmul_precision("highest")
-        torch.backends.fp32_precision = "none"
-        torch.backends.cudnn.fp32_precision = "none"
-        torch.backends.cudnn.allow_tf32 = True
-        for name in ("cuda.matmul", "mkldnn.matmul", "mkldnn.conv"):
-            attrgetter(name)(torch.backends).fp32_precision = "none"
-        assert seen() == fresh
 
 
 @newer
-def test_pictures_are_drawn_whatever_switch_the_caller_set(make_model, make_pictures):
+def test_pictures_are_drawn_whatever_switch_the_caller_set(make_model, make_pictures, fresh):
     model = make_model()
     lr, sampler = make_pictures(model.config, 3, 2, 3), prsr.Sampler(model)
     expected = sampler.sample(lr, seed=1)
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    try:
-        picture = sampler.sample(lr, seed=1)
-        noise = prsr.noise(1, len(lr), *picture.shape[2:], 3)
-        assert cdf_violation(model, lr, picture, noise, 1.0).max() <= 1e-4
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = "none"
-    assert torch.equal(picture, expected)
+    noise = prsr.noise(1, len(lr), *expected.shape[2:], 3)
+    for name in PARENTS + CHILDREN:
+        fresh()
+        write(name, "tf32")
+        assert torch.equal(sampler.sample(lr, seed=1), expected)
+        assert cdf_violation(model, lr, expected, noise, 1.0).max() <= 1e-4
