@@ -93,9 +93,11 @@ def test_a_gpu_gets_all_pictures_at_once(make_model):
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_work_is_done_once_each_with_one_thread_and_nobody_elses_are_changed(threads, count):
     threads(3)
-    seen = []
+    seen, workers = [], threading.Barrier(3)
 
     def work(i):
+        if count > 1 and i < 3:
+            workers.wait(60)  # until each has got its thread, which others may see for a moment
         elsewhere(lambda: seen.append(torch.get_num_threads()))  # a thread that is new to torch
         return i, torch.get_num_threads()
 
