@@ -118,6 +118,20 @@ def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_mod
         torch.ops.prsr.draw_rows(**given)
 
 
+def test_two_threads_that_share_a_picture_of_one_layer_meet_after_it(
+    make_model, make_pictures, threads
+):
+    """With one layer, who is done with it first works ahead at what the other may still read."""
+    model = make_model(prior_layers=1)
+    lr = make_pictures(model.config, 1, 3, 24)
+    sampler = Sampler(model, engine="cpu")
+    threads(1)
+    expected = sampler.sample(lr, seed=1)
+    threads(2)
+    for _ in range(20):
+        assert torch.equal(sampler.sample(lr, seed=1), expected)
+
+
 def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
     threads(2)
     model = make_model()
