@@ -10,6 +10,7 @@ from torch import Tensor
 import prsr
 from benchmarks.report import Report
 from benchmarks.subject import lively
+from prsr.conditioning import condition
 from prsr.engines import Job
 
 
@@ -59,7 +60,7 @@ class Bench:
         """What an engine is given."""
         shape = (batch, self.config.channels, *self.size)
         return Job(
-            conditioning=self.model.conditioning(self.pictures(batch)),
+            *condition(self.model.conditioning, self.pictures(batch), self.config),
             noise=self.noise(batch),
             temperature=torch.ones(batch, device=self.device),
             mask=None,

@@ -70,6 +70,7 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
     height, width = config.scale * config.low_height, config.scale * config.low_width
     job = Job(
         conditioning=torch.zeros(1, config.levels, config.channels, height, width),
+        features=torch.zeros(1, config.gate_inputs, height, width),
         noise=torch.zeros(1, height, width, config.channels),
         temperature=torch.ones(1),
         mask=None,

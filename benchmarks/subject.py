@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import prsr
 from prsr import PRSRConfig
+from prsr.conditioning import condition
 from prsr.engines import Job
 from prsr.engines.native import CPUEngine
 from prsr.testing import cdf_violation
@@ -46,7 +47,8 @@ def lively(config: PRSRConfig, gain: float, seed: int = 0) -> prsr.PRSR:
                 std = gain if name.startswith("prior") else 0.7
                 inputs = layer.weight[0].numel()
                 layer.weight.normal_(0, std / math.sqrt(inputs), generator=random)
-                cast(Tensor, layer.bias).normal_(0, 0.5, generator=random)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.5, generator=random)
             elif isinstance(layer, nn.BatchNorm2d):
                 for values in (layer.weight, cast(Tensor, layer.running_var)):
                     values.uniform_(0.5, 1.5, generator=random)
@@ -89,7 +91,7 @@ class Subject:
         """What an engine is given for such a batch."""
         config = self.config
         return Job(
-            conditioning=self.model.conditioning(self.low_resolution(batch)),
+            *condition(self.model.conditioning, self.low_resolution(batch), config),
             noise=prsr.noise(0, batch, *self.size, config.channels),
             temperature=torch.ones(batch),
             mask=None,
@@ -124,7 +126,8 @@ class Subject:
         """One forward of the prior: the naive sampler does H·W·D of them."""
         shape = (batch, self.config.channels, *self.size)
         hr = torch.randint(self.config.levels, shape, dtype=torch.uint8)
-        return torch.no_grad()(lambda: self.model.prior(hr))
+        features = torch.zeros(batch, self.config.gate_inputs, *self.size)
+        return torch.no_grad()(lambda: self.model.prior(hr, features))
 
     def violation(self, hr: Tensor) -> float:
         """The worst of ``prsr.testing.cdf_violation`` over what :meth:`whole_call` has drawn."""
@@ -135,6 +138,7 @@ class Subject:
     @torch.no_grad()
     def share_alive(self) -> float:
         """Of the head's hidden units, over a few pictures, those that are not zero."""
-        _, features = self.model.prior.features(self.whole_call(2)())[-1]
-        hidden = cast(Tensor, self.model.prior.head[:2](features))
+        features = condition(self.model.conditioning, self.low_resolution(2), self.config).features
+        _, h = self.model.prior.stacks(self.whole_call(2)(), features)[-1]
+        hidden = cast(Tensor, self.model.prior.head[:2](h))
         return float((hidden > 0).float().mean())

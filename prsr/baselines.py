@@ -283,6 +283,11 @@ class Unconditional(OneNetwork):
     method = "unconditional"
 
     def __init__(self, config: PRSRConfig) -> None:
+        if config.conditional_gates:
+            raise ValueError(
+                f"conditional_gates must be false for the method {self.method}, which has no "
+                "conditioning network"
+            )
         super().__init__(config)
         self.conditioning = NoConditioning(config)
         self.prior = PriorNetwork(config)

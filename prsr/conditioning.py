@@ -1,6 +1,8 @@
-"""Conditioning logits that do not depend on what else is in the batch."""
+"""What the conditioning network says of each image, whatever else is in the batch."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,47 +13,69 @@ from prsr.evaluating import evaluating
 from prsr.threads import side_by_side
 
 
-def conditioning_logits(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Tensor:
-    """What the conditioning network, in evaluation mode, says of each picture.
+class Conditioning(NamedTuple):
+    """What an engine reads of a conditioning network.
 
-    On a CPU they pass through it one by one, each with one thread: how a convolution is summed, and
-    so its last bits, depends on the size of a batch and on the threads that share it. On a GPU,
+    Attributes:
+        logits: ``float32 [N, K, D, H, W]``; on a CPU the levels are adjacent in memory.
+        features: ``float32 [N, F, H, W]``; F is 0 without conditional gates.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
+    """Run the conditioning network in evaluation mode.
+
+    On a CPU images pass through it one by one, each with one thread: how a convolution is summed,
+    and so its last bits, depends on the size of a batch and on the threads that share it. On a GPU,
     which wants many at a time, they pass together, and the bits may differ from batch to batch.
 
     Args:
-        network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``.
+        network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. Where the model has
+            conditional gates, it is called with ``with_features=True`` and returns features
+            ``[N, F, H, W]`` as well.
         lr: ``uint8 [N, D, h, w]``, N ≥ 1, where the network lies.
         config: of the model.
 
-    Returns:
-        ``float32 [N, K, D, H, W]``; on a CPU the levels are side by side in memory.
-
     Raises:
-        ValueError: the logits are of another shape, or not finite.
+        ValueError: logits or features are of another shape, or not finite.
     """
-    height, width = (config.scale * size for size in lr.shape[2:])
+    size = [config.scale * side for side in lr.shape[2:]]
 
-    def of(pictures: Tensor) -> Tensor:
-        logits: Tensor = network(pictures).float()
-        expected = (len(pictures), config.levels, config.channels, height, width)
-        if tuple(logits.shape) != expected:
-            raise ValueError(
-                f"the conditioning network's logits must be {list(expected)}, "
-                f"they are {list(logits.shape)}"
-            )
-        check_finite(logits, "the conditioning network's logits")
-        return logits
+    def of(images: Tensor) -> Conditioning:
+        if config.conditional_gates:
+            logits, features = network(images, with_features=True)
+        else:
+            logits = network(images)
+            features = logits.new_empty(len(images), 0, *size)
+        result = Conditioning(logits.float(), features.float())
+        shapes = [config.levels, config.channels, *size], [config.gate_inputs, *size]
+        for name, tensor, shape in zip(result._fields, result, shapes, strict=True):
+            if list(tensor.shape) != [len(images), *shape]:
+                raise ValueError(
+                    f"the conditioning network's {name} must be {[len(images), *shape]}, "
+                    f"they are {list(tensor.shape)}"
+                )
+            if tensor.numel():
+                check_finite(tensor, f"the conditioning network's {name}")
+        return result
 
     with evaluating(network):
         if lr.device.type != "cpu":
             return of(lr)
-        shape = (len(lr), height, width, config.channels, config.levels)
-        logits = torch.empty(shape, dtype=torch.float32, device=lr.device).permute(0, 4, 3, 1, 2)
+        if len(lr) == 1:
+            return side_by_side(torch.no_grad()(lambda i: of(lr)), 1)[0]
+        memory = torch.empty(len(lr), *size, config.channels, config.levels, device="cpu")
+        logits = memory.permute(0, 4, 3, 1, 2)
+        features = torch.empty(len(lr), config.gate_inputs, *size, device="cpu")
 
         @torch.no_grad()
-        def one(i: int) -> Tensor:
+        def one(i: int) -> None:
             own = of(lr[i : i + 1])
-            return own if len(lr) == 1 else logits[i].copy_(own[0])
+            logits[i].copy_(own.logits[0])
+            features[i].copy_(own.features[0])
 
-        parts = side_by_side(one, len(lr))
-        return parts[0] if len(lr) == 1 else logits
+        side_by_side(one, len(lr))
+        return Conditioning(logits, features)

@@ -48,10 +48,12 @@ class PRSRConfig:
         prior_kernel: k, kernel width of a gated block; odd.
         first_kernel: k0, kernel width of the prior's first layer; odd and at least 3.
         head_channels: M, hidden width of the prior's head; at least D.
+        conditional_gates: whether the conditioning network's features enter every gated block of
+            the prior (van den Oord et al., section 2.3). The paper's model has none.
 
     Raises:
         ValueError: a value is outside what is stated above.
-        TypeError: a value is not an integer.
+        TypeError: a number is not an integer, or ``conditional_gates`` not a bool.
     """
 
     channels: int = 3
@@ -66,6 +68,7 @@ class PRSRConfig:
     prior_kernel: int = 5
     first_kernel: int = 7
     head_channels: int = 1024
+    conditional_gates: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -74,6 +77,10 @@ class PRSRConfig:
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+        if not isinstance(self.conditional_gates, bool):
+            raise TypeError(
+                f"conditional_gates must be true or false, got {self.conditional_gates!r}"
+            )
         if self.scale & (self.scale - 1):
             raise ValueError(f"scale must be a power of two, got {self.scale}")
         for name in ("prior_kernel", "first_kernel"):
@@ -101,6 +108,11 @@ class PRSRConfig:
         """Pixels that the prior's first layer sees to each side and above: p0 = ⌊k0/2⌋."""
         return self.first_kernel // 2
 
+    @property
+    def gate_inputs(self) -> int:
+        """F, features of the conditioning network that a gated block reads; 0 if it reads none."""
+        return self.conditioning_channels if self.conditional_gates else 0
+
     @classmethod
     def preset(cls, name: str) -> PRSRConfig:
         """The configuration called ``name``: one of ``prsr.PRESETS``.
@@ -116,25 +128,29 @@ class PRSRConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> PRSRConfig:
         """The inverse of :meth:`to_dict`; every field must be there, and no other.
 
+        Only ``conditional_gates`` may be absent, which configurations older than it lack.
+
         Raises:
             ValueError: a field is missing, unknown or out of range.
-            TypeError: a value is not an integer.
+            TypeError: a value has the wrong type.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+        missing = sorted(names - values.keys() - {"conditional_gates"})
+        unknown = sorted(values.keys() - names)
         if missing:
             raise ValueError(f"configuration lacks {', '.join(missing)}")
         if unknown:
             raise ValueError(f"configuration has unknown fields {', '.join(unknown)}")
         return cls(**values)
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, int | bool]:
         """The fields by name, ready for JSON."""
         return dataclasses.asdict(self)
 
 
 PRESETS: dict[str, PRSRConfig] = {
     "paper": PRSRConfig(),
+    "paper-conditional": PRSRConfig(conditional_gates=True),
     "paper-64": PRSRConfig(prior_channels=64),
     "compact": PRSRConfig(
         conditioning_blocks=3, prior_layers=10, prior_kernel=3, head_channels=192
@@ -164,4 +180,5 @@ PRESETS: dict[str, PRSRConfig] = {
         head_channels=11,
     ),
 }
-"""By name: the paper's two, ``compact`` that a CPU can train, ``digits``, ``tiny`` for tests."""
+"""By name: the paper's; the same with conditional gates, and with C = 64; ``compact``, which a CPU
+can train; ``digits``; ``tiny`` for tests."""

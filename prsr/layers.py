@@ -7,9 +7,12 @@ their groups, so an output of group ``g`` may read inputs of groups below ``g`` 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from prsr.config import PRSRConfig
 
@@ -100,6 +103,66 @@ class VerticalConvolution(nn.Conv2d):
         return super().forward(F.pad(x, (p, p, p, 0)))
 
 
+class ConditionalGates(nn.Conv2d):
+    """1×1 convolution from the conditioning network's features to pre-activations of a gated block.
+
+    It has no bias, for the layer it adds to has one, and starts at zero: a model that gains it
+    computes what it did.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+
+    @override
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
+def logits_of(features: Tensor, weight: Tensor, bias: Tensor, config: PRSRConfig) -> Tensor:
+    """A network's last 1×1 convolution: ``[N, C, H, W]`` → logits ``[N, K, D, H, W]``.
+
+    In memory the levels of a sub-pixel are adjacent, ``[N, H, W, D, K]``: that is how a softmax
+    runs over them, and how engines read them.
+
+    Args:
+        features: what the convolution reads.
+        weight: ``[K·D, C, 1, 1]``; output j is that of colour j % D, level j // D.
+        bias: ``[K·D]``.
+        config: says what K and D are.
+    """
+    by_level = config.levels, config.channels
+    matrix = weight.flatten(1).unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
+    offsets = bias.unflatten(0, by_level).T.flatten()
+    logits = F.linear(features.permute(0, 2, 3, 1), matrix, offsets)
+    return logits.unflatten(-1, by_level[::-1]).permute(0, 4, 3, 1, 2)
+
+
+class Logits(nn.Conv2d):
+    """The conditioning network's last layer, a 1×1 convolution whose outputs are logits."""
+
+    def __init__(self, config: PRSRConfig) -> None:
+        super().__init__(config.conditioning_channels, config.levels * config.channels, 1)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` → ``[N, K, D, H, W]``."""
+        return logits_of(x, self.weight, cast(Tensor, self.bias), self.config)
+
+
+class MaskedLogits(RowConvolution):
+    """The prior's last layer, a 1×1 convolution with mask B whose outputs are logits."""
+
+    def __init__(self, config: PRSRConfig) -> None:
+        hidden = colour_groups(config.head_channels, config.channels)
+        outputs = colour_groups(config.levels * config.channels, config.channels)
+        super().__init__(hidden, outputs, strict=False)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, M, H, W]`` → ``[N, K, D, H, W]``."""
+        return logits_of(x, self.masked_weight(), cast(Tensor, self.bias), self.config)
+
+
 class GatedBlock(nn.Module):
     """One layer of the gated PixelCNN: a vertical and a horizontal stack with a link between.
 
@@ -108,7 +171,13 @@ class GatedBlock(nn.Module):
         link: unmasked 1×1, 2C→2C, from the vertical pre-activations into the horizontal ones.
         horizontal: C→2C over the pixels to the left and, masked (B), the own one.
         mix: 1×1 with mask B, C→C, before the residual.
+        conditional_vertical: 1×1, F→2C, from the conditioning network's features into the vertical
+            pre-activations; None without conditional gates.
+        conditional_horizontal: the same into the horizontal ones.
     """
+
+    conditional_vertical: ConditionalGates | None
+    conditional_horizontal: ConditionalGates | None
 
     def __init__(self, config: PRSRConfig) -> None:
         super().__init__()
@@ -119,8 +188,25 @@ class GatedBlock(nn.Module):
         self.link = nn.Conv2d(2 * features, 2 * features, 1)
         self.horizontal = RowConvolution(own, gated, config.reach, strict=False)
         self.mix = RowConvolution(own, own, strict=False)
+        for name in ("conditional_vertical", "conditional_horizontal"):
+            gates = ConditionalGates(config.gate_inputs, 2 * features)
+            self.add_module(name, gates if config.conditional_gates else None)
 
-    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Both stacks one layer on: ``[N, C, H, W]`` each, in and out."""
+    def forward(self, v: Tensor, h: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both stacks one layer on.
+
+        Args:
+            v: ``[N, C, H, W]``.
+            h: ``[N, C, H, W]``.
+            features: of the conditioning network, ``[N, F, H, W]``; read by conditional gates.
+
+        Returns:
+            The next ``v`` and ``h``.
+        """
         a = self.vertical(v)
-        return gate(a), h + self.mix(gate(self.horizontal(h) + self.link(a)))
+        if self.conditional_vertical is not None:
+            a = a + self.conditional_vertical(features)
+        b = self.horizontal(h) + self.link(a)
+        if self.conditional_horizontal is not None:
+            b = b + self.conditional_horizontal(features)
+        return gate(a), h + self.mix(gate(b))

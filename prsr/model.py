@@ -10,12 +10,19 @@ from abc import abstractmethod
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from prsr.checkpoint import HubModel
 from prsr.checks import check_pair
 from prsr.config import PRSRConfig
-from prsr.layers import GatedBlock, RowConvolution, RowsAboveConvolution, colour_groups
+from prsr.layers import (
+    ConditionalGates,
+    GatedBlock,
+    Logits,
+    MaskedLogits,
+    RowConvolution,
+    RowsAboveConvolution,
+    colour_groups,
+)
 from prsr.loss import picture_bits, prsr_loss
 
 INIT_STD = 0.1
@@ -26,28 +33,14 @@ def to_network(pictures: Tensor, levels: int) -> Tensor:
     return pictures.float() / (levels - 1) - 0.5
 
 
-def logits_of(features: Tensor, weight: Tensor, bias: Tensor, config: PRSRConfig) -> Tensor:
-    """A network's last 1×1 convolution: ``[N, C, H, W]`` → logits ``[N, K, D, H, W]``.
-
-    In memory the levels of a sub-pixel lie side by side, ``[N, H, W, D, K]``: that is how a softmax
-    runs over them, and how engines read them.
-
-    Args:
-        features: what the convolution reads.
-        weight: ``[K·D, C, 1, 1]``; output j is that of colour j % D, level j // D.
-        bias: ``[K·D]``.
-        config: says what K and D are.
-    """
-    by_level = config.levels, config.channels
-    matrix = weight.flatten(1).unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
-    offsets = bias.unflatten(0, by_level).T.flatten()
-    logits = F.linear(features.permute(0, 2, 3, 1), matrix, offsets)
-    return logits.unflatten(-1, by_level[::-1]).permute(0, 4, 3, 1, 2)
-
-
 def initialise(module: nn.Module) -> None:
-    """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have."""
+    """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have.
+
+    Conditional gates, which these lack, stay at zero.
+    """
     for layer in module.modules():
+        if isinstance(layer, ConditionalGates):
+            continue
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.trunc_normal_(layer.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
             nn.init.zeros_(cast(Tensor, layer.bias))
@@ -85,8 +78,7 @@ class ConditioningNetwork(nn.Sequential):
                 nn.ReLU(),
             ]
         layers += [ResNetBlock(features) for _ in range(blocks)]
-        layers += [nn.Conv2d(features, config.levels * config.channels, 1)]
-        super().__init__(*layers)
+        super().__init__(*layers, Logits(config))
 
     def features(self, lr: Tensor) -> Tensor:
         """All but the last convolution: ``uint8 [N, D, h, w]`` → ``[N, C, s·h, s·w]``."""
@@ -96,10 +88,17 @@ class ConditioningNetwork(nn.Sequential):
             x = layer(x)
         return x
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``."""
-        last = cast(nn.Conv2d, self[-1])
-        return logits_of(self.features(lr), last.weight, cast(Tensor, last.bias), self.config)
+    def forward(self, lr: Tensor, *, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """``uint8 [N, D, h, w]`` → logits ``[N, K, D, s·h, s·w]``.
+
+        Args:
+            lr: the low-resolution images.
+            with_features: return the features ``[N, C, s·h, s·w]`` as well, which conditional gates
+                read.
+        """
+        features = self.features(lr)
+        logits = self[-1](features)
+        return (logits, features) if with_features else logits
 
 
 class PriorNetwork(nn.Module):
@@ -112,21 +111,22 @@ class PriorNetwork(nn.Module):
         colours = colour_groups(channels, channels)
         own = colour_groups(features, channels)
         hidden = colour_groups(config.head_channels, channels)
-        outputs = colour_groups(config.levels * channels, channels)
         self.first_vertical = RowsAboveConvolution(channels, features, config.first_kernel)
         self.first_horizontal = RowConvolution(colours, own, config.first_reach, strict=True)
         self.blocks = nn.ModuleList(GatedBlock(config) for _ in range(config.prior_layers))
         self.head = nn.Sequential(
             RowConvolution(own, hidden, strict=False),
             nn.ReLU(),
-            RowConvolution(hidden, outputs, strict=False),
+            MaskedLogits(config),
         )
 
-    def features(self, hr: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def stacks(self, hr: Tensor, features: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Both stacks at the input of every block, and behind the last: L + 1 pairs.
 
         Args:
             hr: ``uint8 [N, D, H, W]``.
+            features: of the conditioning network, ``[N, F, H, W]``; not read without conditional
+                gates.
 
         Returns:
             ``(vertical, horizontal)``, each ``[N, C, H, W]``.
@@ -134,17 +134,25 @@ class PriorNetwork(nn.Module):
         x = to_network(hr, self.config.levels).to(self.first_vertical.weight.dtype)
         stacks = [(self.first_vertical(x), self.first_horizontal(x))]
         for block in self.blocks:
-            stacks.append(block(*stacks[-1]))
+            stacks.append(block(*stacks[-1], features))
         return stacks
 
-    def forward(self, hr: Tensor) -> Tensor:
-        """``uint8 [N, D, H, W]`` → logits ``[N, K, D, H, W]``."""
-        _, h = self.features(hr)[-1]
-        hidden, relu, last = self.head
-        masked = cast(RowConvolution, last)
-        return logits_of(
-            relu(hidden(h)), masked.masked_weight(), cast(Tensor, masked.bias), self.config
-        )
+    def forward(self, hr: Tensor, features: Tensor | None = None) -> Tensor:
+        """``uint8 [N, D, H, W]`` → logits ``[N, K, D, H, W]``.
+
+        Args:
+            hr: the high-resolution images.
+            features: of the conditioning network, ``[N, F, H, W]``; read by conditional gates.
+
+        Raises:
+            TypeError: the model has conditional gates and ``features`` is None.
+        """
+        if features is None and self.config.conditional_gates:
+            raise TypeError(
+                "features must be a tensor for a prior with conditional gates, got None"
+            )
+        _, h = self.stacks(hr, features)[-1]
+        return self.head(h)
 
 
 class PRSROutput(NamedTuple):
@@ -199,8 +207,12 @@ class PRSR(TrainedModel):
             ValueError: the shapes do not fit each other or the configuration.
         """
         check_pair(lr, hr, self.config)
-        a = self.conditioning(lr)
-        b = self.prior(hr)
+        if self.config.conditional_gates:
+            a, features = self.conditioning(lr, with_features=True)
+            b = self.prior(hr, features)
+        else:
+            a = self.conditioning(lr)
+            b = self.prior(hr)
         return PRSROutput(a + b, a, b)
 
     def loss(self, output: PRSROutput, hr: Tensor) -> Tensor:

@@ -30,14 +30,14 @@ from prsr.checks import (
     check_pictures,
     check_temperature,
 )
-from prsr.conditioning import conditioning_logits
+from prsr.conditioning import Conditioning, condition
 from prsr.config import PRSRConfig
 from prsr.engines import Engine, Job, choose
 from prsr.exact import exact_fp32
 from prsr.images import to_array
 from prsr.model import PRSR
 from prsr.philox import picture_noise
-from prsr.slices import logits_bytes, per_slice
+from prsr.slices import conditioning_bytes, per_slice
 from prsr.threads import considerate
 
 Batch = Tensor | NDArray[np.uint8] | Image.Image | Sequence[Image.Image]
@@ -76,7 +76,9 @@ class Sampler:
     Args:
         model: a :class:`prsr.PRSR`, or any module with ``config``, ``prior`` and a ``conditioning``
             that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]`` (on a CPU it is called
-            with single pictures, maybe by several threads); None is the bundled model.
+            with single pictures, maybe by several threads); with conditional gates it is called
+            with ``with_features=True`` and returns features ``[N, F, H, W]`` as well. None is the
+            bundled model.
         engine: one of :func:`prsr.engines`, or "auto" for the best that can serve.
         precision: "fp32" or "bf16".
 
@@ -189,19 +191,19 @@ class Sampler:
         with exact_fp32(self.device):
             with considerate(len(pictures)):
                 engine, packed = self._prepare()
-            logits = conditioning_logits(
-                self.model.conditioning, request.lr[first:last], self.config
-            )
+            conditioning = condition(self.model.conditioning, request.lr[first:last], self.config)
             with considerate(len(pictures)):
-                job = self._job(request, start, pictures, logits)
+                job = self._job(request, start, pictures, conditioning)
                 state = engine.start(packed, job)
         for y in range(0, pictures.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)
             yield y + step
 
-    def _job(self, request: Request, start: int, pictures: Tensor, logits: Tensor) -> Job:
-        """What an engine needs to draw ``pictures``, with the logits of their sources."""
+    def _job(
+        self, request: Request, start: int, pictures: Tensor, conditioning: Conditioning
+    ) -> Job:
+        """What an engine needs to draw ``pictures``, given the conditioning of their sources."""
         draws = torch.arange(start, start + len(pictures), device=self.device)
         source = draws // request.samples
         noise = picture_noise(
@@ -217,8 +219,8 @@ class Sampler:
             mask = request.mask[source]
             pictures.copy_(torch.where(mask, request.known[source], pictures))
         if request.samples > 1:
-            logits = logits[source - source[0]]
-        return Job(logits, noise, request.temperature[source], mask, pictures)
+            conditioning = Conditioning(*(part[source - source[0]] for part in conditioning))
+        return Job(*conditioning, noise, request.temperature[source], mask, pictures)
 
     def _prepare(self) -> tuple[Engine, Any]:
         """The engine and the packed weights, packed anew where the prior's have changed.
@@ -254,7 +256,7 @@ class Sampler:
         check_pictures(lr, "batch", self.config)
         scale = self.config.scale
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
-        check_fits(logits_bytes(self.config, *shape[2:]), "conditioning logits", self.device)
+        check_fits(conditioning_bytes(self.config, *shape[2:]), "conditioning logits", self.device)
         check_levels(lr, "batch", self.config)
         seed, samples, first_index = check_draws(seed, num_samples, first_index, len(lr))
         known, mask = check_known(known, mask, shape, self.config)

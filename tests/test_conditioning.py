@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from prsr.conditioning import conditioning_logits
+from prsr.conditioning import condition
 from prsr.exact import exact_fp32
 from prsr.model import PRSR
 from prsr.threads import elsewhere, side_by_side
@@ -39,7 +39,7 @@ def faces():
 def logits(faces):
     def of(lr):
         with exact_fp32(lr.device):
-            return conditioning_logits(faces.conditioning, lr, faces.config)
+            return condition(faces.conditioning, lr, faces.config).logits
 
     return of
 
@@ -86,7 +86,7 @@ def test_a_gpu_gets_all_pictures_at_once(make_model):
 
     lr = torch.zeros((5, config.channels, 2, 3), dtype=torch.uint8, device="meta")
     with pytest.raises(ValueError, match=r"logits must be \[5, .*, they are \[5"):
-        conditioning_logits(Shapes(), lr, config)
+        condition(Shapes(), lr, config)
     assert sizes == [5]
 
 

@@ -10,7 +10,9 @@ import pytest
 from prsr import PRESETS, PRSRConfig
 
 FIELDS = [field.name for field in dataclasses.fields(PRSRConfig)]
-LEAST = dict.fromkeys(FIELDS, 1) | {"levels": 2, "first_kernel": 3, "conditioning_blocks": 0}
+NUMBERS = [name for name in FIELDS if name != "conditional_gates"]
+LEAST = dict.fromkeys(NUMBERS, 1) | {"levels": 2, "first_kernel": 3, "conditioning_blocks": 0}
+LEAST |= {"conditional_gates": False}
 
 
 def test_paper_preset_has_the_numbers_of_the_paper():
@@ -21,7 +23,9 @@ def test_paper_preset_has_the_numbers_of_the_paper():
     assert (paper.conditioning_channels, paper.conditioning_blocks) == (32, 6)
     assert (paper.prior_layers, paper.prior_channels, paper.head_channels) == (20, 32, 1024)
     assert (paper.prior_kernel, paper.first_kernel) == (5, 7)
+    assert not paper.conditional_gates
     assert PRESETS["paper-64"] == dataclasses.replace(paper, prior_channels=64)
+    assert PRESETS["paper-conditional"] == dataclasses.replace(paper, conditional_gates=True)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -52,19 +56,19 @@ def test_least_value_of_every_field_is_valid():
     assert PRSRConfig(**LEAST).to_dict() == LEAST
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_value_below_the_least_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"^{name} "):
         PRSRConfig(**LEAST | {name: LEAST[name] - 1})
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_value_that_would_exhaust_the_machine_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"^{name} "):
         PRSRConfig(**{name: 2**31})
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [3.0, "3", None, True, [3]])
 def test_value_that_is_no_integer_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"^{name} must be an integer"):
@@ -93,7 +97,24 @@ def test_fewer_features_than_channels_error_names_the_channels_too():
         PRSRConfig(channels=4, prior_channels=3)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+def test_conditional_gates_that_are_no_bool_are_refused(value):
+    with pytest.raises(TypeError, match=r"^conditional_gates must be true or false, got"):
+        PRSRConfig(conditional_gates=value)
+
+
+def test_gates_read_all_conditioning_features_or_none():
+    assert PRSRConfig(conditioning_channels=5).gate_inputs == 0
+    assert PRSRConfig(conditioning_channels=5, conditional_gates=True).gate_inputs == 5
+
+
+def test_configuration_from_before_conditional_gates_has_none():
+    values = PRSRConfig.preset("paper").to_dict()
+    del values["conditional_gates"]
+    assert PRSRConfig.from_dict(values) == PRSRConfig.preset("paper")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_missing_field_is_refused_by_name(name):
     values = PRSRConfig().to_dict()
     del values[name]

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import prsr
 from prsr import PRESETS, Sampler
+from prsr.conditioning import condition
 from prsr.engines import ENGINES, Engine, Job
 from prsr.engines.base import draw
 from prsr.engines.native import BUNDLE
@@ -40,6 +41,7 @@ def configurations(choose):
         "prior_kernel": choose(st.sampled_from([1, 3, 5])),
         "first_kernel": choose(st.sampled_from([3, 5, 7])),
         "head_channels": choose(st.integers(channels, 12)),
+        "conditional_gates": choose(st.booleans()),
         "gain": choose(st.sampled_from([1.5, 2, 3])),
         "seed": choose(st.integers(0, 99)),
     }
@@ -77,10 +79,9 @@ def make_job(model, make_pictures, n=3, height=3, width=2, temperature=1.0, seed
     lr = make_pictures(config, n, height, width)
     shape = (n, config.channels, config.scale * height, config.scale * width)
     noise = prsr.noise(seed, n, shape[2], shape[3], config.channels)
-    with torch.no_grad():
-        conditioning = model.conditioning(lr)
+    conditioning = condition(model.conditioning, lr, config)
     picture = torch.zeros(shape, dtype=torch.uint8)
-    return lr, Job(conditioning, noise, torch.full((n,), temperature), None, picture)
+    return lr, Job(*conditioning, noise, torch.full((n,), temperature), None, picture)
 
 
 @settings(max_examples=60)
@@ -120,9 +121,9 @@ def test_caches_hold_what_the_network_computes(make_model, make_pictures, change
         for y in range(2 * h):
             engine.row(state, y)
             with torch.no_grad():
-                features = model.prior.features(job.picture)
+                stacks = model.prior.stacks(job.picture, job.features)
             for layer in range(model.config.prior_layers):
-                expected = [stack[:, :, y] for stack in features[layer]]
+                expected = [stack[:, :, y] for stack in stacks[layer]]
                 assert_close(list(engine.probe(state, layer)), expected, atol=1e-4, rtol=1e-4)
 
 

@@ -14,6 +14,7 @@ import torch
 
 import prsr
 from prsr import PRESETS, Sampler
+from prsr.conditioning import condition
 from prsr.engines import Job
 from prsr.engines.native import BUNDLE, PARTS, CPUEngine, instruction_sets
 from prsr.testing import cdf_violation
@@ -60,12 +61,14 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
     engine, caches = CPUEngine(), []
     packed = engine.pack(model.prior, precision)
     lr = make_pictures(model.config, 19, 2, 3)
-    conditioning = model.conditioning(lr).detach()
+    conditioning = condition(model.conditioning, lr, model.config)
     noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
     mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_pictures(model.config, 19, 4, 6)
     for n in (1, 2, 4, 8, 16, 19):
         picture = known[:n].clone()
-        job = Job(conditioning[:n], noise[:n], temperature[:n], mask[:n], picture)
+        job = Job(
+            *(part[:n] for part in conditioning), noise[:n], temperature[:n], mask[:n], picture
+        )
         state = engine.start(packed, job)
         for y in range(4):
             engine.row(state, y)
@@ -170,7 +173,8 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
     logits = torch.full((n, model.config.levels, 3, height, 4), -100.0)
     logits[:, -1] = 100  # every sub-pixel drawn is this level, none that is not
     picture = torch.zeros((n, 3, height, 4), dtype=torch.uint8)
-    job = Job(logits, prsr.noise(0, n, height, 4, 3), torch.ones(n), None, picture)
+    features = torch.zeros(n, 0, height, 4)
+    job = Job(logits, features, prsr.noise(0, n, height, 4, 3), torch.ones(n), None, picture)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
 
     def interrupt():
@@ -206,14 +210,15 @@ import os, sys, torch
 sys.path.insert(0, sys.argv[1])
 from conftest import build_model, build_pictures
 import prsr
+from prsr.conditioning import condition
 from prsr.engines import Job
 from prsr.engines.native import CPUEngine
 model, engine = build_model(), CPUEngine()
-conditioning = model.conditioning(build_pictures(model.config, 1, 2, 2)).detach()
+conditioning = condition(model.conditioning, build_pictures(model.config, 1, 2, 2), model.config)
 laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
 def draw():
     picture = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
-    state = engine.start(laid, Job(conditioning, noise, torch.ones(1), None, picture))
+    state = engine.start(laid, Job(*conditioning, noise, torch.ones(1), None, picture))
     for y in range(4):
         engine.row(state, y)
     return picture
@@ -235,8 +240,8 @@ def test_a_child_of_fork_may_sample_on():
 def job_of(model, make_pictures, n=2):
     lr = make_pictures(model.config, n, 1, 2)
     picture = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
-    conditioning = model.conditioning(lr).detach()
-    return Job(conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, picture)
+    conditioning = condition(model.conditioning, lr, model.config)
+    return Job(*conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, picture)
 
 
 def operands(make_model, make_pictures):
@@ -327,9 +332,8 @@ def test_draws_at_the_extremes(make_model, temperature, u):
     conditioning[1, 36] = 1e30
     conditioning[2, ::2] = -1e4
     picture = torch.zeros((3, 3, 2, 4), dtype=torch.uint8)
-    job = Job(
-        conditioning, torch.full((3, 2, 4, 3), u), torch.full((3,), temperature), None, picture
-    )
+    features, noise = torch.zeros(3, 0, 2, 4), torch.full((3, 2, 4, 3), u)
+    job = Job(conditioning, features, noise, torch.full((3,), temperature), None, picture)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
     for y in range(2):
         engine.row(state, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -13,8 +14,8 @@ from torch.testing import assert_close
 
 import prsr.model
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
-from prsr.layers import RowConvolution
-from prsr.model import ResNetBlock, logits_of, to_network
+from prsr.layers import ConditionalGates, Logits, RowConvolution, logits_of
+from prsr.model import ResNetBlock, to_network
 
 # Few channels and layers, so that a picture of 5×6 is larger than the receptive field.
 SIGHTS = [
@@ -90,7 +91,52 @@ def test_gated_block_is_the_papers_formula(make_model):
         above = block.vertical(v)
         own = block.horizontal(h) + block.link(above)
         gated = [a[:, :7].tanh() * a[:, 7:].sigmoid() for a in (above, own)]
-        assert_close(block(v, h), (gated[0], h + block.mix(gated[1])))
+        assert_close(block(v, h, None), (gated[0], h + block.mix(gated[1])))
+
+
+def test_conditional_gates_add_features_to_both_preactivations(make_model):
+    block = make_model(gain=1, conditional_gates=True).prior.blocks[0]
+    random = torch.Generator().manual_seed(0)
+    v, h = torch.randn((2, 1, 7, 4, 5), generator=random)
+    f = torch.randn((1, 4, 4, 5), generator=random)
+    with torch.no_grad():
+        gates = block.conditional_vertical, block.conditional_horizontal
+        added = [torch.einsum("oi,nihw->nohw", layer.weight[..., 0, 0], f) for layer in gates]
+        above = block.vertical(v) + added[0]
+        own = block.horizontal(h) + block.link(above) + added[1]
+        gated = [a[:, :7].tanh() * a[:, 7:].sigmoid() for a in (above, own)]
+        assert_close(block(v, h, f), (gated[0], h + block.mix(gated[1])))
+
+
+def test_conditional_gates_start_without_effect_and_learn(make_model, make_pictures):
+    torch.manual_seed(0)
+    model = PRSR(dataclasses.replace(PRSRConfig.preset("tiny"), conditional_gates=True))
+    plain = PRSR(PRSRConfig.preset("tiny"))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    assert torch.equal(model(*pair).logits, plain(*pair).logits)
+    prsr_loss(model(*pair), pair[1]).backward()
+    for layer in model.prior.modules():
+        if isinstance(layer, ConditionalGates):
+            assert layer.bias is None
+            assert layer.weight.grad.abs().min() > 0
+
+
+def test_prior_with_conditional_gates_needs_features(make_model, make_pictures):
+    model = make_model(conditional_gates=True)
+    with pytest.raises(TypeError, match="features must be a tensor for a prior with conditional"):
+        model.prior(make_pictures(model.config, 1, 4, 6))
+
+
+@pytest.mark.parametrize("part", ["conditioning", "prior"])
+def test_forward_hooks_of_the_last_layers_fire(make_model, make_pictures, part):
+    model = make_model()
+    last = model.conditioning[-1] if part == "conditioning" else model.prior.head[2]
+    seen = []
+    last.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    output = model(make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6))
+    assert len(seen) == 1
+    assert torch.equal(seen[0], getattr(output, f"{part}_logits"))
 
 
 def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
@@ -138,7 +184,7 @@ def test_conditioning_network_is_built_as_the_paper_says():
     model = PRSR(PRSRConfig(conditioning_blocks=2, conditioning_channels=5, levels=7))
     kinds = [type(layer) for layer in model.conditioning]
     doubling = [ResNetBlock] * 2 + [nn.ConvTranspose2d, nn.ReLU]
-    assert kinds == [nn.Conv2d, *doubling * 2, *[ResNetBlock] * 2, nn.Conv2d]
+    assert kinds == [nn.Conv2d, *doubling * 2, *[ResNetBlock] * 2, Logits]
     assert model.conditioning[0].kernel_size == model.conditioning[-1].kernel_size == (1, 1)
     assert model.conditioning[-1].weight.shape == (7 * 3, 5, 1, 1)
 

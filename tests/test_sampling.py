@@ -90,11 +90,11 @@ def test_slicing_changes_nothing(sampler, lr, monkeypatch, num_samples):
 
 
 def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch):
-    sizes, logits_of = [], sampling.conditioning_logits
+    sizes, condition = [], sampling.condition
     monkeypatch.setattr(
         sampling,
-        "conditioning_logits",
-        lambda *call: sizes.append(len(call[1])) or logits_of(*call),
+        "condition",
+        lambda *call: sizes.append(len(call[1])) or condition(*call),
     )
     monkeypatch.setattr(slices, "SLICE_BYTES", 2 * 4 * 8 * 3 * 4 * 6 + 1)
     sampler.sample(lr, seed=1)

@@ -78,7 +78,9 @@ def make_job(model, make_pictures, n, height, width):
     random = torch.Generator().manual_seed(0)
     logits = torch.randn((n, config.levels, config.channels, height, width), generator=random)
     noise = prsr.noise(0, n, height, width, config.channels)
-    return Job(logits, noise, torch.ones(n), torch.ones_like(picture, dtype=torch.bool), picture)
+    features = torch.randn((n, config.gate_inputs, height, width), generator=random)
+    mask = torch.ones_like(picture, dtype=torch.bool)
+    return Job(logits, features, noise, torch.ones(n), mask, picture)
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_layers_are_those_of_the_network_and_of_the_engine_torch(
     model = make_model(**changes)
     job = make_job(model, make_pictures, n, 3, 4)
     truth = model if precision == "fp32" else with_rounded_operands(model)
-    layers = truth.prior.features(job.picture)
+    layers = truth.prior.stacks(job.picture, job.features)
     state = ENGINE.start(ENGINE.pack(model.prior, precision), job)
     cached = TorchEngine()
     other = cached.start(cached.pack(model.prior, "fp32"), make_job(model, make_pictures, n, 3, 4))

@@ -1,9 +1,9 @@
 """A trained model as a larger one that computes the same, to train on.
 
 Blocks are added behind the last one and begin as nothing; kernels get a rim of zeros; new hidden
-units of the head are not read yet. So the hours that a small model was trained for are not lost to
-a large one, each step of which takes far longer. The idea is that of Net2Net (Chen, Goodfellow and
-Shlens, arXiv 1511.05641).
+units of the head are not read yet; conditional gates start at zero. So the hours that a small model
+was trained for are not lost to a large one, each step of which takes far longer. The idea is that
+of Net2Net (Chen, Goodfellow and Shlens, arXiv 1511.05641).
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.layers import GatedBlock, RowConvolution
 from prsr.model import ConditioningNetwork, PriorNetwork, ResNetBlock
 
-GROWING = ("prior_layers", "prior_kernel", "head_channels", "conditioning_blocks")
-"""The numbers that may differ."""
+GROWING = (
+    "prior_layers",
+    "prior_kernel",
+    "head_channels",
+    "conditioning_blocks",
+    "conditional_gates",
+)
+"""The fields that may differ."""
 
 
 def grow(model: PRSR, config: PRSRConfig) -> PRSR:
@@ -52,6 +58,9 @@ def grow_prior(new: PriorNetwork, old: PriorNetwork) -> None:
         source = cast(GatedBlock, old.blocks[index])
         enlarge(block.vertical, source.vertical)
         enlarge(block.horizontal, source.horizontal)
+        for name in ("conditional_vertical", "conditional_horizontal"):
+            if (gates := getattr(source, name)) is not None:
+                getattr(block, name).load_state_dict(gates.state_dict())
         block.link.load_state_dict(source.link.state_dict())
         block.mix.load_state_dict(source.mix.state_dict())
     for index in (0, 2):

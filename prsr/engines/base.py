@@ -31,6 +31,8 @@ class Job:
 
     Attributes:
         conditioning: logits of the conditioning network, ``float32 [N, K, D, H, W]``.
+        features: its features, which conditional gates read, ``float32 [N, F, H, W]``; without
+            conditional gates F is 0.
         noise: ``float32 [N, H, W, D]`` in [0, 1).
         temperature: ``float32 [N]``, ≥ 0; 0 is greedy.
         mask: which sub-pixels are known, ``bool [N, D, H, W]``, or None if none is.
@@ -38,6 +40,7 @@ class Job:
     """
 
     conditioning: Tensor
+    features: Tensor
     noise: Tensor
     temperature: Tensor
     mask: Tensor | None

@@ -133,6 +133,7 @@ def vertical_row(state: State, y: int) -> None:
     packed = state.packed
     p, p0 = packed.config.reach, packed.config.first_reach
     width = state.job.picture.shape[3]
+    features = state.job.features[:, :, y]
     v = F.conv2d(
         state.values[:, :, y : y + p0], packed.first_vertical.weight, packed.first_vertical.bias
     )[:, :, 0]
@@ -140,7 +141,9 @@ def vertical_row(state: State, y: int) -> None:
         rows[:, :, :-1] = rows[:, :, 1:].clone()
         rows[:, :, -1, p : p + width] = v
         a = F.conv2d(rows, block.vertical.weight, block.vertical.bias)[:, :, 0]
-        state.above[:, index] = a.permute(2, 0, 1) @ block.link.weight + block.link.bias
+        a = a + block.conditional.T @ features
+        linked = torch.cat([a, features], dim=1).permute(2, 0, 1)
+        state.above[:, index] = linked @ block.link.weight + block.link.bias
         v = gate(a)
 
 

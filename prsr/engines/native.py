@@ -239,6 +239,8 @@ class CPUEngine(Engine):
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         reasons = []
+        if config.conditional_gates:
+            reasons.append("it does not serve conditional gates yet")
         if _native is None:
             reasons.append(_absence)
         if device.type != "cpu":

@@ -6,7 +6,8 @@ too, in which the two halves of the gate follow each other; those of a vertical 
 groups to wait for, are first all of the one half, then all of the other.
 
 Letters as in :class:`prsr.PRSRConfig`; C_g counts the features of group g, C_≤g those up to and
-with it. Matrices are ``[inputs, outputs]``. Everything is float32 on the prior's device.
+with it; F counts the conditioning features that gated blocks read, 0 without conditional gates.
+Matrices are ``[inputs, outputs]``. Everything is float32 on the prior's device.
 """
 
 from __future__ import annotations
@@ -60,12 +61,16 @@ class PackedBlock:
 
     Attributes:
         vertical: ``[2C, C, p + 1, k]``, a convolution kernel.
-        link: ``[2C, 2C]``; its bias is that of the horizontal layer as well.
+        conditional: ``[F, 2C]``: the conditional gates of the vertical layer.
+        link: ``[2C + F, 2C]``: behind the vertical pre-activations it reads the conditioning
+            features, for the horizontal layer's conditional gates; its bias is that of the
+            horizontal layer as well.
         centre: of each group, ``[C_≤g, 2·C_g]``: the pixel's own tap of the horizontal layer.
         mix: of each group, ``[C_≤g, C_g]``.
     """
 
     vertical: Layer
+    conditional: Tensor
     link: Layer
     centre: list[Tensor]
     mix: list[Layer]
@@ -126,9 +131,16 @@ def pack_block(block: GatedBlock, features: Grouping) -> tuple[PackedBlock, Tens
     vertical, link, horizontal = block.vertical, block.link, block.horizontal
     row = horizontal.masked_weight()[:, :, 0][gates][:, order]
     bias = cast(Tensor, link.bias) + cast(Tensor, horizontal.bias)
+    none = vertical.weight.new_zeros(2 * len(order), 0)
+    v, h = (
+        none if gates_of is None else gates_of.weight[..., 0, 0]
+        for gates_of in (block.conditional_vertical, block.conditional_horizontal)
+    )
+    linked = torch.cat([link.weight[..., 0, 0][:, halves], h], dim=1)[gates]
     packed = PackedBlock(
         vertical=Layer(vertical.weight[halves][:, order], cast(Tensor, vertical.bias)[halves]),
-        link=Layer(link.weight[..., 0, 0][gates][:, halves].T.contiguous(), bias[gates]),
+        conditional=v[halves].T.contiguous(),
+        link=Layer(linked.T.contiguous(), bias[gates]),
         centre=by_group(row[..., -1], features.ranges, features.gate_ranges),
         mix=pack_pointwise(block.mix, features, features),
     )

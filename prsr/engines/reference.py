@@ -49,7 +49,7 @@ class ReferenceEngine(Engine):
         _, channels, _, width = picture.shape
         for x in range(width):
             for colour in range(channels):
-                logits = (job.conditioning + state.prior(picture))[:, :, colour, y, x]
+                logits = (job.conditioning + state.prior(picture, job.features))[:, :, colour, y, x]
                 value = draw(logits, job.noise[:, y, x, colour], job.temperature).to(torch.uint8)
                 place = picture[:, colour, y, x]
                 if job.mask is not None:
@@ -59,5 +59,5 @@ class ReferenceEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        vertical, horizontal = state.prior.features(state.job.picture)[layer]
+        vertical, horizontal = state.prior.stacks(state.job.picture, state.job.features)[layer]
         return Probe(vertical[:, :, state.y], horizontal[:, :, state.y])

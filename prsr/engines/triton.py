@@ -230,6 +230,8 @@ class TritonEngine(Engine):
         if find_spec("triton") is None:
             return ["Triton is not installed; it comes with torch's builds for GPUs"]
         reasons = []
+        if config.conditional_gates:
+            reasons.append("it does not serve conditional gates yet")
         wanted = "cpu" if interpreted() else "cuda"
         if device.type != wanted:
             where = "in Triton's interpreter, on the CPU" if interpreted() else "on GPUs"
