@@ -150,6 +150,12 @@ def test_unconditional_pictures_do_not_depend_on_the_input(make_pictures):
     assert torch.equal(model(one, hr), model(other, hr))
 
 
+def test_unconditional_model_with_conditional_gates_is_refused():
+    config = dataclasses.replace(TINY, conditional_gates=True)
+    with pytest.raises(ValueError, match="conditional_gates must be false for the method uncond"):
+        Unconditional(config)
+
+
 def test_an_unconditional_model_draws_from_its_prior_alone(make_pictures):
     model, lr = build("unconditional"), make_pictures(TINY, 3, 3, 3)
     whole = PRSR(TINY).eval()

@@ -187,6 +187,17 @@ def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_pictures
         assert bool(parameter.grad.any()), name
 
 
+@pytest.mark.parametrize("gates", [False, True])
+def test_a_model_gains_or_keeps_conditional_gates(make_model, make_pictures, gates):
+    small = make_model(prior_layers=2, conditional_gates=gates).double()
+    large = dataclasses.replace(small.config, prior_layers=3, conditional_gates=True)
+    lr, hr = make_pictures(small.config, 2, 2, 3), make_pictures(small.config, 2, 4, 6)
+    grown = grow(small, large).double()
+    assert grown.prior.blocks[2].conditional_vertical.weight.count_nonzero() == 0
+    for one, other in zip(small(lr, hr), grown(lr, hr), strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("change", [{"prior_layers": 1}, {"prior_channels": 64}, {"levels": 16}])
 def test_what_cannot_grow_is_told(make_model, change):
     model = make_model(prior_layers=2)
