@@ -2,7 +2,7 @@
 
     python -m benchmarks.precision
 
-Over every sub-pixel of the bundled model's held-out pictures, the total-variation distance (half
+Over every sub-pixel of samples of the bundled model, the total-variation distance (half
 the sum of |p − q| over the levels) between what the model draws from in fp32 and what an engine
 draws from in bf16. One parallel forward each gives all distributions, of a copy of the model that
 rounds what the engine rounds; ``tests/`` holds the engines to these copies. Nothing that can come
@@ -23,8 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import prsr
-from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
-from prsr.data import SuperResolutionPictures
+from prsr.checkpoint import DEFAULT_MODEL, bundled_inputs
 
 TEMPERATURES = (1.0, 0.8)
 
@@ -61,12 +60,10 @@ def total_variation(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 def main() -> None:
     """Print the table."""
     model = prsr.PRSR.from_pretrained(DEFAULT_MODEL)
-    held_out = SuperResolutionPictures.open(BUNDLED / DEFAULT_MODEL / "held-out.npy", model.config)
-    lr, hr = held_out.batch(slice(None))
+    lr = bundled_inputs(DEFAULT_MODEL)
+    hr = prsr.sample(lr, model=model, seed=0)
     exact = model(lr, hr).logits
-    table = Table(
-        title=f"Total-variation distance, {hr.numel():,} sub-pixels of {len(hr)} held-out pictures"
-    )
+    table = Table(title=f"Total-variation distance, {hr.numel():,} sub-pixels of {len(hr)} samples")
     table.add_column("engine")
     for heading in ("temperature", "mean", "99.9th percentile", "largest"):
         table.add_column(heading, justify="right")

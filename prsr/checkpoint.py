@@ -14,6 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi, ModelHubMixin, hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
@@ -34,6 +35,15 @@ HUB_OPTIONS = signature(hf_hub_download).parameters.keys() - {"repo_id", "filena
 def bundled_models() -> list[str]:
     """Names of the models that come with the package, for ``PRSR.from_pretrained``."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS_FILE}"))
+
+
+def bundled_inputs(name: str) -> torch.Tensor:
+    """Low-resolution images that the bundled model ``name`` was not trained on.
+
+    Returns:
+        ``uint8 [N, D, h, w]``.
+    """
+    return torch.from_numpy(np.load(BUNDLED / name / "inputs.npy", allow_pickle=False))
 
 
 def read_description(path: Path) -> tuple[str, PRSRConfig]:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from prsr import processes
 from prsr.baselines import MODELS, method_of
-from prsr.checkpoint import BUNDLED, DEFAULT_MODEL
+from prsr.checkpoint import DEFAULT_MODEL, bundled_inputs, bundled_models
 from prsr.cli_data import data as data_group
 from prsr.cli_figures import figure
 from prsr.config import PRESETS, PRSRConfig
@@ -126,23 +126,36 @@ def sample_command(
 
 @app.command()
 @click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    type=click.Choice(bundled_models()),
+    help="One of the bundled models.",
+)
 @temperature_option(0.6)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
 @seed_option()
 @engine_option
 @device_option
-def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, device: str) -> None:
-    """Enlarge the bundled 8×8 pictures, which the bundled model has never seen."""
+def demo(
+    out: Path,
+    model: str,
+    temperature: float,
+    samples: int,
+    seed: int,
+    engine: str,
+    device: str,
+) -> None:
+    """Enlarge the 8×8 images that are bundled with a model, which it was not trained on."""
     check_place(out)
-    sampler = Sampler(PRSR.from_pretrained(DEFAULT_MODEL).to(choose_device(device)), engine=engine)
-    pictures = SuperResolutionPictures.open(
-        BUNDLED / DEFAULT_MODEL / "held-out.npy", sampler.config
-    )
+    sampler = Sampler(PRSR.from_pretrained(model).to(choose_device(device)), engine=engine)
+    lr = bundled_inputs(model)
 
     def draw() -> list[Path]:
         sheet = sample_sheet(
             sampler,
-            pictures,
+            lr,
+            None,
             num_samples=samples,
             temperature=temperature,
             seed=seed,
@@ -151,7 +164,7 @@ def demo(out: Path, temperature: float, samples: int, seed: int, engine: str, de
         save_picture(sheet, out)
         return [out]
 
-    timed(draw, f"{len(pictures)} pictures, {samples} samples each, engine {sampler.engine}")
+    timed(draw, f"{len(lr)} images, {samples} samples each, engine {sampler.engine}")
 
 
 @app.command("train")

@@ -11,7 +11,6 @@ from torch import Tensor
 from prsr import processes
 from prsr.baselines import Method
 from prsr.config import PRSRConfig
-from prsr.data import SuperResolutionPictures
 from prsr.images import contact_sheet, to_picture
 
 Comparison = tuple[Tensor, Tensor, Tensor | None]
@@ -42,7 +41,8 @@ def comparison_sheet(comparisons: Sequence[Comparison], config: PRSRConfig) -> I
 
 def sample_sheet(
     sampler: Method,
-    pictures: SuperResolutionPictures,
+    lr: Tensor,
+    hr: Tensor | None,
     *,
     num_samples: int = 4,
     temperature: float = 1.0,
@@ -50,11 +50,18 @@ def sample_sheet(
     progress: bool = False,
     shared: bool = False,
 ) -> Image.Image:
-    """Draw samples for every one of ``pictures`` and lay them beside input and truth.
+    """Sample every input and lay the samples beside it, and beside the truth where it is known.
 
-    With ``shared``, the processes of :mod:`prsr.processes` draw a part each: all must call it.
+    Args:
+        sampler: what enlarges the inputs.
+        lr: ``uint8 [N, D, h, w]``, N ≥ 1.
+        hr: the truth, ``uint8 [N, D, H, W]``, or None.
+        num_samples: of each input.
+        temperature: of all samples.
+        seed: of the noise.
+        progress: show a bar.
+        shared: the processes of :mod:`prsr.processes` sample a part each: all must call it.
     """
-    lr, hr = pictures.batch(slice(None))
     part = processes.share(len(lr)) if shared else range(len(lr))
     samples = sampler.sample(
         lr[part.start : part.stop],
@@ -66,4 +73,5 @@ def sample_sheet(
     )
     if shared:
         samples = torch.cat(processes.gathered(samples))
-    return comparison_sheet(list(zip(lr, samples, hr, strict=True)), sampler.config)
+    truths = [None] * len(lr) if hr is None else hr
+    return comparison_sheet(list(zip(lr, samples, truths, strict=True)), sampler.config)

@@ -169,7 +169,7 @@ class Reporter:
         """
         step, model = self.trainer.step, self.trainer.model
         results = validate(model, self.validation)
-        sheet = sample_sheet(self.sampler, self.shown, shared=True)
+        sheet = sample_sheet(self.sampler, *self.shown.batch(slice(None)), shared=True)
         if not self.writer:
             return
         for name, value in results.items():

@@ -12,6 +12,7 @@ from PIL import Image
 
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
+from prsr.checkpoint import bundled_models
 from prsr.images import reduce, save_picture, to_picture
 
 TINY = PRSRConfig.preset("tiny")
@@ -214,13 +215,15 @@ def test_a_sheet_alone_is_one_file(command, model, photos, tmp_path):
     assert not [path for path in tmp_path.iterdir() if "writing" in path.name]
 
 
-def test_the_demo_draws_the_bundled_pictures(command, tmp_path):
+@pytest.mark.parametrize("name", bundled_models())
+def test_the_demo_samples_the_bundled_inputs(command, tmp_path, name):
     sheet = tmp_path / "demo.png"
-    code, printed, _ = command("demo", "-o", sheet, "--samples", 1)
+    code, printed, _ = command("demo", "-o", sheet, "--samples", 1, "--model", name)
     assert code == 0
     assert "demo.png" in printed
     assert " s" in printed
-    assert Image.open(sheet).width == 6 + 4 * 102
+    # input, bicubic and one sample, 96 wide with gaps of 6
+    assert Image.open(sheet).width == 6 + 3 * 102
 
 
 def test_training_from_a_folder_gives_a_model_to_sample_with(command, photos, tmp_path):
