@@ -3,16 +3,19 @@
 v' = gate(a), a = v ∗ kernel over rows y − p … y of the layer's input v; above = a @ link. Row y of
 every layer depends on picture rows above y alone, so all columns are one product: its rows are the
 columns of a tile of pictures, POSITIONS of them at a time. A layer reads what the layer below wrote
-of the columns beside, so a program keeps whole rows.
+of the columns beside, so a program keeps whole rows. With conditional gates, the F conditioning
+features of the pixel are further inputs of both products.
 
 Shapes (state): ``values`` fp32 ``[N, p0 + H, p0 + W + p0, D]``, the picture as the network sees it,
 zero where it is not drawn yet; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input,
 row y in slot y % (p + 1); ``gates`` ``[N, 2, W, 2C]``, pre-activations of the even and the odd
-layers; ``above`` fp32 ``[N, L, W, 2C]``.
+layers; ``above`` fp32 ``[N, L, W, 2C]``. Read only: ``features`` ``[N, H, W, F]``, zero beyond F up
+to a multiple of IN.
 
 Shapes (weights, zero beyond what is said, inputs up to a multiple of IN and outputs of HALF):
 ``first`` ``[p0, (2·p0 + 1)·D, C]``, ``weight`` ``[L, p + 1, (2p + 1)·C, 2, C]``, ``link``
-``[L, 2C, 2C]``, and their biases, fp32.
+``[L, 2C, 2C]``, and their biases, fp32. In each layer the inputs of ``weight`` and of ``link`` are
+followed by the conditioning features, F up to a multiple of IN.
 """
 
 import triton
@@ -29,6 +32,13 @@ def places(q, n, width, IMAGES: tl.constexpr, POSITIONS: tl.constexpr):
     return image, place % width, (place < IMAGES * width) & (image < n)
 
 
+@triton.jit
+def or_features(at, exists, features, step, IN: tl.constexpr):
+    """A step's inputs and which exist: those given, or from step 0 on the conditioning features."""
+    k = step * IN + tl.arange(0, IN)
+    return tl.where(step >= 0, features[:, None] + k[None, :], at), exists | (step >= 0)
+
+
 @tuned
 @triton.jit(do_not_specialize=["n", "y"])
 def vertical_row(
@@ -36,6 +46,7 @@ def vertical_row(
     vertical,
     gates,
     above,
+    features,
     first,
     first_bias,
     weight,
@@ -51,6 +62,7 @@ def vertical_row(
     L: tl.constexpr,
     P: tl.constexpr,
     P0: tl.constexpr,
+    F: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     HALF: tl.constexpr,
@@ -63,6 +75,8 @@ def vertical_row(
     WINDOW: tl.constexpr = (2 * P + 1) * C  # inputs in one row of a layer
     STEPS: tl.constexpr = (WINDOW + IN - 1) // IN
     LINK_STEPS: tl.constexpr = (2 * C + IN - 1) // IN
+    GATE_STEPS: tl.constexpr = (F + IN - 1) // IN
+    LAYER_STEPS: tl.constexpr = (P + 1) * STEPS + GATE_STEPS
     half = tl.arange(0, HALF)
     both = tl.arange(0, 2 * HALF)
     step_input = tl.arange(0, IN)
@@ -94,17 +108,21 @@ def vertical_row(
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
             rows = vertical + (image * L + layer) * (P + 1) * row_size + column * C
             scratch = gates + ((image * 2 + layer % 2) * width + column) * 2 * C
+            given = features + ((image * height + y) * width + column) * GATE_STEPS * IN
             for o in range(0, C, HALF):
                 biases = bias + layer * 2 * OUTPUTS + o + half
                 one = tl.zeros([POSITIONS, HALF], tl.float32) + tl.load(biases)[None, :]
                 two = tl.zeros([POSITIONS, HALF], tl.float32) + tl.load(biases + OUTPUTS)[None, :]
-                for step in range((P + 1) * STEPS):
+                for step in range(LAYER_STEPS):
                     # Row y − P + r is in the slot of y + 1 + r.
                     kept_row = (y + 1 + step // STEPS) % (P + 1)
                     k = step % STEPS * IN + step_input
                     at = rows[:, None] + kept_row * row_size + k[None, :]
-                    x = tl.load(at, mask=live[:, None] & (k < WINDOW)[None, :], other=0.0)
-                    inputs = (layer * (P + 1) * STEPS + step) * IN + step_input
+                    exists = k < WINDOW
+                    if F:
+                        at, exists = or_features(at, exists, given, step - (P + 1) * STEPS, IN)
+                    x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
+                    inputs = (layer * LAYER_STEPS + step) * IN + step_input
                     w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
                     one = product(one, x, tl.load(w))
                     two = product(two, x, tl.load(w + OUTPUTS))
@@ -122,15 +140,19 @@ def vertical_row(
         for q in range(0, IMAGES * width, POSITIONS):
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
             scratch = gates + ((image * 2 + layer % 2) * width + column) * 2 * C
+            given = features + ((image * height + y) * width + column) * GATE_STEPS * IN
             out = above + ((image * L + layer) * width + column) * 2 * C
             for o in range(0, 2 * C, 2 * HALF):
                 biases = tl.load(link_bias + layer * 2 * OUTPUTS + o + both)
                 total = tl.zeros([POSITIONS, 2 * HALF], tl.float32) + biases[None, :]
-                for step in range(LINK_STEPS):
+                for step in range(LINK_STEPS + GATE_STEPS):
                     k = step * IN + step_input
                     at = scratch[:, None] + k[None, :]
-                    x = tl.load(at, mask=live[:, None] & (k < 2 * C)[None, :], other=0.0)
-                    inputs = (layer * LINK_STEPS + step) * IN + step_input
+                    exists = k < 2 * C
+                    if F:
+                        at, exists = or_features(at, exists, given, step - LINK_STEPS, IN)
+                    x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
+                    inputs = (layer * (LINK_STEPS + GATE_STEPS) + step) * IN + step_input
                     w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
                     total = product(total, x, tl.load(w))
                 place = live[:, None] & (o + both < 2 * C)[None, :]
