@@ -22,6 +22,11 @@ from prsr.config import PRSRConfig
 from prsr.images import Pixels, find_pictures, high_resolution, read_picture, reduce
 
 
+def high_size(config: PRSRConfig) -> tuple[int, int]:
+    """Height and width of the high resolution, in pixels."""
+    return config.scale * config.low_height, config.scale * config.low_width
+
+
 def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
     """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
 
@@ -34,12 +39,14 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of many kinds: NumPy reads the header as Python
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
-    size = [config.scale * config.low_height, config.scale * config.low_width]
+    size = list(high_size(config))
     shape = list(getattr(pixels, "shape", []))
     if len(shape) != 4 or shape[1:] != [config.channels, *(shape[2:] if any_size else size)]:
         expected = ["N", config.channels, *(["h", "w"] if any_size else size)]
+        larger = len(shape) == 4 and shape[2] >= size[0] and shape[3] >= size[1]
+        hint = " (prsr train --augment crops larger ones)" if larger and not any_size else ""
         raise ValueError(
-            f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}"
+            f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}{hint}"
         )
     if not pixels.size:
         raise ValueError(f"{path} holds no pictures")
@@ -107,9 +114,16 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
 
     @classmethod
     def open(
-        cls, path: str | Path, config: PRSRConfig, *, progress: bool = False
+        cls,
+        path: str | Path,
+        config: PRSRConfig,
+        *,
+        any_size: bool = False,
+        progress: bool = False,
     ) -> SuperResolutionPictures:
         """The pictures of a folder or of a ``.npy`` array file.
+
+        With ``any_size``, those of an array file may be of any size: see :mod:`prsr.augmentation`.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``, or no picture in it.
@@ -119,7 +133,7 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
             return cls(read_folder(path, config, progress=progress), config)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no such folder or array file: {path}")
-        return cls(read_array(path, config), config)
+        return cls(read_array(path, config, any_size=any_size), config)
 
     def split(self, held_out: int, seed: int = 0) -> tuple[SuperResolutionPictures, ...]:
         """Two disjoint sets, the second of ``held_out`` pictures chosen by ``seed`` alone.
