@@ -27,6 +27,18 @@ def high_size(config: PRSRConfig) -> tuple[int, int]:
     return config.scale * config.low_height, config.scale * config.low_width
 
 
+def map_array(path: str | Path) -> NDArray[Any]:
+    """An array file of any shape and dtype, mapped, not loaded; pickles are not read.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of many kinds: NumPy reads the header as Python
+        raise ValueError(f"{path} is not a readable .npy array file") from error
+
+
 def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
     """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
 
@@ -36,8 +48,8 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         ValueError: it is no such file, or its pictures do not fit the configuration.
     """
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of many kinds: NumPy reads the header as Python
+        pixels = map_array(path)
+    except ValueError as error:
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
     size = list(high_size(config))
     shape = list(getattr(pixels, "shape", []))
