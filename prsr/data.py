@@ -34,9 +34,12 @@ def map_array(path: str | Path) -> NDArray[Any]:
         ValueError: it is no such file.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of many kinds: NumPy reads the header as Python
         raise ValueError(f"{path} is not a readable .npy array file") from error
+    if not isinstance(array, np.ndarray):  # an archive of several
+        raise ValueError(f"{path} is not a readable .npy array file")
+    return array
 
 
 def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
@@ -52,7 +55,7 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
     except ValueError as error:
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
     size = list(high_size(config))
-    shape = list(getattr(pixels, "shape", []))
+    shape = list(pixels.shape)
     if len(shape) != 4 or shape[1:] != [config.channels, *(shape[2:] if any_size else size)]:
         expected = ["N", config.channels, *(["h", "w"] if any_size else size)]
         larger = len(shape) == 4 and shape[2] >= size[0] and shape[3] >= size[1]

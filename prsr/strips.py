@@ -106,7 +106,7 @@ def pack(source: Path, out: Path, quality: int | None = None, *, progress: bool 
     if not source.is_file():
         raise FileNotFoundError(f"no such array file: {source}")
     pixels = map_array(source)
-    shape = list(getattr(pixels, "shape", []))
+    shape = list(pixels.shape)
     if len(shape) != 4 or shape[1] not in MODES or 0 in shape or pixels.dtype != np.uint8:
         raise ValueError(
             f"{source} must be uint8 [N, 1 or 3, height, width], it is {pixels.dtype} {shape}"
