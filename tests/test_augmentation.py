@@ -17,7 +17,7 @@ from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.images import reduce
 from prsr.resampling import low_resolution, resize
 from prsr.train import RunPlan, train
-from prsr.trainer import TrainSettings
+from prsr.trainer import Trainer, TrainSettings
 
 COLOUR = PRSRConfig.preset("compact")
 TINY = PRSRConfig.preset("tiny")
@@ -172,6 +172,17 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
     )
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_step_sees_augmented_images(tmp_path, monkeypatch):
+    seen, step = [], Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda *a: seen.append(a[1:]) or step(*a))
+    run(tmp_path, 2)
+    run(tmp_path, 4, resume=True)
+    settings = SETTINGS.batch_size, SETTINGS.seed
+    expected = augmented_batches(tiny(), EndlessBatches(24, *settings), SETTINGS.seed)
+    for pair, found in zip(islice(expected, 4), seen, strict=True):
+        assert all(map(torch.equal, pair, found))
 
 
 def test_validation_is_not_augmented(tmp_path, monkeypatch):

@@ -66,7 +66,10 @@ def test_colours_of_a_jpeg_are_not_subsampled(tmp_path):
 def test_an_array_is_packed_to_the_same_bytes_again(tmp_path):
     first = packed(tmp_path, images(130)).read_bytes()
     (tmp_path / "set.zip").unlink()
-    assert packed(tmp_path, images(130)).read_bytes() == first
+    path = packed(tmp_path, images(130))
+    assert path.read_bytes() == first
+    with zipfile.ZipFile(path) as archive:  # no time of day is in it
+        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_tall_images_share_smaller_strips(tmp_path):
@@ -142,6 +145,24 @@ def test_what_is_damaged_is_told_and_leaves_nothing(tmp_path, change):
     with pytest.raises(ValueError, match=r"set\.zip is not a readable packed array file: \w+"):
         unpack(path, tmp_path / "back.npy")
     assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (index(version="prsr strips 9"), "its version is 'prsr strips 9', not 'prsr strips 1'"),
+        (index(format="png"), "its format is 'png', not webp or jpeg"),
+        (index(shape=[100, 2, 32, 20]), "it has 2 channels, not 1 or 3"),
+        (index(shape=[100, 3, 2**20, 20]), "H must be from 1 to 4096, got 1048576"),
+        (index(shape=[300, 3, 32, 20]), "it has 2 strips, not 5"),
+        (short, r"000000000.webp is \(20, 2016\), not \(20, 2048\)"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, change, told):
+    path = packed(tmp_path, images(100))
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=told):
+        unpack(path, tmp_path / "back.npy")
 
 
 def test_bytes_that_were_lost_or_changed_are_told(tmp_path):
