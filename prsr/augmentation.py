@@ -17,7 +17,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures, high_size
 from prsr.philox import philox, uniform
-from prsr.resampling import resize
+from prsr.resampling import low_resolution, resize
 
 LEAST, MOST = 0.84, 0.95
 """Side of a crop, as a share of the largest that has the model's proportions."""
@@ -26,7 +26,10 @@ WORD = 0xFFFFFFFF
 
 
 def augmented_batches(
-    images: SuperResolutionPictures, order: EndlessBatches, seed: int
+    images: SuperResolutionPictures,
+    order: EndlessBatches,
+    seed: int,
+    resident: torch.device | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs for training, without end, one batch a step from ``order.start`` on.
 
@@ -34,14 +37,18 @@ def augmented_batches(
         images: of the model's size, or as large as :func:`check_size` accepts.
         order: which images each step takes.
         seed: of the crops and flips.
+        resident: a device that keeps all images, and makes the same pairs of them there; with None
+            they are read and cropped on the CPU, batch by batch.
 
     Yields:
         lr ``uint8 [n, D, h, w]``, reduced from hr ``uint8 [n, D, s·h, s·w]``.
     """
-    for step, indices in enumerate(order, order.start):
-        pixels = torch.from_numpy(np.array(images.pixels[indices]))
-        hr = augment(pixels, torch.tensor(indices), step, seed, images.config)
-        yield torch.from_numpy(images.inputs(hr.numpy())), hr
+    kept = None if resident is None else torch.from_numpy(np.array(images.pixels[:])).to(resident)
+    for step, batch in enumerate(order, order.start):
+        indices = torch.tensor(batch, device=resident)
+        read = torch.from_numpy(np.array(images.pixels[batch])) if kept is None else kept[indices]
+        hr = augment(read, indices, step, seed, images.config)
+        yield low_resolution(hr, images.config), hr
 
 
 def check_size(images: SuperResolutionPictures, *, validated: bool) -> None:

@@ -111,7 +111,7 @@ def train(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
     batches: Iterator[tuple[Tensor, Tensor]] = (
-        augmented_batches(training, order, settings.seed)
+        augmented_batches(training, order, settings.seed, device if device.type == "cuda" else None)
         if settings.augment
         else iter(DataLoader(training, batch_sampler=order))
     )

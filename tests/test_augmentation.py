@@ -150,6 +150,15 @@ def test_batches_resume_anywhere_and_are_shared_by_processes():
     assert not torch.equal(whole[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
 
 
+def test_a_device_that_keeps_all_images_makes_the_same_pairs():
+    data, cpu = SuperResolutionPictures(images(10, 84, 84), COLOUR), torch.device("cpu")
+    order = EndlessBatches(10, 4, 1, 2)
+    pairs = islice(augmented_batches(data, order, 1), 5)
+    kept = augmented_batches(data, order, 1, cpu)
+    for pair, other in zip(pairs, kept, strict=False):
+        assert all(map(torch.equal, pair, other))
+
+
 SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, augment=True)
 
 
