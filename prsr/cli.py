@@ -194,6 +194,12 @@ def demo(
     type=PATH,
     help="Like --data, to validate on; without it, a part of the data is held out.",
 )
+@click.option(
+    "--augment",
+    is_flag=True,
+    help="Mirror training images at random, and crop those of an array file that are larger than "
+    "the model's.",
+)
 @click.option("--batch-size", default=32, help="Pictures of a step, over all processes.")
 @click.option("--learning-rate", default=4e-4, help="At the start.")
 @click.option("--halve-every", default=500_000, help="Steps that halve the learning rate.")
@@ -219,6 +225,7 @@ def train_command(
     preset: str | None,
     start: str | None,
     validation: Path | None,
+    augment: bool,
     batch_size: int,
     learning_rate: float,
     halve_every: int,
@@ -243,6 +250,7 @@ def train_command(
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
+    from prsr.augmentation import check_size
     from prsr.train import RunPlan, train
     from prsr.trainer import TrainSettings, checkpoint_config, of_this_launch, unreported
 
@@ -264,11 +272,13 @@ def train_command(
         if precision == "auto":
             precision = "bf16" if chosen.type == "cuda" else "fp32"
         settings = TrainSettings(
-            config, batch_size, learning_rate, halve_every, clip, seed, precision, method
+            config, batch_size, learning_rate, halve_every, clip, seed, precision, method, augment
         )
         plan = RunPlan(out, steps, report_every)
         progress = processes.rank() == 0
-        training = SuperResolutionPictures.open(data, config, progress=progress)
+        training = SuperResolutionPictures.open(data, config, any_size=augment, progress=progress)
+        if augment:
+            check_size(training, validated=validation is not None)
         if validation is None:
             training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
         else:

@@ -1,4 +1,4 @@
-"""``prsr data``: data sets as people have them on disk into array files for ``prsr train``."""
+"""``prsr data``: data sets as people have them on disk into array files, and these packed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prsr.config import PRESETS, PRSRConfig
 from prsr.conversion import check_out, convert
 from prsr.options import PATH, console
 from prsr.originals import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, picture_folder
+from prsr.strips import pack, unpack
 
 UNALIGNED = 0.01
 """The share of odd pictures from which on a set is taken for one of unaligned faces."""
@@ -34,7 +35,8 @@ def data() -> None:
 
     Every picture is cropped in the middle and reduced bicubically to the high resolution, once.
     Pictures that cannot be read are left out and named. A command that was interrupted or killed
-    goes on where it was when it is given again.
+    goes on where it was when it is given again. `pack` and `unpack` are for array files that
+    travel to another machine.
 
     \b
     prsr data celeba celeba/ --split train --out celeba-train.npy
@@ -75,6 +77,31 @@ def folder_command(folder: Path, out: Path, preset: str) -> None:
 def hub_command(name: str, split: str, column: str | None, out: Path, preset: str) -> None:
     """A data set of the Hugging Face hub by NAME, or a folder that `datasets` can load."""
     make(lambda: HubDataset(name, split, column), out, preset)
+
+
+@data.command("pack")
+@click.argument("array", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The .zip file to write.")
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Pack as JPEG of this quality, which changes values; without it, lossless.",
+)
+def pack_command(array: Path, out: Path, quality: int | None) -> None:
+    """Pack ARRAY, a .npy file, for a slow link to another machine: `prsr data unpack` restores it.
+
+    The images lie in strips, lossless WebP or JPEG files, in a zip archive.
+    """
+    size = pack(array, out, quality, progress=True)
+    say(f"wrote {out}: {size:,} bytes, {size / array.stat().st_size:.0%} of {array}")
+
+
+@data.command("unpack")
+@click.argument("packed", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The .npy file to write.")
+def unpack_command(packed: Path, out: Path) -> None:
+    """Write the array file that PACKED, a .zip file of `prsr data pack`, was made of."""
+    say(f"wrote {out}: {list(unpack(packed, out, progress=True))}")
 
 
 def make(opened: Callable[[], Originals], out: Path, preset: str) -> None:

@@ -132,16 +132,16 @@ def convert(
     return done
 
 
-def check_out(out: Path) -> None:
-    """There is a place to write an array file to, and none stands there.
+def check_out(out: Path, suffix: str = ".npy") -> None:
+    """There is a place to write a file of images to, and none stands there.
 
     Raises:
         FileExistsError: one does.
         FileNotFoundError: its folder does not exist.
-        ValueError: it does not end in ``.npy``.
+        ValueError: it does not end in ``suffix``.
     """
-    if out.suffix != ".npy":
-        raise ValueError(f"out must end in .npy, got {out}")
+    if out.suffix != suffix:
+        raise ValueError(f"out must end in {suffix}, got {out}")
     if out.exists():
         raise FileExistsError(f"{out} is there already: delete it, or choose another out")
     if not out.parent.is_dir():

@@ -22,6 +22,26 @@ from prsr.config import PRSRConfig
 from prsr.images import Pixels, find_pictures, high_resolution, read_picture, reduce
 
 
+def high_size(config: PRSRConfig) -> tuple[int, int]:
+    """Height and width of the high resolution, in pixels."""
+    return config.scale * config.low_height, config.scale * config.low_width
+
+
+def map_array(path: str | Path) -> NDArray[Any]:
+    """An array file of any shape and dtype, mapped, not loaded; pickles are not read.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of many kinds: NumPy reads the header as Python
+        raise ValueError(f"{path} is not a readable .npy array file") from error
+    if not isinstance(array, np.ndarray):  # an archive of several
+        raise ValueError(f"{path} is not a readable .npy array file")
+    return array
+
+
 def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
     """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
 
@@ -31,15 +51,17 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         ValueError: it is no such file, or its pictures do not fit the configuration.
     """
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of many kinds: NumPy reads the header as Python
+        pixels = map_array(path)
+    except ValueError as error:
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
-    size = [config.scale * config.low_height, config.scale * config.low_width]
-    shape = list(getattr(pixels, "shape", []))
+    size = list(high_size(config))
+    shape = list(pixels.shape)
     if len(shape) != 4 or shape[1:] != [config.channels, *(shape[2:] if any_size else size)]:
         expected = ["N", config.channels, *(["h", "w"] if any_size else size)]
+        larger = len(shape) == 4 and shape[2] >= size[0] and shape[3] >= size[1]
+        hint = " (prsr train --augment crops larger ones)" if larger and not any_size else ""
         raise ValueError(
-            f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}"
+            f"{path} must hold pictures [{', '.join(map(str, expected))}], it holds {shape}{hint}"
         )
     if not pixels.size:
         raise ValueError(f"{path} holds no pictures")
@@ -107,9 +129,16 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
 
     @classmethod
     def open(
-        cls, path: str | Path, config: PRSRConfig, *, progress: bool = False
+        cls,
+        path: str | Path,
+        config: PRSRConfig,
+        *,
+        any_size: bool = False,
+        progress: bool = False,
     ) -> SuperResolutionPictures:
         """The pictures of a folder or of a ``.npy`` array file.
+
+        With ``any_size``, those of an array file may be of any size: see :mod:`prsr.augmentation`.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``, or no picture in it.
@@ -119,7 +148,7 @@ class SuperResolutionPictures(Dataset[tuple[Tensor, Tensor]]):
             return cls(read_folder(path, config, progress=progress), config)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no such folder or array file: {path}")
-        return cls(read_array(path, config), config)
+        return cls(read_array(path, config, any_size=any_size), config)
 
     def split(self, held_out: int, seed: int = 0) -> tuple[SuperResolutionPictures, ...]:
         """Two disjoint sets, the second of ``held_out`` pictures chosen by ``seed`` alone.

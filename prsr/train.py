@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from prsr import processes
+from prsr.augmentation import augmented_batches
 from prsr.baselines import method_of
 from prsr.checks import check_integer
 from prsr.data import EndlessBatches, SuperResolutionPictures
@@ -109,7 +110,11 @@ def train(
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
-    batches: Iterator[tuple[Tensor, Tensor]] = iter(DataLoader(training, batch_sampler=order))
+    batches: Iterator[tuple[Tensor, Tensor]] = (
+        augmented_batches(training, order, settings.seed, device if device.type == "cuda" else None)
+        if settings.augment
+        else iter(DataLoader(training, batch_sampler=order))
+    )
     with Progress(
         TextColumn("training"),
         BarColumn(),

@@ -46,6 +46,7 @@ class TrainSettings:
         seed: of the initial weights and of the data's order.
         precision: "fp32", or "bf16" for mixed precision (autocast).
         method: which of ``prsr.baselines.MODELS`` is trained.
+        augment: crop and mirror training images at random (:mod:`prsr.augmentation`).
     """
 
     config: PRSRConfig
@@ -56,6 +57,7 @@ class TrainSettings:
     seed: int = 0
     precision: str = "fp32"
     method: str = PRSR.method
+    augment: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "halve_every"):
@@ -166,8 +168,9 @@ class Trainer:
         with readable(path) as (file, about):
             names = file.keys()  # the file itself cannot be iterated over
             tensors = {name: file.get_tensor(name).to(self.device) for name in names}
-            # Runs older than the baselines name no method.
-            found = {"method": PRSR.method, **about["settings"], "data": about["data"]}
+            # Older runs name neither a method nor augmentation.
+            older = {"method": PRSR.method, "augment": False}
+            found = {**older, **about["settings"], "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:

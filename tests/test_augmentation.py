@@ -1,0 +1,248 @@
+"""Random crops and flips: Pillow's values, the promised ranges, and no state between steps."""
+
+import dataclasses
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from prsr import PRSRConfig
+from prsr.augmentation import augment, augmented_batches, crops, draws, flips
+from prsr.data import EndlessBatches, SuperResolutionPictures
+from prsr.images import reduce
+from prsr.resampling import low_resolution, resize
+from prsr.train import RunPlan, train
+from prsr.trainer import Trainer, TrainSettings
+
+COLOUR = PRSRConfig.preset("compact")
+TINY = PRSRConfig.preset("tiny")
+
+
+def images(n, height, width, channels=3, levels=256, seed=0):
+    """Half of them noise, half of them hard edges, where bicubic overshoots."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, levels, (n, channels, height, width), dtype=np.uint8)
+    pixels[n // 2 :] = (pixels[n // 2 :] >= levels // 2) * (levels - 1)
+    return pixels
+
+
+def pillow(pixels, size, box):
+    """One image, ``uint8 [D, H, W]``, by Pillow, plane by plane."""
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in pixels]
+    how = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(plane.resize(size[::-1], how, box=box)) for plane in planes])
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [((84, 84), (32, 32)), ((32, 32), (8, 8)), ((41, 57), (32, 20)), ((7, 9), (20, 31))],
+)
+def test_resizing_gives_the_values_of_pillow(source, size):
+    pixels, rng = images(60, *source), np.random.default_rng(1)
+    sides = rng.uniform(0.3, 1.0, (60, 2)) * source[::-1]
+    corners = rng.uniform(0, 1, (60, 2)) * (np.array(source[::-1]) - sides)
+    limits = np.array(source[::-1] * 2, np.float32)
+    boxes = np.minimum(np.hstack((corners, corners + sides)).astype(np.float32), limits)
+    resized = resize(torch.from_numpy(pixels), size, torch.from_numpy(boxes)).numpy()
+    whole = resize(torch.from_numpy(pixels), size).numpy()
+    for i, box in enumerate(boxes.tolist()):
+        assert np.array_equal(resized[i], pillow(pixels[i], size, tuple(box)))
+        assert np.array_equal(whole[i], pillow(pixels[i], size, None))
+
+
+@pytest.mark.parametrize("config", [COLOUR, TINY, PRSRConfig.preset("digits")])
+def test_the_low_resolution_is_that_of_the_data_on_any_device(config):
+    size = config.scale * config.low_height, config.scale * config.low_width
+    hr = images(20, *size, config.channels, config.levels)
+    low = low_resolution(torch.from_numpy(hr), config)
+    assert np.array_equal(low.numpy(), reduce(hr, config))
+
+
+def test_crops_have_the_promised_sides_and_lie_anywhere():
+    words = draws(torch.arange(20_000), step=3, seed=5)
+    left, top, right, bottom = crops(words, (84, 84), (32, 32)).double().T
+    sides = right - left
+    assert torch.allclose(sides, bottom - top, atol=1e-4)
+    assert 0.84 * 84 - 1e-4 <= float(sides.min()) < 0.841 * 84
+    assert 0.949 * 84 < float(sides.max()) <= 0.95 * 84 + 1e-4
+    assert float(sides.mean()) == pytest.approx(0.895 * 84, abs=0.1)
+    for start, end in ((left, right), (top, bottom)):
+        assert float(start.min()) >= 0
+        assert float(end.max()) <= 84
+        place = start / (84 - sides)  # uniform, whatever the side
+        assert float(place.mean()) == pytest.approx(0.5, abs=0.01)
+        assert float(place.var()) == pytest.approx(1 / 12, abs=0.003)
+    numbers = torch.stack((sides, left / (84 - sides), top / (84 - sides), flips(words).double()))
+    assert float((torch.corrcoef(numbers) - torch.eye(4)).abs().max()) < 0.03
+    assert float(flips(words).double().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_crops_have_the_proportions_of_the_model():
+    boxes = crops(draws(torch.arange(500), 0, 0), (60, 200), (20, 40)).double()
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    assert torch.allclose(width, 2 * height, atol=1e-4)
+    assert 0.84 * 60 - 1e-4 <= float(height.min()) < float(height.max()) <= 0.95 * 60 + 1e-4
+    assert float(boxes[:, 2].max()) > 180
+
+
+def test_an_image_is_cropped_by_pillows_rule_then_mirrored():
+    pixels, indices = images(40, 84, 84), torch.arange(100, 140)
+    words = draws(indices, 7, 2)
+    boxes, mirrored = crops(words, (84, 84), (32, 32)).tolist(), flips(words).tolist()
+    assert {True, False} == set(mirrored)
+    hr = augment(torch.from_numpy(pixels), indices, 7, 2, COLOUR).numpy()
+    for image, pixel, box, mirror in zip(hr, pixels, boxes, mirrored, strict=True):
+        cropped = pillow(pixel, (32, 32), tuple(box))
+        assert np.array_equal(image, cropped[:, :, ::-1] if mirror else cropped)
+
+
+def test_an_image_of_the_models_size_is_mirrored_or_left_alone():
+    pixels = images(40, 32, 32)
+    order = EndlessBatches(40, 40, seed=0)
+    lr, hr = next(augmented_batches(SuperResolutionPictures(pixels, COLOUR), order, 0))
+    indices = next(iter(order))
+    mirrored = flips(draws(torch.tensor(indices), 0, 0))
+    for index, mirror, low, high in zip(indices, mirrored, lr, hr, strict=True):
+        expected = pixels[index, :, :, ::-1] if mirror else pixels[index]
+        assert np.array_equal(high, expected)
+        assert np.array_equal(low, reduce(np.ascontiguousarray(expected)[None], COLOUR)[0])
+
+
+def test_values_stay_below_the_models_levels():
+    config = dataclasses.replace(TINY, levels=200)
+    pixels = torch.zeros(30, 3, 12, 12, dtype=torch.uint8)
+    pixels[..., :6] = 199
+    assert int(augment(pixels, torch.arange(30), 0, 0, config).max()) == 199
+    full = dataclasses.replace(TINY, levels=256)
+    assert int(augment(pixels, torch.arange(30), 0, 0, full).max()) > 199
+
+
+def test_a_crop_depends_on_seed_step_and_index_alone():
+    pixels, indices = torch.from_numpy(images(12, 84, 84)), torch.arange(12)
+    whole = augment(pixels, indices, 4, 9, COLOUR)
+    some = torch.tensor([7, 2, 11])
+    assert torch.equal(augment(pixels[some], some, 4, 9, COLOUR), whole[some])
+    far = 4 + 2**32  # the upper half of a step counts too
+    for other in ((indices, 5, 9), (indices, far, 9), (indices, 4, 8), (indices + 12, 4, 9)):
+        same = (augment(pixels, *other, COLOUR) == whole).flatten(1).all(1)
+        assert not bool(same.any())
+
+
+def test_batches_resume_anywhere_and_are_shared_by_processes():
+    data = SuperResolutionPictures(images(10, 84, 84), COLOUR)
+
+    def batches(count, *order):
+        return list(islice(augmented_batches(data, EndlessBatches(10, 4, 1, *order), 1), count))
+
+    whole = batches(6)
+    for resumed, unbroken in zip(batches(3, 3), whole[3:], strict=True):
+        assert all(map(torch.equal, resumed, unbroken))
+    for (lr, hr), *parts in zip(whole, batches(6, 0, 0, 2), batches(6, 0, 1, 2), strict=True):
+        for rank, part in enumerate(parts):
+            assert torch.equal(part[0], lr[rank::2])
+            assert torch.equal(part[1], hr[rank::2])
+        assert np.array_equal(lr, reduce(hr.numpy(), COLOUR))
+    assert not torch.equal(whole[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
+
+
+def test_a_device_that_keeps_all_images_makes_the_same_pairs():
+    data, cpu = SuperResolutionPictures(images(10, 84, 84), COLOUR), torch.device("cpu")
+    order = EndlessBatches(10, 4, 1, 2)
+    pairs = islice(augmented_batches(data, order, 1), 5)
+    kept = augmented_batches(data, order, 1, cpu)
+    for pair, other in zip(pairs, kept, strict=False):
+        assert all(map(torch.equal, pair, other))
+
+
+SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, augment=True)
+
+
+def tiny(count=24, side=12, seed=0):
+    return SuperResolutionPictures(images(count, side, side, levels=8, seed=seed), TINY)
+
+
+def run(folder, steps, *, settings=SETTINGS, resume=False):
+    plan = RunPlan(folder, steps, 4, sheet_pictures=2)
+    held = tiny(6, 6, seed=1)
+    return train(settings, plan, tiny(), held, torch.device("cpu"), resume=resume)
+
+
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
+    run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 4)
+    run(tmp_path / "parts", 12, resume=True)
+    whole, parts = (
+        load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts")
+    )
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_step_sees_augmented_images(tmp_path, monkeypatch):
+    seen, step = [], Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda *a: seen.append(a[1:]) or step(*a))
+    run(tmp_path, 2)
+    run(tmp_path, 4, resume=True)
+    settings = SETTINGS.batch_size, SETTINGS.seed
+    expected = augmented_batches(tiny(), EndlessBatches(24, *settings), SETTINGS.seed)
+    for pair, found in zip(islice(expected, 4), seen, strict=True):
+        assert all(map(torch.equal, pair, found))
+
+
+def test_validation_is_not_augmented(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("prsr.train.evaluate", lambda model, data: seen.append(data) or {"x": 1.0})
+    run(tmp_path, 1)
+    lr, hr = seen[0].batch(slice(None))
+    assert np.array_equal(hr, tiny(6, 6, seed=1).pixels)
+    assert np.array_equal(lr, reduce(hr.numpy(), TINY))
+
+
+def test_augmentation_is_a_setting_that_a_resumed_run_keeps(tmp_path):
+    plain = dataclasses.replace(SETTINGS, augment=False)
+    plan = RunPlan(tmp_path, 4, 4, sheet_pictures=2)
+    small, device = tiny(side=6), torch.device("cpu")
+    train(plain, plan, small, small, device)
+    with pytest.raises(ValueError, match="was trained with augment = False, not True"):
+        train(SETTINGS, RunPlan(tmp_path, 8), small, small, device, resume=True)
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["prsr"])
+    del about["settings"]["augment"]  # as runs older than the setting
+    save_file(load_file(path), path, {"prsr": json.dumps(about)})
+    train(plain, RunPlan(tmp_path, 5), small, small, device, resume=True)
+
+
+def test_the_command_crops_larger_images(command, tmp_path):
+    np.save(tmp_path / "large.npy", tiny().pixels)
+    np.save(tmp_path / "small.npy", tiny(6, 6).pixels)
+    np.save(tmp_path / "between.npy", tiny(6, 7).pixels)
+    request = ("train", "--preset", "tiny", "--device", "cpu", "--steps", 2, "--batch-size", 4)
+    validated = ("--validation", tmp_path / "small.npy")
+    mistakes = {
+        ("large.npy", *validated): "(prsr train --augment crops larger ones)",
+        ("large.npy", "--augment"): "--validation must be given where --augment crops",
+        (
+            "between.npy",
+            "--augment",
+            *validated,
+        ): "6×6, or at least 8×8 to be cropped, they are 7×7",
+    }
+    for (data, *options), told in mistakes.items():
+        code, _, errors = command(
+            *request, "--data", tmp_path / data, "--out", tmp_path / "no", *options
+        )
+        assert code == 2
+        assert told in errors
+        assert not (tmp_path / "no").exists()
+    for number, options in enumerate((("large.npy", *validated), ("small.npy",))):
+        out = tmp_path / f"run{number}"
+        data = ("--data", tmp_path / options[0], "--out", out, "--augment", *options[1:])
+        assert command(*request, *data)[0] == 0
+        with safe_open(out / "checkpoint.safetensors", "pt") as file:
+            assert json.loads(file.metadata()["prsr"])["settings"]["augment"] is True

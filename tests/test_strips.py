@@ -1,0 +1,231 @@
+"""Packed array files: every level comes back, and what is damaged is told in one line."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prsr.strips import pack, unpack
+
+
+def images(n, channels=3, height=32, width=20, seed=0):
+    """Half noise, half smooth."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (n, channels, height, width), dtype=np.uint8)
+    ramp = np.arange(height)[:, None] + 3 * np.arange(width)
+    pixels[n // 2 :] = ramp + rng.integers(0, 100, (n - n // 2, channels, 1, 1))
+    return pixels
+
+
+def packed(folder, pixels, **options):
+    """A packed array file of images."""
+    np.save(folder / "set.npy", pixels)
+    pack(folder / "set.npy", folder / "set.zip", **options)
+    return folder / "set.zip"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("n", [1, 63, 64, 130])
+def test_without_a_quality_every_level_comes_back(tmp_path, n, channels):
+    path = packed(tmp_path, images(n, channels))
+    assert unpack(path, tmp_path / "back.npy") == (n, channels, 32, 20)
+    assert (tmp_path / "back.npy").read_bytes() == (tmp_path / "set.npy").read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 1 + -(-n // 64)
+        assert Image.open(archive.open(archive.namelist()[1])).format == "WEBP"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_quality_makes_it_smaller_and_keeps_order_and_colours(tmp_path, channels):
+    pixels = np.empty((100, channels, 16, 16), np.uint8)
+    pixels[:] = np.random.default_rng(0).integers(0, 256, (100, channels, 1, 1))
+    path = packed(tmp_path, pixels, quality=95)
+    unpack(path, tmp_path / "back.npy")
+    assert np.abs(np.load(tmp_path / "back.npy").astype(int) - pixels).max() <= 4
+    with zipfile.ZipFile(path) as archive:
+        assert Image.open(archive.open(archive.namelist()[1])).format == "JPEG"
+    smooth = images(64)[32:]
+    sizes = []
+    for number, quality in enumerate((95, 50)):
+        (tmp_path / f"{number}").mkdir()
+        sizes.append(packed(tmp_path / f"{number}", smooth, quality=quality).stat().st_size)
+    assert sizes[0] > sizes[1]
+
+
+def test_colours_of_a_jpeg_are_not_subsampled(tmp_path):
+    pixels = np.zeros((1, 3, 16, 16), np.uint8)
+    pixels[:, 0, :, ::2] = 255  # red and blue columns of one pixel
+    pixels[:, 2, :, 1::2] = 255
+    unpack(packed(tmp_path, pixels, quality=95), tmp_path / "back.npy")
+    assert np.abs(np.load(tmp_path / "back.npy").astype(int) - pixels).max() < 30
+
+
+def test_an_array_is_packed_to_the_same_bytes_again(tmp_path):
+    first = packed(tmp_path, images(130)).read_bytes()
+    (tmp_path / "set.zip").unlink()
+    path = packed(tmp_path, images(130))
+    assert path.read_bytes() == first
+    with zipfile.ZipFile(path) as archive:  # no time of day is in it
+        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_tall_images_share_smaller_strips(tmp_path):
+    pixels = images(5, 1, 4096, 2)
+    unpack(packed(tmp_path, pixels), tmp_path / "back.npy")
+    assert np.array_equal(np.load(tmp_path / "back.npy"), pixels)
+
+
+def rewritten(path, change):
+    """A packed array file whose members, bytes by name, ``change`` has changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def index(**changes):
+    """A change of the index."""
+
+    def change(members):
+        found = {**json.loads(members["index.json"]), **changes}
+        members["index.json"] = json.dumps(found).encode()
+
+    return change
+
+
+def png(members):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 32 * 64)).save(file, "PNG")
+    members["000000000.webp"] = file.getvalue()
+
+
+def short(members):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 32 * 63)).save(file, "WEBP", lossless=True)
+    members["000000000.webp"] = file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: members.pop("index.json"),
+        lambda members: members.pop("000000064.webp"),
+        lambda members: members.update({"000000128.webp": b""}),
+        lambda members: members.update({"000000064.webp": b""}),
+        lambda members: members.update({"000000000.webp": members["000000000.webp"][:-40]}),
+        lambda members: members.update({"index.json": b"{"}),
+        lambda members: members.update({"index.json": b"[1]"}),
+        lambda members: members.update({"index.json": b"{}"}),
+        lambda members: members.update({"000000064.webp": members["000000000.webp"]}),
+        png,
+        short,
+        index(version="prsr strips 9"),
+        index(format="png"),
+        index(shape=[100, 3, 32]),
+        index(shape=[100, 2, 32, 20]),
+        index(shape=[100, 3, 32, 2.5]),
+        index(shape=[2**50, 3, 32, 20]),
+        index(shape=[101, 3, 32, 20]),
+        index(shape=[128 * 10**9, 3, 32, 20]),
+        index(strip=0),
+        index(strip=63),
+        index(strip="64"),
+        index(strip=10**6),
+        index(more=1),
+    ],
+)
+def test_what_is_damaged_is_told_and_leaves_nothing(tmp_path, change):
+    path = packed(tmp_path, images(100))
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=r"set\.zip is not a readable packed array file: \w+"):
+        unpack(path, tmp_path / "back.npy")
+    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (index(version="prsr strips 9"), "its version is 'prsr strips 9', not 'prsr strips 1'"),
+        (index(format="png"), "its format is 'png', not webp or jpeg"),
+        (index(shape=[100, 2, 32, 20]), "it has 2 channels, not 1 or 3"),
+        (index(shape=[100, 3, 2**20, 20]), "H must be from 1 to 4096, got 1048576"),
+        (index(shape=[300, 3, 32, 20]), "it has 2 strips, not 5"),
+        (short, r"000000000.webp is \(20, 2016\), not \(20, 2048\)"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, change, told):
+    path = packed(tmp_path, images(100))
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=told):
+        unpack(path, tmp_path / "back.npy")
+
+
+def test_bytes_that_were_lost_or_changed_are_told(tmp_path):
+    path = packed(tmp_path, images(100))
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (b"", whole[:1000], whole[:-1], whole[1000:], flipped, b"no archive" * 99):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"set\.zip is not a readable packed array file"):
+            unpack(path, tmp_path / "back.npy")
+    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((5, 3, 8, 8), np.float32), "must be uint8"),
+        (np.zeros((5, 2, 8, 8), np.uint8), "must be uint8"),
+        (np.zeros((5, 8, 8), np.uint8), "must be uint8"),
+        (np.zeros((0, 3, 8, 8), np.uint8), "must be uint8"),
+        (np.zeros((1, 1, 4097, 1), np.uint8), "at most 4096 pixels a side"),
+    ],
+)
+def test_an_array_that_cannot_be_packed_is_told(tmp_path, array, told):
+    with pytest.raises(ValueError, match=told):
+        packed(tmp_path, array)
+    assert {one.name for one in tmp_path.iterdir()} == {"set.npy"}
+
+
+def test_the_commands_pack_and_unpack(command, tmp_path):
+    pixels = images(70)
+    np.save(tmp_path / "set.npy", pixels)
+    code, printed, _ = command("data", "pack", tmp_path / "set.npy", "-o", tmp_path / "set.zip")
+    assert code == 0
+    assert f"{(tmp_path / 'set.zip').stat().st_size:,} bytes" in printed.replace("\n", "")
+    code, printed, _ = command("data", "unpack", tmp_path / "set.zip", "-o", tmp_path / "back.npy")
+    assert code == 0
+    assert "[70, 3, 32, 20]" in printed
+    assert np.array_equal(np.load(tmp_path / "back.npy"), pixels)
+    lossy = ("data", "pack", tmp_path / "set.npy", "--quality", 80, "-o", tmp_path / "lossy.zip")
+    assert command(*lossy)[0] == 0
+    assert (tmp_path / "lossy.zip").stat().st_size < (tmp_path / "set.zip").stat().st_size
+
+
+def test_mistakes_of_the_commands_are_one_line(command, tmp_path):
+    path = packed(tmp_path, images(3))
+    mistakes = {
+        ("pack", tmp_path / "none.npy", "-o", tmp_path / "a.zip"): "no such array file",
+        ("pack", path, "-o", tmp_path / "a.zip"): "is not a readable .npy array file",
+        ("pack", tmp_path / "set.npy", "-o", path): "is there already",
+        ("pack", tmp_path / "set.npy", "-o", tmp_path / "a.npy"): "out must end in .zip",
+        ("unpack", tmp_path / "none.zip", "-o", tmp_path / "a.npy"): "no such packed array file",
+        ("unpack", tmp_path / "set.npy", "-o", tmp_path / "a.npy"): "not a readable packed array",
+        ("unpack", path, "-o", tmp_path / "set.npy"): "is there already",
+        ("unpack", path, "-o", tmp_path / "a.zip"): "out must end in .npy",
+        ("unpack", path, "-o", tmp_path / "nowhere" / "a.npy"): "no folder",
+    }
+    for request, told in mistakes.items():
+        code, _, errors = command("data", *request)
+        assert code == 2
+        assert told in errors
+        assert errors.count("\n") == 1
+    with pytest.raises(ValueError, match="quality must be from 1 to 100, got 0"):
+        pack(tmp_path / "set.npy", tmp_path / "a.zip", quality=0)
+    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
