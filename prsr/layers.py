@@ -40,7 +40,8 @@ def colour_mask(inputs: Tensor, outputs: Tensor, *, strict: bool) -> Tensor:
 
 def gate(preactivations: Tensor) -> Tensor:
     """tanh(a₁)·σ(a₂) over the halves of dimension 1: ``[N, 2C, …]`` → ``[N, C, …]``."""
-    first, second = preactivations.chunk(2, dim=1)
+    # Copies, for PyTorch computes neither function by vectors where features are apart in memory.
+    first, second = (half.clone() for half in preactivations.chunk(2, dim=1))
     return torch.tanh(first) * torch.sigmoid(second)
 
 
