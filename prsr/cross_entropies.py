@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 CACHE_BYTES = 2**19
@@ -63,7 +62,7 @@ class PairedCrossEntropy(torch.autograd.Function):
         dtype = wide(conditioning, prior)
         wanted = any(ctx.needs_input_grad)
         gradients = [torch.empty_like(each) if wanted else each for each in (conditioning, prior)]
-        total = torch.zeros((), dtype=torch.float64, device=conditioning.device)
+        total = torch.zeros((), dtype=dtype, device=conditioning.device)
         rows = rows_at_a_time(conditioning)
         parts = (each.split(rows) for each in (conditioning, prior, target, *gradients))
         for a, b, y, a_gradient, b_gradient in zip(*parts, strict=True):
@@ -86,20 +85,21 @@ class PairedCrossEntropy(torch.autograd.Function):
                 a_gradient.copy_(of_alone.add_(of_both))
         if wanted:
             ctx.save_for_backward(*gradients)
-        return (total / len(target)).to(dtype)
+        return total / len(target)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor, Tensor, None]:
         """A scalar → ``[R, K]``, ``[R, K]``."""
+        # Autograd would take what was made in the forward pass for constants.
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient of prsr_loss cannot be differentiated (create_graph)")
+        (scale,) = scales
         of_conditioning, of_prior = ctx.saved_tensors
         return of_conditioning * scale, of_prior * scale, None
 
 
 def rows_at_a_time(logits: Tensor) -> int:
     """How many sub-pixels to work on at a time, given logits ``[R, K]``."""
-    if logits.device.type == "cpu":
-        total = CACHE_BYTES * torch.get_num_threads()
-    else:
-        total = DEVICE_BYTES
+    on_cpu = logits.device.type == "cpu"
+    total = CACHE_BYTES * torch.get_num_threads() if on_cpu else DEVICE_BYTES
     return max(1, total // (4 * logits.shape[1]))
