@@ -8,24 +8,26 @@ of which (D − 1)/2D are zero: a third of them for D = 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 ALIGNMENT = 32
 """Units that a CPU's products take at a time; a width that is no multiple of it costs more."""
 
 
-def aligned_ends(groups: Tensor, colours: int) -> tuple[int, ...]:
+def aligned_ends(units: int, colours: int) -> tuple[int, ...]:
     """For each colour, how many of the sorted units it reads: a few more than have a weight.
 
     Args:
-        groups: colour group of each unit, ``int64 [M]``.
+        units: M; unit c is of group c % D.
         colours: D.
     """
-    ends = torch.bincount(groups, minlength=colours).cumsum(0).tolist()
-    return tuple(min(len(groups), -(-end // ALIGNMENT) * ALIGNMENT) for end in ends)
+    ends = accumulate(len(range(g, units, colours)) for g in range(colours))
+    return tuple(min(units, -(-end // ALIGNMENT) * ALIGNMENT) for end in ends)
 
 
 class ProductByColour(torch.autograd.Function):
@@ -59,7 +61,7 @@ class ProductByColour(torch.autograd.Function):
             for g, (start, end) in enumerate(zip(starts, ctx.ends, strict=True))
         ]
         of_weight = [
-            torch.nn.functional.pad(gradient[:, g].T @ units[:, :end], (0, units.shape[1] - end))
+            F.pad(gradient[:, g].T @ units[:, :end], (0, units.shape[1] - end))
             for g, end in enumerate(ctx.ends)
         ]
         return torch.cat(of_units, 1), torch.stack(of_weight), gradient.sum(0), None

@@ -187,7 +187,7 @@ class MaskedLogits(RowConvolution):
         super().__init__(hidden, outputs, strict=False)
         self.config = config
         self.register_buffer("order", hidden.argsort(stable=True), persistent=False)
-        self.ends = aligned_ends(hidden, config.channels)
+        self.ends = aligned_ends(config.head_channels, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, M, H, W]`` → ``[N, K, D, H, W]``."""

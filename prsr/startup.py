@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 TRAINING_COMMANDS = ("train", "experiment")
@@ -30,16 +32,14 @@ def start_anew_to_train() -> None:
 
     The process is replaced by one with the same arguments; where that is impossible, it goes on.
     """
-    if not trains(sys.argv, sys.orig_argv):
+    if not trains(getattr(sys, "argv", []), sys.orig_argv):
         return
     missing = training_environment(os.environ)
     if not missing:
         return
     os.environ.update(missing)
-    try:
+    with suppress(OSError):  # then it is slower, and has as many threads as torch takes by itself
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    except OSError:
-        pass  # slower, and with as many threads as torch takes by itself
 
 
 def trains(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
@@ -52,7 +52,7 @@ def trains(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     if len(argv) < 2 or argv[1] not in TRAINING_COMMANDS:
         return False
     if argv[0] == "-m":
-        return ("-m", "prsr") in zip(orig_argv, orig_argv[1:], strict=False)
+        return ("-m", "prsr") in pairwise(orig_argv)
     return Path(argv[0]).name == "prsr"
 
 

@@ -23,7 +23,7 @@ from prsr.baselines import (
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
 from prsr.train import RunPlan, train
-from prsr.trainer import TrainSettings
+from prsr.recipe import TrainSettings
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")

@@ -116,7 +116,7 @@ def test_prsr_loss_is_the_mean_of_both_networks_over_all_sub_pixels(make_model, 
 def test_the_ends_of_colours_are_aligned_and_cover_their_weights():
     for units, colours in ((100, 3), (1024, 3), (64, 1), (5, 2), (999, 4)):
         groups = colour_groups(units, colours).sort().values
-        ends = aligned_ends(groups, colours)
+        ends = aligned_ends(units, colours)
         assert ends[-1] == units
         for g, end in enumerate(ends):
             assert int((groups <= g).sum()) <= end <= int((groups <= g).sum()) + 31
@@ -162,7 +162,7 @@ def test_a_product_by_colour_has_second_derivatives():
     weight = (weight * (groups <= torch.arange(2)[:, None])[:, None]).requires_grad_()
     units = torch.randn(4, 70, dtype=torch.double, generator=random).requires_grad_()
     bias = torch.randn(2, 3, dtype=torch.double, generator=random).requires_grad_()
-    ends = aligned_ends(groups, 2)
+    ends = aligned_ends(70, 2)
     product = lambda u, b: ProductByColour.apply(u, weight, b, ends)  # noqa: E731
     assert torch.autograd.gradcheck(product, (units, bias))
     assert torch.autograd.gradgradcheck(product, (units, bias))
