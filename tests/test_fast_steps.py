@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import prsr.cross_entropies
+from benchmarks.training import plain_loss
 from prsr import PRSR, PRSROutput, prsr_loss
 from prsr.by_colour import ProductByColour, aligned_ends
 from prsr.cross_entropies import formula, paired_cross_entropy
@@ -179,18 +180,6 @@ def test_a_gate_is_the_formula_in_any_memory_format(layout):
     assert gate(a).is_contiguous(memory_format=layout)
 
 
-def plain(model, lr, hr):
-    """The loss with dense products, PyTorch's own cross-entropy and memory in its usual order."""
-    features = model.conditioning.features(lr)
-    a = model.conditioning[-1](features)
-    if not model.config.conditional_gates:
-        features = None
-    b = head(model, model.prior.stacks(hr, features)[-1][1])
-    return F.cross_entropy((a.float() + b.float()), hr.long()) + F.cross_entropy(
-        a.float(), hr.long()
-    )
-
-
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
     make_model, make_pictures, conditional
@@ -201,9 +190,9 @@ def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
             nn.init.normal_(gates.weight, std=0.3)
     lr, hr = make_pictures(model.config, 6, 4, 4), make_pictures(model.config, 6, 8, 8)
     parameters = list(model.parameters())
-    exact = torch.autograd.grad(plain(model, lr, hr), parameters)
+    exact = torch.autograd.grad(plain_loss(model, lr, hr), parameters)
     with torch.autocast("cpu", torch.bfloat16):
-        usual = torch.autograd.grad(plain(model, lr, hr), parameters)
+        usual = torch.autograd.grad(plain_loss(model, lr, hr), parameters)
         model.to(memory_format=torch.channels_last)
         found = torch.autograd.grad(prsr_loss(model(lr, hr), hr), parameters)
     errors = [
