@@ -99,7 +99,7 @@ def operations(preset: str) -> float:
 
 
 def product_rate() -> float:
-    """Operations of bf16 products in a second of one core: the processor's time, not the clock's."""
+    """Operations of a large bf16 product in a second of one core's own time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     a = torch.randn(2048, 2048).bfloat16()

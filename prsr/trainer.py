@@ -220,7 +220,8 @@ def compiled_loss(loss: Loss) -> Loss:
 
 def tell_uncompiled(error: Exception) -> None:
     """Warn that training goes on without a compiler."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    paragraph = " ".join(str(error).partition("\n\n")[0].split())
+    reason = paragraph or type(error).__name__
     warnings.warn(
         f"torch.compile is not possible here, training without it: {reason}", stacklevel=2
     )
