@@ -87,9 +87,8 @@ class TrainSettings:
         }
         for name, names in accepted.items():
             if getattr(self, name) not in names:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(names)}, got {getattr(self, name)!r}"
-                )
+                listed = f"{', '.join(names[:-1])} or {names[-1]}"
+                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
         if self.schedule == "halve" and self.schedule_steps is not None:
             raise ValueError(
                 f"schedule_steps must be None with the schedule halve, got {self.schedule_steps}"

@@ -69,9 +69,8 @@ class Trainer:
             self.model.load_state_dict(start.state_dict())
         if processes.count() > 1:
             synchronise(self.model)
-        # Features next to each other in memory: that is how convolutions are fast.
         self.model.to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+        lay_out_for_convolutions(self.model)
         self.average: AveragedModel | None = None
         self.result = self.model
         if settings.ema is not None:
@@ -184,6 +183,17 @@ class Trainer:
             self.result.load_state_dict(named(tensors, "average."))
             self.average.n_averaged.fill_(step)
         self.step = step
+
+
+def lay_out_for_convolutions(model: nn.Module) -> None:
+    """Let features be next to each other in memory, which makes convolutions faster.
+
+    Activations follow the weights. Those of 1×1 convolutions are the same in either order; to
+    say otherwise would make ``DistributedDataParallel`` copy their gradients.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.kernel_size != (1, 1):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
 def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -203,8 +203,8 @@ def test_a_run_from_before_there_were_recipes_is_resumed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"optimizer": "sgd"}, "optimizer must be one of rmsprop, adamw, got 'sgd'"),
-        ({"schedule": "step"}, "schedule must be one of halve, linear, cosine, got 'step'"),
+        ({"optimizer": "sgd"}, "optimizer must be rmsprop or adamw, got 'sgd'"),
+        ({"schedule": "step"}, "schedule must be halve, linear or cosine, got 'step'"),
         ({"ema": 0.0}, "ema must be above 0 and below 1, got 0.0"),
         ({"ema": 1.0}, "ema must be above 0 and below 1, got 1.0"),
         ({"ema": math.nan}, "ema must be above 0 and below 1, got nan"),
