@@ -5,6 +5,11 @@
 The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv
 1702.00783).
 """
+# ruff: noqa: E402  (torch must not be loaded before the process is as training needs it)
+
+from prsr.startup import start_anew_to_train
+
+start_anew_to_train()
 
 from importlib.metadata import version
 

@@ -38,6 +38,7 @@ from prsr.options import (
     temperature_option,
     timed,
 )
+from prsr.recipe import OPTIMIZERS, SCHEDULES, TrainSettings
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.study import evaluate_command, experiment
@@ -201,12 +202,38 @@ def demo(
     "the model's.",
 )
 @click.option("--batch-size", default=32, help="Pictures of a step, over all processes.")
-@click.option("--learning-rate", default=4e-4, help="At the start.")
+@click.option(
+    "--optimizer",
+    default="rmsprop",
+    type=click.Choice(list(OPTIMIZERS)),
+    help="RMSProp, as the paper's re-implementations have it, or AdamW.",
+)
+@click.option("--learning-rate", default=4e-4, help="After the warm-up, at the start.")
+@click.option("--warmup", default=0, help="Steps in which the learning rate rises to its value.")
+@click.option(
+    "--schedule",
+    default="halve",
+    type=click.Choice(SCHEDULES),
+    help="How the learning rate falls: by half every --halve-every steps; by a line to zero over "
+    "the last half of --steps; or by half a cosine over all of --steps.",
+)
 @click.option("--halve-every", default=500_000, help="Steps that halve the learning rate.")
+@click.option(
+    "--ema",
+    type=float,
+    help="Decay of an exponential moving average of the weights, such as 0.999: the average is "
+    "then what is validated, sampled and saved.  [default: none]",
+)
 @click.option("--clip", default=1.0, help="Largest norm of a gradient.")
 @click.option("--seed", default=0, help="Of the first weights and the order of the data.")
 @click.option(
     "--precision", default="auto", help="fp32, bf16 (mixed precision), or auto: bf16 on a GPU."
+)
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the model with torch.compile, for GPUs; it takes a minute at the start.",
 )
 @click.option(
     "--report-every", default=1000, help="Steps between validations, sheets and checkpoints."
@@ -227,16 +254,21 @@ def train_command(
     validation: Path | None,
     augment: bool,
     batch_size: int,
+    optimizer: str,
     learning_rate: float,
+    warmup: int,
+    schedule: str,
     halve_every: int,
+    ema: float | None,
     clip: float,
     seed: int,
     precision: str,
+    compiled: bool,
     report_every: int,
     resume: bool,
     device: str,
 ) -> None:
-    """Train a model, as the paper does it.
+    """Train a model, as the paper does it or by another recipe.
 
     The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
     samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
@@ -246,13 +278,15 @@ def train_command(
     \b
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
     prsr train --data faces/ --from runs/faces/model --out runs/more --steps 5000
+    prsr train --data faces.npy --out runs/gpu --steps 40000 --batch-size 256 --compile \\
+        --optimizer adamw --learning-rate 1e-3 --warmup 300 --schedule linear --ema 0.999
     torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.augmentation import check_size
     from prsr.train import RunPlan, train
-    from prsr.trainer import TrainSettings, checkpoint_config, of_this_launch, unreported
+    from prsr.trainer import checkpoint_config, of_this_launch, unreported
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
@@ -272,7 +306,20 @@ def train_command(
         if precision == "auto":
             precision = "bf16" if chosen.type == "cuda" else "fp32"
         settings = TrainSettings(
-            config, batch_size, learning_rate, halve_every, clip, seed, precision, method, augment
+            config,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            halve_every=halve_every,
+            clip=clip,
+            seed=seed,
+            precision=precision,
+            method=method,
+            augment=augment,
+            optimizer=optimizer,
+            ema=ema,
+            warmup=warmup,
+            schedule=schedule,
+            schedule_steps=None if schedule == "halve" else steps,
         )
         plan = RunPlan(out, steps, report_every)
         progress = processes.rank() == 0
@@ -285,7 +332,16 @@ def train_command(
             validating = SuperResolutionPictures.open(validation, config, progress=progress)
 
         def run() -> list[Path]:
-            train(settings, plan, training, validating, chosen, start=first, resume=resume)
+            train(
+                settings,
+                plan,
+                training,
+                validating,
+                chosen,
+                start=first,
+                resume=resume,
+                compiled=compiled,
+            )
             return [out / "model"]
 
         model = f"preset {preset or 'paper'}" if start is None else f"from {start}"

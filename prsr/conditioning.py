@@ -67,9 +67,11 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
             return of(lr)
         if len(lr) == 1:
             return side_by_side(torch.no_grad()(lambda i: of(lr)), 1)[0]
-        memory = torch.empty(len(lr), *size, config.channels, config.levels, device="cpu")
+        single = torch.float32  # whatever the default is
+        shape = len(lr), *size, config.channels, config.levels
+        memory = torch.empty(shape, dtype=single, device="cpu")
         logits = memory.permute(0, 4, 3, 1, 2)
-        features = torch.empty(len(lr), config.gate_inputs, *size, device="cpu")
+        features = torch.empty(len(lr), config.gate_inputs, *size, dtype=single, device="cpu")
 
         @torch.no_grad()
         def one(i: int) -> None:

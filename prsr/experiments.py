@@ -19,9 +19,10 @@ from prsr.figures import grid, save_figure
 from prsr.files import replacing
 from prsr.metrics import Interval, confidence
 from prsr.model import PRSR, TrainedModel
+from prsr.recipe import TrainSettings
 from prsr.tables import interval_text, markdown_table
 from prsr.train import RunPlan, train
-from prsr.trainer import TrainSettings, has_checkpoint
+from prsr.trainer import has_checkpoint
 
 LEARNING_RATE = 1e-3
 SHOWN = 10

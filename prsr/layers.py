@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from prsr.by_colour import ProductByColour, aligned_ends
 from prsr.config import PRSRConfig
 
 
@@ -41,6 +42,9 @@ def colour_mask(inputs: Tensor, outputs: Tensor, *, strict: bool) -> Tensor:
 def gate(preactivations: Tensor) -> Tensor:
     """tanh(a₁)·σ(a₂) over the halves of dimension 1: ``[N, 2C, …]`` → ``[N, C, …]``."""
     first, second = preactivations.chunk(2, dim=1)
+    if preactivations.is_contiguous(memory_format=torch.channels_last):
+        # A half is C numbers here and C there: PyTorch computes those several times more slowly.
+        first, second = first.clone(), second.clone()
     return torch.tanh(first) * torch.sigmoid(second)
 
 
@@ -149,18 +153,60 @@ class Logits(nn.Conv2d):
         return logits_of(x, self.weight, cast(Tensor, self.bias), self.config)
 
 
+class HiddenUnits(RowConvolution):
+    """The first layer of the prior's head, a 1×1 convolution with mask B.
+
+    Its outputs are sorted by colour group, unlike its weights.
+    """
+
+    order: Tensor
+
+    def __init__(self, config: PRSRConfig) -> None:
+        own = colour_groups(config.prior_channels, config.channels)
+        hidden = colour_groups(config.head_channels, config.channels)
+        super().__init__(own, hidden, strict=False)
+        self.register_buffer("order", hidden.argsort(stable=True), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` → ``[N, M, H, W]``."""
+        bias = cast(Tensor, self.bias)
+        return F.conv2d(x, self.masked_weight()[self.order], bias[self.order])
+
+
 class MaskedLogits(RowConvolution):
-    """The prior's last layer, a 1×1 convolution with mask B whose outputs are logits."""
+    """The prior's last layer, a 1×1 convolution with mask B whose outputs are logits.
+
+    Its inputs are sorted by colour group, unlike its weights: see :class:`HiddenUnits`.
+    """
+
+    order: Tensor
 
     def __init__(self, config: PRSRConfig) -> None:
         hidden = colour_groups(config.head_channels, config.channels)
         outputs = colour_groups(config.levels * config.channels, config.channels)
         super().__init__(hidden, outputs, strict=False)
         self.config = config
+        self.register_buffer("order", hidden.argsort(stable=True), persistent=False)
+        self.ends = aligned_ends(config.head_channels, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, M, H, W]`` → ``[N, K, D, H, W]``."""
-        return logits_of(x, self.masked_weight(), cast(Tensor, self.bias), self.config)
+        weight, bias = self.masked_weight()[:, self.order], cast(Tensor, self.bias)
+        # A compiler, like other devices, does better with one dense product, and nothing is saved
+        # where a colour is narrower than what a CPU multiplies at a time.
+        dense = x.device.type != "cpu" or torch.compiler.is_compiling()
+        if dense or self.ends[0] == x.shape[1]:
+            return logits_of(x, weight, bias, self.config)
+        units = x.permute(0, 2, 3, 1)
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            units, weight, bias = (each.to(dtype) for each in (units, weight, bias))
+        by_level = self.config.levels, self.config.channels
+        weight = weight.flatten(1).unflatten(0, by_level).transpose(0, 1)
+        logits = ProductByColour.apply(
+            units.flatten(0, 2), weight, bias.unflatten(0, by_level).T, self.ends
+        )
+        return logits.unflatten(0, units.shape[:3]).permute(0, 4, 3, 1, 2)
 
 
 class GatedBlock(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.checks import check_levels, check_targets
+from prsr.cross_entropies import paired_cross_entropy
 from prsr.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -19,27 +20,33 @@ if TYPE_CHECKING:
 def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
     """CE(A+B, y) + CE(A, y), each the mean over sub-pixels, in nats; a scalar.
 
-    Without the second term the model learns to ignore the conditioning network A.
+    Without the second term the model learns to ignore the conditioning network A. Both terms and
+    their gradients are computed in one pass (:mod:`prsr.cross_entropies`), in ``float32`` or better
+    whatever the precision of the logits.
 
     Args:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
-        hr: the pictures it was given, ``uint8 [N, D, H, W]``.
+        hr: the images it was given, ``uint8 [N, D, H, W]``.
 
     Raises:
+        RuntimeError: by the backward pass, if its result is differentiated again.
         TypeError: ``hr`` is not a ``uint8`` tensor.
         ValueError: its shape is not that of the logits.
     """
     check_targets(hr, output.conditioning_logits)
-    # Added up anew: in half precision, the sum of the two would be rounded before it is used.
-    conditioning = output.conditioning_logits.float()
-    whole = conditioning + output.prior_logits.float()
-    return cross_entropy(whole, hr) + cross_entropy(conditioning, hr)
+    return paired_cross_entropy(
+        by_sub_pixel(output.conditioning_logits), by_sub_pixel(output.prior_logits), targets(hr)
+    )
 
 
 def cross_entropy(logits: Tensor, hr: Tensor) -> Tensor:
     """Mean over sub-pixels, in nats: ``[N, K, D, H, W]``, ``uint8 [N, D, H, W]`` → a scalar."""
-    target = hr.permute(0, 2, 3, 1).flatten().long()
-    return F.cross_entropy(by_sub_pixel(logits).float(), target)
+    return F.cross_entropy(by_sub_pixel(logits).float(), targets(hr))
+
+
+def targets(hr: Tensor) -> Tensor:
+    """``uint8 [N, D, H, W]`` → ``int64 [N·H·W·D]``, in the order of :func:`by_sub_pixel`."""
+    return hr.permute(0, 2, 3, 1).flatten().long()
 
 
 def by_sub_pixel(logits: Tensor) -> Tensor:

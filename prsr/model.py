@@ -17,6 +17,7 @@ from prsr.config import PRSRConfig
 from prsr.layers import (
     ConditionalGates,
     GatedBlock,
+    HiddenUnits,
     Logits,
     MaskedLogits,
     RowConvolution,
@@ -110,12 +111,11 @@ class PriorNetwork(nn.Module):
         features, channels = config.prior_channels, config.channels
         colours = colour_groups(channels, channels)
         own = colour_groups(features, channels)
-        hidden = colour_groups(config.head_channels, channels)
         self.first_vertical = RowsAboveConvolution(channels, features, config.first_kernel)
         self.first_horizontal = RowConvolution(colours, own, config.first_reach, strict=True)
         self.blocks = nn.ModuleList(GatedBlock(config) for _ in range(config.prior_layers))
         self.head = nn.Sequential(
-            RowConvolution(own, hidden, strict=False),
+            HiddenUnits(config),
             nn.ReLU(),
             MaskedLogits(config),
         )

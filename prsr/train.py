@@ -1,4 +1,4 @@
-"""Training as the paper does it: both networks together, RMSProp, two cross-entropies.
+"""Training as the paper does it: both networks together, two cross-entropies.
 
 A run lives in a folder: ``checkpoint.safetensors`` to go on from, ``model/`` to sample from (what
 ``PRSR.from_pretrained`` reads), ``sheets/`` with samples, and TensorBoard's event files.
@@ -7,34 +7,43 @@ A run lives in a folder: ``checkpoint.safetensors`` to go on from, ``model/`` to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from prsr import processes
 from prsr.augmentation import augmented_batches
 from prsr.baselines import method_of
+from prsr.batches import batches_of
 from prsr.checks import check_integer
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
 from prsr.files import sweep
 from prsr.images import save_picture
 from prsr.model import TrainedModel
+from prsr.recipe import TrainSettings
 from prsr.sheets import sample_sheet
 from prsr.trainer import (
     CHECKPOINT_FILE,
     SHEETS_FOLDER,
     Trainer,
-    TrainSettings,
     existing_checkpoint,
     has_checkpoint,
 )
+
+READ_EVERY = 50
+"""Steps on a GPU between readings of its scalars."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ def train(
     *,
     start: TrainedModel | None = None,
     resume: bool = False,
+    compiled: bool = False,
 ) -> TrainedModel:
     """Train a model to ``plan.steps``, reporting on the way.
 
@@ -74,14 +84,18 @@ def train(
     weights that one process would have, to rounding: gradients are averaged, and statistics of
     batch normalisation are those of the whole batch. (Biases before a batch normalisation have no
     gradient but rounding, which RMSProp makes large: they differ, and change nothing.) With
-    ``start``, the run begins with that model's weights rather than with random ones.
+    ``start``, the run begins with that model's weights rather than with random ones; ``compiled``
+    is for ``torch.compile``.
+
+    Returns:
+        The model that the run is for: the average, where the settings want one.
 
     Raises:
         FileExistsError: the folder holds a run already and ``resume`` is false.
         FileNotFoundError: ``resume`` is true and there is nothing to go on from.
         ValueError: the checkpoint is damaged, of a run with other data or settings, or beyond
-            ``plan.steps``; ``start`` has another configuration; or batches cannot be shared evenly
-            by the processes.
+            ``plan.steps``; ``plan.steps`` is beyond the end of the settings' schedule; ``start``
+            has another configuration; or batches cannot be shared evenly by the processes.
         OSError: the folder cannot be written.
     """
     rank, world_size = processes.rank(), processes.count()
@@ -95,10 +109,15 @@ def train(
             f"start must be a model of {settings.method}, {settings.config}, "
             f"got one of {start.method}, {start.config}"
         )
+    if settings.schedule_steps is not None and plan.steps > settings.schedule_steps:
+        raise ValueError(
+            f"steps must be at most {settings.schedule_steps}, where the schedule "
+            f"{settings.schedule} ends, got {plan.steps}"
+        )
     if not resume and has_checkpoint(plan.folder):
         raise FileExistsError(f"{plan.folder} holds a run already: resume it, or choose another")
     checkpoint = existing_checkpoint(plan.folder) if resume else None
-    trainer = Trainer(settings, training.fingerprint(), device, start)
+    trainer = Trainer(settings, training.fingerprint(), device, start, compiled=compiled)
     if checkpoint:
         trainer.restore(checkpoint)
         if trainer.step > plan.steps:
@@ -110,10 +129,11 @@ def train(
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
-    batches: Iterator[tuple[Tensor, Tensor]] = (
-        augmented_batches(training, order, settings.seed, device if device.type == "cuda" else None)
+    resident = device if device.type == "cuda" else None
+    batches = iter(
+        augmented_batches(training, order, settings.seed, resident)
         if settings.augment
-        else iter(DataLoader(training, batch_sampler=order))
+        else batches_of(training, order, device)
     )
     with Progress(
         TextColumn("training"),
@@ -125,17 +145,10 @@ def train(
     ) as progress:
         task = progress.add_task("", total=plan.steps, completed=trainer.step, state="")
         while trainer.step < plan.steps:
-            scalars = trainer.train_step(*next(batches))
-            if not math.isfinite(scalars["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {scalars['loss']} at step {trainer.step}: "
-                    "resume from the last checkpoint with a lower learning rate or clip"
-                )
-            progress.update(task, completed=trainer.step, state=f"loss {scalars['loss']:.3f}")
-            reporter.scalars(scalars)
+            reporter.scalars(trainer.train_step(*next(batches)), progress, task)
             if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
-                reporter.report(progress)
-    return trainer.model
+                reporter.report(progress, task)
+    return trainer.result
 
 
 class Reporter:
@@ -153,27 +166,59 @@ class Reporter:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
         self.shown = validation.first(plan.sheet_pictures)
-        self.sampler = method_of(trainer.model)
+        self.sampler = method_of(trainer.result)
         self.writer: Any = None
+        self.unread: list[dict[str, Tensor]] = []
+        # To read what a GPU has computed is to wait for it.
+        self.read_every = 1 if trainer.device.type == "cpu" else READ_EVERY
         if processes.rank() == 0:
             (plan.folder / SHEETS_FOLDER).mkdir(parents=True, exist_ok=True)
             for place in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
                 sweep(place)
             self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
-    def scalars(self, values: dict[str, float]) -> None:
-        """Note the scalars of one step."""
-        if self.writer:
-            for name, value in values.items():
-                self.writer.add_scalar(f"training/{name}", value, self.trainer.step)
+    def scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
+        """Note the scalars of the step that was just taken, all of which are read now and then."""
+        self.unread.append(values)
+        progress.update(task, completed=self.trainer.step)
+        if len(self.unread) >= self.read_every:
+            self.read(progress, task)
 
-    def report(self, progress: Progress) -> None:
+    def read(self, progress: Progress, task: TaskID) -> None:
+        """Read the scalars that have been noted, and write them.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        first = self.trainer.step - len(self.unread) + 1
+        columns = {name: torch.stack([one[name] for one in self.unread]) for name in self.unread[0]}
+        columns["loss"] = processes.mean(columns["loss"])
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        self.unread = []
+        for step, row in enumerate(rows, first):
+            values = dict(zip(columns, row, strict=True))
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {values['loss']} at step {step}: "
+                    "resume from the last checkpoint with a lower learning rate or clip"
+                )
+            if self.writer:
+                for name, value in values.items():
+                    self.writer.add_scalar(f"training/{name}", value, step)
+            progress.update(task, state=f"loss {values['loss']:.3f}")
+
+    def report(self, progress: Progress, task: TaskID) -> None:
         """Validate, sample, and replace the model and the checkpoint.
 
         The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
         """
-        step, model = self.trainer.step, self.trainer.model
+        if self.unread:
+            self.read(progress, task)
+        step, model = self.trainer.step, self.trainer.result
         results = validate(model, self.validation)
+        if self.trainer.average is not None:
+            raw = validate(self.trainer.model, self.validation)
+            results |= {f"{name}, raw weights": value for name, value in raw.items()}
         sheet = sample_sheet(self.sampler, *self.shown.batch(slice(None)), shared=True)
         if not self.writer:
             return

@@ -1,23 +1,20 @@
-"""A model in training: its settings, its optimiser, and the checkpoint that holds both.
-
-The optimiser's numbers are those of the public re-implementations of Dahl et al. (2017): decay
-0.95, momentum 0.9, ε 1e-8, learning rate 4e-4 halved every 500,000 steps, batch 32.
-"""
+"""A model in training, its optimiser and its average, and the checkpoint that holds them."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from prsr import processes
 from prsr.baselines import MODELS
@@ -25,52 +22,14 @@ from prsr.checkpoint import write_tensors
 from prsr.checks import check_integer
 from prsr.config import PRSRConfig
 from prsr.files import replacing
-from prsr.model import PRSR, TrainedModel
+from prsr.model import TrainedModel
+from prsr.recipe import OPTIMIZERS, TrainSettings, make_average, make_optimizer
 from prsr.synchronous import synchronise
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 SHEETS_FOLDER = "sheets"
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What decides the weights that a run ends with, apart from its data and its length.
-
-    Attributes:
-        config: of the model.
-        batch_size: pictures of a step, over all processes.
-        learning_rate: at the start.
-        halve_every: steps after which the learning rate is halved, again and again.
-        clip: largest norm of a step's gradient; a larger one is scaled down to it. Without it a
-            rare step can undo the training.
-        seed: of the initial weights and of the data's order.
-        precision: "fp32", or "bf16" for mixed precision (autocast).
-        method: which of ``prsr.baselines.MODELS`` is trained.
-        augment: crop and mirror training images at random (:mod:`prsr.augmentation`).
-    """
-
-    config: PRSRConfig
-    batch_size: int = 32
-    learning_rate: float = 4e-4
-    halve_every: int = 500_000
-    clip: float = 1.0
-    seed: int = 0
-    precision: str = "fp32"
-    method: str = PRSR.method
-    augment: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "halve_every"):
-            check_integer(getattr(self, name), name, 1, 2**31)
-        check_integer(self.seed, "seed", 0, 2**63)
-        for name in ("learning_rate", "clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value}")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
-        if self.method not in MODELS:
-            raise ValueError(f"method must be of {', '.join(MODELS)}, got {self.method!r}")
 
 
 class Trainer:
@@ -82,6 +41,13 @@ class Trainer:
         device: to train on.
         start: a model of the same configuration whose weights to begin with, rather than with
             random ones.
+        compiled: by ``torch.compile``, where that is possible; else there is a warning.
+
+    Attributes:
+        model: what is trained.
+        average: its exponential moving average, if the settings want one.
+        result: the average, or without one the model: what is evaluated, sampled and saved.
+        step: how many have been taken.
     """
 
     def __init__(
@@ -90,6 +56,8 @@ class Trainer:
         data: str,
         device: torch.device,
         start: TrainedModel | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -102,37 +70,51 @@ class Trainer:
         if processes.count() > 1:
             synchronise(self.model)
         self.model.to(device)
-        self.optimiser = torch.optim.RMSprop(
-            self.model.parameters(),
-            lr=settings.learning_rate,
-            alpha=0.95,
-            momentum=0.9,
-            eps=1e-8,
-        )
+        lay_out_for_convolutions(self.model)
+        self.average: AveragedModel | None = None
+        self.result = self.model
+        if settings.ema is not None:
+            self.average = make_average(self.model, settings.ema, lambda: self.step)
+            self.result = cast(TrainedModel, self.average.module)
+            self.result.eval()
+        self.optimiser = make_optimizer(settings, self.model)
         self.parallel: nn.Module = self.model
         if processes.count() > 1:
             self.parallel = DistributedDataParallel(self.model)
+        self.loss = compiled_loss(self.plain_loss) if compiled else self.plain_loss
 
-    def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, float]:
-        """One update from a batch; returns the scalars worth watching."""
+    def plain_loss(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """The loss of a batch, without autocast."""
+        return self.model.loss(self.parallel(lr, hr), hr)
+
+    def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """One update from a batch.
+
+        Returns:
+            The scalars worth watching, on the device: reading them would wait for it. The loss is
+            that of this process's part of the batch.
+        """
         self.model.train()
-        rate = self.settings.learning_rate * 0.5 ** (self.step // self.settings.halve_every)
+        rate = self.settings.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        lr, hr = lr.to(self.device), hr.to(self.device)
+        lr, hr = (part.to(self.device, non_blocking=True) for part in (lr, hr))
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         ):
-            output = self.parallel(lr, hr)
-            loss = self.model.loss(output, hr)
+            loss = self.loss(lr, hr)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.step += 1
-        with torch.no_grad():
-            whole = processes.mean(loss).item()
-        return {"loss": whole, "gradient norm": norm.item(), "learning rate": rate}
+        return {
+            "loss": loss.detach(),
+            "gradient norm": norm,
+            "learning rate": torch.tensor(rate, dtype=torch.float64),
+        }
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at ``path`` in one step.
@@ -144,6 +126,9 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{name}.{key}"] = value
+        if self.average is not None:
+            for name, value in self.result.state_dict().items():
+                tensors[f"average.{name}"] = value
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
         about["launch"] = processes.launch()
         with replacing(path) as temporary:
@@ -153,10 +138,14 @@ class Trainer:
         """Shape and dtype of the tensors of a checkpoint, by name."""
         state = self.model.state_dict().items()
         kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
+        fused = bool(self.optimiser.defaults.get("fused"))
         for name, _ in self.model.named_parameters():
-            kinds[f"optimiser.{name}.step"] = (), torch.get_default_dtype()
-            for key in ("square_avg", "momentum_buffer"):
+            counted = torch.float32 if fused else torch.get_default_dtype()
+            kinds[f"optimiser.{name}.step"] = (), counted
+            for key in OPTIMIZERS[self.settings.optimizer]:
                 kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
+        if self.average is not None:
+            kinds |= {f"average.{name}": kinds[f"model.{name}"] for name, _ in state}
         return kinds
 
     def restore(self, path: Path) -> None:
@@ -168,9 +157,10 @@ class Trainer:
         with readable(path) as (file, about):
             names = file.keys()  # the file itself cannot be iterated over
             tensors = {name: file.get_tensor(name).to(self.device) for name in names}
-            # Older runs name neither a method nor augmentation.
-            older = {"method": PRSR.method, "augment": False}
-            found = {**older, **about["settings"], "data": about["data"]}
+            config = PRSRConfig.from_dict(about["settings"]["config"])
+            # Older runs do not name what came later; what they did are the defaults.
+            found = asdict(TrainSettings(config)) | about["settings"]
+            found |= {"config": config.to_dict(), "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
         for name, value in {**asdict(self.settings), "data": self.data}.items():
             if found.get(name) != value:
@@ -181,15 +171,70 @@ class Trainer:
         kinds = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
         if kinds != self.checkpoint_kinds():
             raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        state = self.optimiser.state
         for name, parameter in self.model.named_parameters():
-            prefix = f"optimiser.{name}."
-            self.optimiser.state[parameter] = {
-                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
-            }
+            for key in ("step", *OPTIMIZERS[self.settings.optimizer]):
+                value = tensors[f"optimiser.{name}.{key}"]
+                # In the parameter's own order of memory, which fused optimisers count on.
+                ordered = value if key == "step" else torch.empty_like(parameter).copy_(value)
+                state[parameter][key] = ordered
+        self.model.load_state_dict(named(tensors, "model."))
+        if self.average is not None:
+            self.result.load_state_dict(named(tensors, "average."))
+            self.average.n_averaged.fill_(step)
         self.step = step
+
+
+def lay_out_for_convolutions(model: nn.Module) -> None:
+    """Let features be next to each other in memory, which makes convolutions faster.
+
+    Activations follow the weights. Those of 1×1 convolutions are the same in either order; to
+    say otherwise would make ``DistributedDataParallel`` copy their gradients.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.kernel_size != (1, 1):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+
+
+def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names have a prefix, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def compiled_loss(loss: Loss) -> Loss:
+    """A function compiled by ``torch.compile``; the function itself, once that proves impossible.
+
+    There is a warning then. Nothing is computed before all of it has been compiled, unless there
+    are several processes, whose exchange a compiler leaves alone.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+    try:
+        compiled: Loss | None = torch.compile(loss, fullgraph=processes.count() == 1)
+    except RuntimeError as error:
+        compiled = None
+        tell_uncompiled(error)
+
+    def either(lr: Tensor, hr: Tensor) -> Tensor:
+        nonlocal compiled
+        if compiled is not None:
+            try:
+                return compiled(lr, hr)
+            except TorchDynamoException as error:
+                compiled = None
+                tell_uncompiled(error)
+        return loss(lr, hr)
+
+    return either
+
+
+def tell_uncompiled(error: Exception) -> None:
+    """Warn that training goes on without a compiler."""
+    paragraph = " ".join(str(error).partition("\n\n")[0].split())
+    reason = paragraph or type(error).__name__
+    warnings.warn(
+        f"torch.compile is not possible here, training without it: {reason}", stacklevel=2
+    )
 
 
 @contextmanager

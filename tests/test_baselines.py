@@ -22,8 +22,8 @@ from prsr.baselines import (
 )
 from prsr.data import SuperResolutionPictures
 from prsr.evaluate import evaluate
+from prsr.recipe import TrainSettings
 from prsr.train import RunPlan, train
-from prsr.trainer import TrainSettings
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")

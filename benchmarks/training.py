@@ -1,0 +1,255 @@
+"""``python -m benchmarks.training``: images a second of training, plain PyTorch and as it is done.
+
+Plain: the same model with memory in its usual order, a dense head, and one PyTorch function after
+another for the loss, in a process as it starts by default. Fast: the step of
+:class:`prsr.trainer.Trainer` in the environment of :mod:`prsr.startup`. Each is a process of its
+own, which waits while the other computes. The bound is the time that a core needs for the products
+and convolutions of an image alone, which :class:`torch.utils.flop_counter.FlopCounterMode` counts,
+at the rate of a large bf16 product in the same run.
+
+``--busy`` measures what neighbours cost, which compute without pause on every core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import machine
+from benchmarks.contention import busy_neighbours
+from benchmarks.report import Column, Record, Report
+from prsr import PRESETS, PRSR, PRSRConfig
+from prsr.layers import RowConvolution, logits_of
+from prsr.recipe import TrainSettings
+from prsr.startup import MALLOC, training_environment, usable_cores
+from prsr.trainer import Trainer
+
+VARIABLES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+
+PATHS = ("plain", "fast")
+
+FASTER = 3.0
+"""How many times as many images a second the fast path is to train, on two cores."""
+
+SLOWER = 3.0
+"""How many times as long a step may take on a busy machine."""
+
+
+def plain_loss(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
+    """CE(A + B) + CE(A) as PyTorch's functions give it; see :func:`prsr.prsr_loss`."""
+    a, features = model.conditioning(lr, with_features=True)
+    _, h = model.prior.stacks(hr, features)[-1]
+    hidden, _, last = (cast(RowConvolution, layer) for layer in model.prior.head)
+    units = F.relu(F.conv2d(h, hidden.masked_weight(), hidden.bias))
+    b = logits_of(units, last.masked_weight(), cast(Tensor, last.bias), model.config)
+    alone = a.to(torch.promote_types(a.dtype, torch.float32))
+    target = hr.permute(0, 2, 3, 1).flatten().long()
+    losses = (
+        F.cross_entropy(each.permute(0, 3, 4, 2, 1).flatten(0, 3), target)
+        for each in (alone + b, alone)
+    )
+    return next(losses) + next(losses)
+
+
+class PlainTrainer(Trainer):
+    """The same training in plain PyTorch."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        super().__init__(settings, "random", torch.device("cpu"))
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.loss = lambda lr, hr: plain_loss(cast(PRSR, self.model), lr, hr)
+
+
+def make_trainer(path: str, preset: str, batch: int) -> Trainer:
+    """A training of random images in mixed precision."""
+    settings = TrainSettings(PRSRConfig.preset(preset), batch_size=batch, precision="bf16")
+    if path == "plain":
+        return PlainTrainer(settings)
+    return Trainer(settings, "random", torch.device("cpu"))
+
+
+def random_batch(config: PRSRConfig, batch: int) -> tuple[Tensor, Tensor]:
+    """Random images, low and high resolution."""
+    size = config.low_height, config.low_width
+    shapes = [
+        (batch, config.channels, *(times * side for side in size)) for times in (1, config.scale)
+    ]
+    lr, hr = (torch.randint(config.levels, shape, dtype=torch.uint8) for shape in shapes)
+    return lr, hr
+
+
+def operations(preset: str) -> float:
+    """Floating-point operations of a training step for each image, those of the fast path."""
+    trainer = make_trainer("fast", preset, 1)
+    with FlopCounterMode(display=False) as counter:
+        trainer.train_step(*random_batch(trainer.settings.config, 1))
+    return counter.get_total_flops()
+
+
+def product_rate() -> float:
+    """Operations of a large bf16 product in a second of one core's own time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a = torch.randn(2048, 2048).bfloat16()
+    seconds = []
+    for _ in range(10):
+        start = time.process_time()
+        a @ a
+        seconds.append(time.process_time() - start)
+    torch.set_num_threads(before)
+    return 2 * 2048**3 / min(seconds)
+
+
+class Worker:
+    """A process that trains when it is told to.
+
+    Args:
+        path: "plain" or "fast".
+        preset: of the model.
+        batch: images of a step.
+        threads: of torch.
+    """
+
+    def __init__(self, path: str, preset: str, batch: int, threads: int) -> None:
+        environment = {name: v for name, v in os.environ.items() if name not in VARIABLES}
+        environment["OMP_NUM_THREADS"] = str(threads)
+        if path == "fast":
+            environment |= training_environment(environment)
+        command = [sys.executable, "-m", "benchmarks.training", "--worker", path]
+        command += ["--preset", preset, "--batches", str(batch)]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.step()  # allocates and packs what the others find
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of a step by the clock, and of the processor."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("a worker has pipes")
+        print(file=self.process.stdin, flush=True)
+        wall, cpu = map(float, self.process.stdout.readline().split())
+        return wall, cpu
+
+    def end(self) -> None:
+        """Let it end."""
+        self.process.communicate()
+
+
+def work(path: str, preset: str, batch: int) -> None:
+    """What a worker does: a step for each line of its input."""
+    trainer = make_trainer(path, preset, batch)
+    lr, hr = random_batch(trainer.settings.config, batch)
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        trainer.train_step(lr, hr)
+        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+
+
+def compare(report: Report, options: argparse.Namespace, threads: int, batch: int) -> None:
+    """A table of both paths, and its bar on two cores."""
+    workers = {path: Worker(path, options.preset, batch, threads) for path in PATHS}
+    other_work = machine.OtherWork()
+    steps = {path: [] for path in PATHS}  # type: dict[str, list[tuple[float, float]]]
+    for _ in range(options.runs):
+        for path, worker in workers.items():
+            steps[path].append(worker.step())
+    bound = 1000 * operations(options.preset) / product_rate()
+    records: list[Record] = []
+    for path, worker in workers.items():
+        worker.end()
+        wall, cpu = (statistics.median(column) for column in zip(*steps[path], strict=True))
+        records.append(
+            {
+                "path": path,
+                "images/s": batch / wall,
+                "processor ms": 1000 * cpu / batch,
+                "bound ms": bound,
+                "over bound": 1000 * cpu / batch / bound,
+            }
+        )
+    faster, cheaper = (
+        records[1]["images/s"] / records[0]["images/s"],
+        records[0]["processor ms"] / records[1]["processor ms"],
+    )
+    report.table(
+        f"batch {batch}, threads {threads}",
+        f"training: {options.preset}, bf16, batch {batch}, {threads} threads",
+        [
+            Column("path", ""),
+            Column("images/s", "images/s", "{:.2f}".format),
+            Column("processor ms", "processor ms an image", "{:.1f}".format),
+            Column("bound ms", "bound", "{:.1f}".format),
+            Column("over bound", "over bound", "{:.2f}".format),
+        ],
+        records,
+        f"Fast over plain: {faster:.2f} times the images a second, {cheaper:.2f} times fewer "
+        f"seconds of the processor. "
+        f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
+    )
+    if threads == 2:
+        report.bar(f"fast over plain, batch {batch}, two cores", faster, least=FASTER)
+
+
+def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
+    """What as many neighbours as cores cost a step with a thread on each core."""
+    cores = usable_cores()
+    records: list[Record] = []
+    for path in reversed(PATHS):
+        worker = Worker(path, options.preset, batch, cores)
+        quiet = statistics.median(worker.step()[0] for _ in range(options.runs))
+        with busy_neighbours(cores):
+            beside = statistics.median(worker.step()[0] for _ in range(options.runs))
+        worker.end()
+        records.append({"path": path, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
+    report.table(
+        "busy",
+        f"seconds of a step: {options.preset}, batch {batch}, {cores} threads, {cores} neighbours",
+        [
+            Column("path", ""),
+            *(Column(name, name, "{:.2f}".format) for name in ("quiet", "busy", "ratio")),
+        ],
+        records,
+    )
+    report.bar("busy machine: a step over its quiet time", records[0]["ratio"], most=SLOWER)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="paper-conditional", choices=list(PRESETS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[16, 32], metavar="N")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="steps of each that count")
+    parser.add_argument("--busy", action="store_true", help="measure what busy neighbours cost")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--worker", choices=PATHS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        work(options.worker, options.preset, options.batches[0])
+        return
+    report = Report()
+    report.facts("machine", machine.facts())
+    if options.busy:
+        busy(report, options, options.batches[0])
+    else:
+        for batch in options.batches:
+            for threads in options.threads:
+                compare(report, options, threads, batch)
+    if options.json:
+        report.write(options.json)
+
+
+if __name__ == "__main__":
+    main()
