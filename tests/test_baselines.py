@@ -261,7 +261,7 @@ def test_a_run_is_not_gone_on_with_by_another_method(tmp_path):
 
 
 def test_settings_know_their_methods():
-    with pytest.raises(ValueError, match=r"method must be recursive, independent, l2 or unconditional, got 'l1'"):
+    with pytest.raises(ValueError, match=r"method must be recursive, independent, .*'l1'"):
         TrainSettings(TINY, method="l1")
 
 
