@@ -7,7 +7,8 @@ pictures each, and programs share nothing; within one, a barrier stands between 
 memory and the reads of it by other threads, and says which they are.
 
 Letters as in :class:`prsr.PRSRConfig`: N pictures of D colours and K levels; C features, L layers,
-reach p, first reach p0, M hidden units. Features and units stand in order of their colour group.
+reach p, first reach p0, M hidden units; F conditioning features that gated blocks read, 0 without
+conditional gates. Features and units stand in order of their colour group.
 """
 
 if __name__ != "prsr.kernels":

@@ -16,7 +16,7 @@ LAUNCHES = {
 trying, none spills on the preset ``paper``: ``python -m benchmarks.kernels`` shows it. Left to
 itself, or given all 255, ptxas sometimes hoards what it then has to spill."""
 
-KEY = ["width", "D", "C", "L", "P", "P0", "IMAGES"]
+KEY = ["width", "D", "C", "L", "P", "P0", "F", "IMAGES"]
 """A new choice where one of these, or the type of the weights, is new."""
 
 

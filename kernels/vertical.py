@@ -3,16 +3,19 @@
 v' = gate(a), a = v ∗ kernel over rows y − p … y of the layer's input v; above = a @ link. Row y of
 every layer depends on picture rows above y alone, so all columns are one product: its rows are the
 columns of a tile of pictures, POSITIONS of them at a time. A layer reads what the layer below wrote
-of the columns beside, so a program keeps whole rows.
+of the columns beside, so a program keeps whole rows. With conditional gates, the F conditioning
+features of the pixel are further inputs of both products.
 
 Shapes (state): ``values`` fp32 ``[N, p0 + H, p0 + W + p0, D]``, the picture as the network sees it,
 zero where it is not drawn yet; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input,
 row y in slot y % (p + 1); ``gates`` ``[N, 2, W, 2C]``, pre-activations of the even and the odd
-layers; ``above`` fp32 ``[N, L, W, 2C]``.
+layers; ``above`` fp32 ``[N, L, W, 2C]``. Read only: ``features`` ``[N, H, W, F]``, zero beyond F up
+to a multiple of IN.
 
 Shapes (weights, zero beyond what is said, inputs up to a multiple of IN and outputs of HALF):
 ``first`` ``[p0, (2·p0 + 1)·D, C]``, ``weight`` ``[L, p + 1, (2p + 1)·C, 2, C]``, ``link``
-``[L, 2C, 2C]``, and their biases, fp32.
+``[L, 2C, 2C]``, and their biases, fp32. In each layer the inputs of ``weight`` and of ``link`` are
+followed by the conditioning features, F up to a multiple of IN.
 """
 
 import triton
@@ -36,6 +39,7 @@ def vertical_row(
     vertical,
     gates,
     above,
+    features,
     first,
     first_bias,
     weight,
@@ -51,6 +55,7 @@ def vertical_row(
     L: tl.constexpr,
     P: tl.constexpr,
     P0: tl.constexpr,
+    F: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     HALF: tl.constexpr,
@@ -63,6 +68,9 @@ def vertical_row(
     WINDOW: tl.constexpr = (2 * P + 1) * C  # inputs in one row of a layer
     STEPS: tl.constexpr = (WINDOW + IN - 1) // IN
     LINK_STEPS: tl.constexpr = (2 * C + IN - 1) // IN
+    GATE_STEPS: tl.constexpr = (F + IN - 1) // IN
+    LAYER_INPUTS: tl.constexpr = ((P + 1) * STEPS + GATE_STEPS) * IN
+    LINK_INPUTS: tl.constexpr = (LINK_STEPS + GATE_STEPS) * IN
     half = tl.arange(0, HALF)
     both = tl.arange(0, 2 * HALF)
     step_input = tl.arange(0, IN)
@@ -94,6 +102,7 @@ def vertical_row(
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
             rows = vertical + (image * L + layer) * (P + 1) * row_size + column * C
             scratch = gates + ((image * 2 + layer % 2) * width + column) * 2 * C
+            given = features + ((image * height + y) * width + column) * GATE_STEPS * IN
             for o in range(0, C, HALF):
                 biases = bias + layer * 2 * OUTPUTS + o + half
                 one = tl.zeros([POSITIONS, HALF], tl.float32) + tl.load(biases)[None, :]
@@ -104,7 +113,14 @@ def vertical_row(
                     k = step % STEPS * IN + step_input
                     at = rows[:, None] + kept_row * row_size + k[None, :]
                     x = tl.load(at, mask=live[:, None] & (k < WINDOW)[None, :], other=0.0)
-                    inputs = (layer * (P + 1) * STEPS + step) * IN + step_input
+                    inputs = layer * LAYER_INPUTS + step * IN + step_input
+                    w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
+                    one = product(one, x, tl.load(w))
+                    two = product(two, x, tl.load(w + OUTPUTS))
+                for step in range(GATE_STEPS):
+                    k = step * IN + step_input
+                    x = tl.load(given[:, None] + k[None, :], mask=live[:, None], other=0.0)
+                    inputs = layer * LAYER_INPUTS + (P + 1) * STEPS * IN + k
                     w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
                     one = product(one, x, tl.load(w))
                     two = product(two, x, tl.load(w + OUTPUTS))
@@ -122,6 +138,7 @@ def vertical_row(
         for q in range(0, IMAGES * width, POSITIONS):
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
             scratch = gates + ((image * 2 + layer % 2) * width + column) * 2 * C
+            given = features + ((image * height + y) * width + column) * GATE_STEPS * IN
             out = above + ((image * L + layer) * width + column) * 2 * C
             for o in range(0, 2 * C, 2 * HALF):
                 biases = tl.load(link_bias + layer * 2 * OUTPUTS + o + both)
@@ -130,7 +147,13 @@ def vertical_row(
                     k = step * IN + step_input
                     at = scratch[:, None] + k[None, :]
                     x = tl.load(at, mask=live[:, None] & (k < 2 * C)[None, :], other=0.0)
-                    inputs = (layer * LINK_STEPS + step) * IN + step_input
+                    inputs = layer * LINK_INPUTS + k
+                    w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
+                    total = product(total, x, tl.load(w))
+                for step in range(GATE_STEPS):
+                    k = step * IN + step_input
+                    x = tl.load(given[:, None] + k[None, :], mask=live[:, None], other=0.0)
+                    inputs = layer * LINK_INPUTS + LINK_STEPS * IN + k
                     w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
                     total = product(total, x, tl.load(w))
                 place = live[:, None] & (o + both < 2 * C)[None, :]

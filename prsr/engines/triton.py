@@ -20,7 +20,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.packing import Layer, Packed, pack_prior
+from prsr.engines.packing import Layer, Packed, PackedBlock, pack_prior
 from prsr.model import PriorNetwork
 
 IN = 32  # inputs that a product takes at a time
@@ -116,15 +116,25 @@ def lay_out_vertical(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
     blocks, features = packed.blocks, packed.config.prior_channels
     outputs = up(features, tiles.half)
     first = windows(packed.first_vertical)
-    kernels = torch.stack([windows(block.vertical) for block in blocks])
-    halves = torch.stack(kernels.split(features, dim=-1), dim=-2)  # [L, rows, inputs, 2, C]
-    links = torch.stack([block.link.weight for block in blocks])
+
+    def halves(matrix: Tensor) -> Tensor:
+        """``[…, inputs, 2C]`` with the halves of the gate apart and padded."""
+        split = torch.stack(matrix.split(features, dim=-1), dim=-2)
+        return fit(split, up(split.shape[-3], IN), 2, outputs)
+
+    def layer(block: PackedBlock) -> Tensor:
+        return torch.cat([halves(windows(block.vertical)).flatten(0, 1), halves(block.conditional)])
+
+    def link(block: PackedBlock) -> Tensor:
+        parts = block.link.weight.tensor_split([2 * features])
+        return torch.cat([fit(part, up(len(part), IN), 2 * outputs) for part in parts])
+
     return {
         "first": fit(first, up(first.shape[1], IN), outputs),
         "first_bias": fit(packed.first_vertical.bias, outputs),
-        "weight": fit(halves, up(halves.shape[2], IN), 2, outputs),
+        "weight": torch.stack([layer(block) for block in blocks]),
         "bias": fit(torch.stack([b.vertical.bias.view(2, -1) for b in blocks]), outputs),
-        "link": fit(links, up(2 * features, IN), 2 * outputs),
+        "link": torch.stack([link(block) for block in blocks]),
         "link_bias": fit(torch.stack([b.link.bias for b in blocks]), 2 * outputs),
     }
 
@@ -203,6 +213,10 @@ class State:
             "vertical": zeros(n, layers, p + 1, p + width + p, features, dtype=laid.operand),
             "gates": zeros(n, 2, width, 2 * features, dtype=laid.operand),
             "above": above,
+            # Adjacent in memory for each pixel, and so read whole.
+            "features": fit(
+                job.features.permute(0, 2, 3, 1).to(laid.operand), up(config.gate_inputs, IN)
+            ).contiguous(),
         }
         self.horizontal = {
             "picture": job.picture,
@@ -230,8 +244,6 @@ class TritonEngine(Engine):
         if find_spec("triton") is None:
             return ["Triton is not installed; it comes with torch's builds for GPUs"]
         reasons = []
-        if config.conditional_gates:
-            reasons.append("it does not serve conditional gates yet")
         wanted = "cpu" if interpreted() else "cuda"
         if device.type != wanted:
             where = "in Triton's interpreter, on the CPU" if interpreted() else "on GPUs"
@@ -327,7 +339,7 @@ def launches(state: State, y: int) -> list[Launch]:
     }
     rows, pixels = state.together
     positions = min(64, power(rows * width))
-    vertical = {"IMAGES": rows, "POSITIONS": positions}
+    vertical = {"F": config.gate_inputs, "IMAGES": rows, "POSITIONS": positions}
     horizontal = {
         "K": config.levels,
         "M": config.head_channels,
