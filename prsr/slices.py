@@ -26,5 +26,7 @@ def per_slice(config: PRSRConfig, height: int, width: int, device: torch.device)
         return max(1, SLICE_BYTES // conditioning)
     # Of each layer: p + 1 rows of the vertical stack, its sums (twice as wide), and this row.
     caches = 4 * config.prior_layers * (config.reach + 4) * width * config.prior_channels
+    # The engine lays out the features anew, and the conditioning network's own are still held.
+    caches += 4 * config.gate_inputs * height * width
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(1, memory // GPU_SHARE // (conditioning + caches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -270,3 +271,6 @@ def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
     caches = 32 * config.prior_channels * config.prior_layers * (config.reach + 4)
     assert slices.per_slice(config, *size, gpu) == 2**30 // (4 * (logits + caches))
     assert slices.per_slice(config, 2**14, 2**14, gpu) == 1
+    gated = dataclasses.replace(config, conditional_gates=True)
+    features = 2 * gated.gate_inputs * 32 * 32  # the network's, and the engine's copy
+    assert slices.per_slice(gated, *size, gpu) == 2**30 // (4 * (logits + caches + features))

@@ -27,6 +27,7 @@ kernel_draw = pytest.importorskip("prsr.kernels.arithmetic").draw
 
 EPSILON = 1e-4
 WIDE = {"channels": 1, "prior_channels": 17}  # where registers hold 16 features of a colour
+GATES = {"conditional_gates": True, "conditioning_channels": 32}
 ENGINE = next(engine for engine in ENGINES if engine.name == "triton")
 
 
@@ -39,11 +40,14 @@ CONFIGURATIONS = st.builds(
     prior_kernel=st.sampled_from([1, 3, 5]),
     first_kernel=st.sampled_from([3, 5]),
     head_channels=st.integers(3, 70),
+    conditional_gates=st.booleans(),
+    conditioning_channels=st.sampled_from([3, 32, 33]),
 )
 
 
 @settings(max_examples=3)
 @example({**WIDE, "levels": 7}, 3, (1, 2), True)  # one program for all three
+@example(GATES, 3, (1, 2), False)
 @given(
     CONFIGURATIONS,
     st.sampled_from([1, 2, 3, 17]),
@@ -102,7 +106,13 @@ def nearest(monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("n", "changes"),
-    [(1, {"prior_kernel": 5}), (3, {"prior_channels": 20}), (3, WIDE)],
+    [
+        (1, {"prior_kernel": 5}),
+        (3, {"prior_channels": 20}),
+        (3, WIDE),
+        (1, GATES),
+        (3, GATES | {"conditioning_channels": 37}),  # no multiple of what a product takes
+    ],
 )
 def test_layers_are_those_of_the_network_and_of_the_engine_torch(
     make_model, make_pictures, monkeypatch, nearest, precision, n, changes
@@ -133,7 +143,7 @@ def test_layers_are_those_of_the_network_and_of_the_engine_torch(
 
 
 def test_bf16_rounds_operands_and_nothing_else(make_model, make_pictures, nearest):
-    model = make_model(levels=40, head_channels=40)
+    model = make_model(levels=40, head_channels=40, conditional_gates=True)
     lr = make_pictures(model.config, 16, 2, 2)
     picture = prsr.sample(lr, model=model, seed=1, engine="triton", precision="bf16")
     noise = prsr.noise(1, 16, 4, 4, model.config.channels)
@@ -295,10 +305,11 @@ def test_weights_that_bf16_cannot_hold_are_refused(make_model):
         ENGINE.pack(model.prior, "bf16")
 
 
+@pytest.mark.parametrize("preset", ["paper", "paper-conditional"])
 @pytest.mark.parametrize("architecture", [80, 90, 100])
-def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
+def test_kernels_compile_for_gpus_without_spilling(architecture, preset, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")  # which tests set for what runs on the CPU
-    command = [sys.executable, "-m", "benchmarks.kernels", "--json"]
+    command = [sys.executable, "-m", "benchmarks.kernels", "--json", "--preset", preset]
     run = subprocess.run(
         [*command, "--architectures", str(architecture)],
         cwd=Path(__file__).parents[1],
@@ -380,7 +391,7 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 12
+    assert run.stdout.count("holds: ") == 13
     assert run.stdout.count("rehearsed on a CPU: no figures") == 2
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
