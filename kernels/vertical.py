@@ -32,6 +32,13 @@ def places(q, n, width, IMAGES: tl.constexpr, POSITIONS: tl.constexpr):
     return image, place % width, (place < IMAGES * width) & (image < n)
 
 
+@triton.jit
+def or_features(at, exists, features, step, IN: tl.constexpr):
+    """A step's inputs and which exist: those given, or from step 0 on the conditioning features."""
+    k = step * IN + tl.arange(0, IN)
+    return tl.where(step >= 0, features[:, None] + k[None, :], at), exists | (step >= 0)
+
+
 @tuned
 @triton.jit(do_not_specialize=["n", "y"])
 def vertical_row(
@@ -69,8 +76,7 @@ def vertical_row(
     STEPS: tl.constexpr = (WINDOW + IN - 1) // IN
     LINK_STEPS: tl.constexpr = (2 * C + IN - 1) // IN
     GATE_STEPS: tl.constexpr = (F + IN - 1) // IN
-    LAYER_INPUTS: tl.constexpr = ((P + 1) * STEPS + GATE_STEPS) * IN
-    LINK_INPUTS: tl.constexpr = (LINK_STEPS + GATE_STEPS) * IN
+    LAYER_STEPS: tl.constexpr = (P + 1) * STEPS + GATE_STEPS
     half = tl.arange(0, HALF)
     both = tl.arange(0, 2 * HALF)
     step_input = tl.arange(0, IN)
@@ -107,20 +113,16 @@ def vertical_row(
                 biases = bias + layer * 2 * OUTPUTS + o + half
                 one = tl.zeros([POSITIONS, HALF], tl.float32) + tl.load(biases)[None, :]
                 two = tl.zeros([POSITIONS, HALF], tl.float32) + tl.load(biases + OUTPUTS)[None, :]
-                for step in range((P + 1) * STEPS):
+                for step in range(LAYER_STEPS):
                     # Row y − P + r is in the slot of y + 1 + r.
                     kept_row = (y + 1 + step // STEPS) % (P + 1)
                     k = step % STEPS * IN + step_input
                     at = rows[:, None] + kept_row * row_size + k[None, :]
-                    x = tl.load(at, mask=live[:, None] & (k < WINDOW)[None, :], other=0.0)
-                    inputs = layer * LAYER_INPUTS + step * IN + step_input
-                    w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
-                    one = product(one, x, tl.load(w))
-                    two = product(two, x, tl.load(w + OUTPUTS))
-                for step in range(GATE_STEPS):
-                    k = step * IN + step_input
-                    x = tl.load(given[:, None] + k[None, :], mask=live[:, None], other=0.0)
-                    inputs = layer * LAYER_INPUTS + (P + 1) * STEPS * IN + k
+                    exists = k < WINDOW
+                    if F:
+                        at, exists = or_features(at, exists, given, step - (P + 1) * STEPS, IN)
+                    x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
+                    inputs = (layer * LAYER_STEPS + step) * IN + step_input
                     w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
                     one = product(one, x, tl.load(w))
                     two = product(two, x, tl.load(w + OUTPUTS))
@@ -143,17 +145,14 @@ def vertical_row(
             for o in range(0, 2 * C, 2 * HALF):
                 biases = tl.load(link_bias + layer * 2 * OUTPUTS + o + both)
                 total = tl.zeros([POSITIONS, 2 * HALF], tl.float32) + biases[None, :]
-                for step in range(LINK_STEPS):
+                for step in range(LINK_STEPS + GATE_STEPS):
                     k = step * IN + step_input
                     at = scratch[:, None] + k[None, :]
-                    x = tl.load(at, mask=live[:, None] & (k < 2 * C)[None, :], other=0.0)
-                    inputs = layer * LINK_INPUTS + k
-                    w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
-                    total = product(total, x, tl.load(w))
-                for step in range(GATE_STEPS):
-                    k = step * IN + step_input
-                    x = tl.load(given[:, None] + k[None, :], mask=live[:, None], other=0.0)
-                    inputs = layer * LINK_INPUTS + LINK_STEPS * IN + k
+                    exists = k < 2 * C
+                    if F:
+                        at, exists = or_features(at, exists, given, step - LINK_STEPS, IN)
+                    x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
+                    inputs = (layer * (LINK_STEPS + GATE_STEPS) + step) * IN + step_input
                     w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
                     total = product(total, x, tl.load(w))
                 place = live[:, None] & (o + both < 2 * C)[None, :]

@@ -305,10 +305,8 @@ def test_weights_that_bf16_cannot_hold_are_refused(make_model):
         ENGINE.pack(model.prior, "bf16")
 
 
-@pytest.mark.parametrize("preset", ["paper", "paper-conditional"])
-@pytest.mark.parametrize("architecture", [80, 90, 100])
-def test_kernels_compile_for_gpus_without_spilling(architecture, preset, monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET")  # which tests set for what runs on the CPU
+def compiled_kernels(preset, architecture):
+    """What ``benchmarks.kernels`` prints, as dictionaries."""
     command = [sys.executable, "-m", "benchmarks.kernels", "--json", "--preset", preset]
     run = subprocess.run(
         [*command, "--architectures", str(architecture)],
@@ -318,7 +316,15 @@ def test_kernels_compile_for_gpus_without_spilling(architecture, preset, monkeyp
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    compiled = [json.loads(line) for line in run.stdout.splitlines()]
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_kernels_compile_for_gpus_without_spilling(architecture, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")  # which tests set for what runs on the CPU
+    compiled = compiled_kernels("paper", architecture)
+    # One after the other: the horizontal kernel is the same, and Triton keeps what it compiled.
+    compiled += compiled_kernels("paper-conditional", architecture)
     assert {(c["kernel"], c["precision"], c["together"], c["masked"]) for c in compiled} == {
         (kernel, precision, together, masked)
         for precision in ("fp32", "bf16")
