@@ -58,6 +58,7 @@ def needed(packed: Packed) -> dict[str, Part]:
     blocks = packed.blocks
     vertical = [packed.first_vertical.weight]
     vertical += [layer.weight for block in blocks for layer in (block.vertical, block.link)]
+    vertical += [block.conditional for block in blocks]
     horizontal = [packed.first_left.weight, *packed.first_own, packed.taps]
     horizontal += [matrix for block in blocks for matrix in block.centre]
     mixes = [mix for block in blocks for mix in block.mix]

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <stdexcept>
+#include <type_traits>
 
 #include "dispatch.h"
 #include "machine.h"
@@ -16,6 +17,84 @@ namespace {
 template <typename T>
 T* pointer(uint64_t address) {
   return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
+}
+
+// Where a network's weights lie, and where in them each matrix and bias begins.
+struct Weights {
+  const float* memory;
+  const int64_t* offsets;
+};
+
+// The keyword arguments that fill a struct: every field by its name, and no other.
+class Fields {
+ public:
+  explicit Fields(const py::kwargs& given) : given_(given) {}
+
+  template <typename T>
+  Fields& read(const char* name, T& field) {
+    if (!given_.contains(name)) throw py::type_error(std::string("no field ") + name + " given");
+    const py::handle value = given_[name];
+    if constexpr (std::is_pointer_v<T>) {
+      field = reinterpret_cast<T>(value.cast<uintptr_t>());
+    } else {
+      field = value.cast<T>();
+    }
+    ++read_;
+    return *this;
+  }
+
+  void no_more() const {
+    if (given_.size() != read_) throw py::type_error("unknown fields given");
+  }
+
+ private:
+  const py::kwargs& given_;
+  size_t read_ = 0;
+};
+
+prsr::Config config_of(const py::kwargs& given) {
+  prsr::Config c;
+  Fields(given)
+      .read("channels", c.channels)
+      .read("levels", c.levels)
+      .read("features", c.features)
+      .read("layers", c.layers)
+      .read("reach", c.reach)
+      .read("first_reach", c.first_reach)
+      .read("units", c.units)
+      .read("gate_inputs", c.gate_inputs)
+      .read("half_head", c.half_head)
+      .no_more();
+  return c;
+}
+
+Weights weights_of(const py::kwargs& given) {
+  Weights w;
+  Fields(given).read("memory", w.memory).read("offsets", w.offsets).no_more();
+  return w;
+}
+
+prsr::Job job_of(const py::kwargs& given) {
+  prsr::Job j;
+  Fields(given)
+      .read("bundles", j.bundles)
+      .read("bundle", j.bundle)
+      .read("height", j.height)
+      .read("width", j.width)
+      .read("values", j.values)
+      .read("vertical", j.vertical)
+      .read("above", j.above)
+      .read("ahead", j.ahead)
+      .read("horizontal", j.horizontal)
+      .read("conditioning", j.conditioning)
+      .read("features", j.features)
+      .read("noise", j.noise)
+      .read("temperature", j.temperature)
+      .read("mask", j.mask)
+      .read("picture", j.picture)
+      .read("seconds", j.seconds)
+      .no_more();
+  return j;
 }
 
 std::vector<std::string> names() {
@@ -37,33 +116,15 @@ bool undisturbed() {
   return PyErr_CheckSignals() == 0;
 }
 
-void draw_rows(const std::string& instruction_set, const std::array<int64_t, 8>& config,
-               const std::array<int64_t, 4>& sizes, const std::array<uint64_t, 13>& addresses,
-               int64_t y, int64_t end, int64_t threads) {
-  const auto& [channels, levels, features, layers, reach, first_reach, units, half] = config;
-  const prsr::Config c{channels, levels, features, layers, reach, first_reach, units, half != 0};
-  const auto& a = addresses;
-  const prsr::Network network(c, pointer<const float>(a[0]), pointer<const int64_t>(a[1]));
-  const prsr::Job job{sizes[0],
-                      sizes[1],
-                      sizes[2],
-                      sizes[3],
-                      pointer<float>(a[2]),
-                      pointer<float>(a[3]),
-                      pointer<float>(a[4]),
-                      pointer<float>(a[5]),
-                      pointer<float>(a[6]),
-                      pointer<const float>(a[7]),
-                      pointer<const float>(a[8]),
-                      pointer<const float>(a[9]),
-                      pointer<const uint8_t>(a[10]),
-                      pointer<uint8_t>(a[11]),
-                      pointer<double>(a[12])};
+void draw_rows(const std::string& instruction_set, const prsr::Config& config,
+               const Weights& weights, const prsr::Job& job, int64_t y, int64_t end,
+               int64_t threads) {
+  const prsr::Network network(config, weights.memory, weights.offsets);
   const prsr::DrawRow chosen = kernel(instruction_set).draw_row;
   bool done;
   {
     const py::gil_scoped_release released;
-    done = prsr::draw_rows(chosen, c, network, job, y, end, threads, undisturbed);
+    done = prsr::draw_rows(chosen, config, network, job, y, end, threads, undisturbed);
   }
   if (!done) throw py::error_already_set();
 }
@@ -81,9 +142,13 @@ PYBIND11_MODULE(_native, module) {
         return std::array<int64_t, 2>{chosen.row_strip, chosen.pixel_strip};
       },
       "How many outputs its strips of weights have, in the vertical stack and for a pixel.");
+  py::class_<prsr::Config>(module, "Config", "The numbers of a prior.").def(py::init(&config_of));
+  py::class_<Weights>(module, "Weights", "Addresses of a prior's weights and of their offsets.")
+      .def(py::init(&weights_of));
+  py::class_<prsr::Job>(module, "Job", "Sizes, and addresses of caches, inputs and outputs.")
+      .def(py::init(&job_of));
   module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
-             py::arg("sizes"), py::arg("addresses"), py::arg("y"), py::arg("end"),
-             py::arg("threads"),
+             py::arg("weights"), py::arg("job"), py::arg("y"), py::arg("end"), py::arg("threads"),
              "Draw rows y … end − 1 of every picture, in place; signals are heard after each.");
   module.def(
       "exponentials",

@@ -139,6 +139,24 @@ struct Sums {
   }
 };
 
+// Adds `length` inputs of each row, `lda` floats apart, times their weights.
+template <int Rows, int Outputs>
+inline void add_inputs(const float* a, int64_t lda, int64_t length, const float* w, int64_t width,
+                       Sums<Rows, Outputs>& t) {
+  for (int64_t i = 0; i < length; ++i, w += width, a += prsr::kBundle) {
+    typename Sums<Rows, Outputs>::Numbers x[Rows];
+    for (int r = 0; r < Rows; ++r) t.load_input(a + r * lda, x[r]);
+#pragma GCC unroll 32
+    for (int v = 0; v < t.kPairs; ++v) {
+      const Vec weights = t.load_weights(w + v * t.kPair);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        for (int side = 0; side < t.kSides; ++side) t.sums[r][v][side] += x[r][side] * weights;
+      }
+    }
+  }
+}
+
 // `strip` begins with the tile's first output.
 template <int Rows, int Outputs>
 void bundle_tile(const Product& p, const Strip<float>& strip, int64_t row) {
@@ -146,22 +164,15 @@ void bundle_tile(const Product& p, const Strip<float>& strip, int64_t row) {
   p.bias ? t.begin(p.bias + strip.column) : t.begin(nullptr);
   const int64_t place = strip.column * prsr::kBundle;
   if (p.start) t.add(p.start + row * p.ld_start + place, p.ld_start);
-  const float* w = strip.weights;
+  if (p.before) {
+    add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
+               strip.width, t);
+  }
+  const float* w = strip.weights + p.first_input * strip.width;
   for (int64_t s = 0; s < p.segments; ++s) {
     const int64_t segment = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
-    const float* a = p.in + segment * p.segment_stride + row * p.lda;
-    for (int64_t i = 0; i < p.length; ++i, w += strip.width, a += prsr::kBundle) {
-      typename Sums<Rows, Outputs>::Numbers x[Rows];
-      for (int r = 0; r < Rows; ++r) t.load_input(a + r * p.lda, x[r]);
-#pragma GCC unroll 32
-      for (int v = 0; v < t.kPairs; ++v) {
-        const Vec weights = t.load_weights(w + v * t.kPair);
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) {
-          for (int side = 0; side < t.kSides; ++side) t.sums[r][v][side] += x[r][side] * weights;
-        }
-      }
-    }
+    add_inputs(p.in + segment * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width, t);
+    w += p.length * strip.width;
   }
   if (p.then) t.add(p.then + row * p.ld_then + place, p.ld_then);
   float* const out = p.out + row * p.ld_out + place;
@@ -191,12 +202,11 @@ void bundle_rows(const Product& p, int64_t first_row, int64_t last_row) {
   int64_t first = 0;
   for (int64_t strips = (p.outputs + p.strip - 1) / p.strip; strips > 0; --strips) {
     const int64_t width = first_part(p.outputs - first, strips, 2);
-    const float* const here = weights + p.first_input * width;
     int64_t column = 0;
     for (int64_t tiles = (width + kMost - 1) / kMost; tiles > 0; --tiles) {
       const int64_t outputs = first_part(width - column, tiles, Form<Rows>::kPair);
       for (int64_t row = first_row; row < last_row; row += Rows) {
-        bundle_tile_of<Rows>(p, {first + column, here + column, width}, row, outputs,
+        bundle_tile_of<Rows>(p, {first + column, weights + column, width}, row, outputs,
                              std::make_integer_sequence<int, kMost>());
       }
       column += outputs;

@@ -23,6 +23,7 @@ struct Config {
   int64_t reach;        // p
   int64_t first_reach;  // p0
   int64_t units;        // M
+  int64_t gate_inputs;  // F, 0 without conditional gates
   bool half_head;       // whether the head's weights are bfloat16
 };
 
@@ -40,6 +41,7 @@ struct Job {
   float*
       horizontal;  // [N/b, p + W, L + 1, C, b]: input of each block, and of the head, on this row
   const float* conditioning;  // logits, [N, H, W, D, K]
+  const float* features;      // of the conditioning network, [N/b, H, W, F, b]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
   const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
@@ -62,8 +64,8 @@ struct Layer {
 
 // What a block computes for all groups at once.
 struct Block {
-  Layer vertical, link;
-  const float* taps;  // of the pixels to the left; its bias is the link's
+  Layer vertical, link;  // both read the conditioning network's features before their other inputs
+  const float* taps;     // of the pixels to the left; its bias is the link's
 };
 
 // What is left of a block for one group.

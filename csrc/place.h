@@ -39,7 +39,7 @@ struct Groups {
 
 // How far one bundle's numbers lie from the next one's.
 struct Strides {
-  int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal;
+  int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal, condition_row;
   Strides(const Config& c, const Job& j)
       : value_row((j.width + 2 * c.first_reach) * c.channels * j.bundle),
         values((j.height + c.first_reach) * value_row),
@@ -47,7 +47,8 @@ struct Strides {
         vertical(c.layers * (c.reach + 1) * vertical_row),
         above(j.width * c.layers * 2 * c.features * j.bundle),
         ahead(c.layers * j.width * 2 * c.features + 1),
-        horizontal((c.reach + j.width) * (c.layers + 1) * c.features * j.bundle) {}
+        horizontal((c.reach + j.width) * (c.layers + 1) * c.features * j.bundle),
+        condition_row(j.width * c.gate_inputs * j.bundle) {}
 };
 
 // What a member of a team draws: row y of the bundles `bundle` … `bundle + count − 1`. Places are
@@ -87,6 +88,9 @@ struct Place {
   }
   float* ahead_at(int64_t n, int64_t layer) const {
     return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;
+  }
+  const float* condition_at(int64_t n, int64_t row) const {
+    return j.features + ((bundle + n) * j.height + row) * strides.condition_row;
   }
   // With weights in strips of at most so many outputs.
   Product product(int64_t strip) const {

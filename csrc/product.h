@@ -1,6 +1,7 @@
 // The one product that everything is made of: rows of inputs times packed weights.
 //
-//   out[r][o] = bias[o] + start[r][o] + Σ_s Σ_i a_s[r·lda + i] · w[s·length + i][o] + then[r][o]
+//   out[r][o] = bias[o] + start[r][o] + Σ_i f[r·ld_before + i] · w[i][o]
+//               + Σ_s Σ_i a_s[r·lda + i] · w[first_input + s·length + i][o] + then[r][o]
 //
 // Outputs are lanes, so it does not matter whether a row is an image or a column, and one row
 // costs no padding. Weights come in blocks of 64 outputs, those of a block side by side for each
@@ -38,6 +39,9 @@ constexpr int most_vecs(int64_t rows) {
 
 struct Product {
   int64_t bundle = 1;  // floats that each number of `in`, `start`, `then` and `out` stands for
+  const float* before = nullptr;  // inputs f that come before the others, or none
+  int64_t ld_before = 0;
+  int64_t before_length = 0;
   const float* in = nullptr;  // inputs: segment s of row r begins at s·segment_stride + r·lda
   int64_t lda = 0;
   int64_t length = 0;  // of a segment
@@ -48,8 +52,8 @@ struct Product {
   const void* weights = nullptr;  // float, or bfloat16 if `half` and no bundle
   bool half = false;
   int64_t strip = 0;        // how wide the weights' strips are at most, if there are bundles
-  int64_t first_input = 0;  // which of the weights' inputs is the first of these
-  int64_t inputs = 0;       // of the weights, if these are not all
+  int64_t first_input = 0;  // which of the weights' inputs is the first of `in`
+  int64_t inputs = 0;       // of the weights, if segments · length are not all
   int64_t outputs = 0;
   const float* bias = nullptr;   // [outputs, padded], or none
   const float* start = nullptr;  // [rows][…], or none
@@ -69,7 +73,7 @@ struct Product {
 template <typename Weight>
 struct Strip {
   int64_t column;         // the first of all outputs
-  const Weight* weights;  // of the first input
+  const Weight* weights;  // of input 0
   int64_t width;          // from one input's to the next one's
 };
 
@@ -130,20 +134,32 @@ inline void end_sums(const Product& p, const Strip<Weight>& strip, int64_t row,
   }
 }
 
+// Adds `length` inputs of each row, `lda` floats apart, times their weights.
+template <typename Weight, int Rows, int Vecs>
+inline void add_inputs(const float* a, int64_t lda, int64_t length, const Weight* w, int64_t width,
+                       Vec (&sums)[Rows][Vecs]) {
+  for (int64_t i = 0; i < length; ++i, w += width) {
+    Vec weights[Vecs];
+    for (int v = 0; v < Vecs; ++v) weights[v] = load(w + v * kLanes);
+    for_each<Rows, Vecs>(
+        [&](int r, int v) { sums[r][v] += broadcast(a[r * lda + i]) * weights[v]; });
+  }
+}
+
 template <typename Weight, int Rows, int Vecs>
 inline void tile(const Product& p, const Strip<Weight>& strip, int64_t row) {
   Vec sums[Rows][Vecs];
   begin_sums(p, strip, row, sums);
-  const Weight* w = strip.weights;
+  if (p.before) {
+    add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
+               strip.width, sums);
+  }
+  const Weight* w = strip.weights + p.first_input * strip.width;
   for (int64_t s = 0; s < p.segments; ++s) {
     const int64_t place = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
-    const float* a = p.in + place * p.segment_stride + row * p.lda;
-    for (int64_t i = 0; i < p.length; ++i, w += strip.width) {
-      Vec weights[Vecs];
-      for (int v = 0; v < Vecs; ++v) weights[v] = load(w + v * kLanes);
-      for_each<Rows, Vecs>(
-          [&](int r, int v) { sums[r][v] += broadcast(a[r * p.lda + i]) * weights[v]; });
-    }
+    add_inputs(p.in + place * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width,
+               sums);
+    w += p.length * strip.width;
   }
   end_sums(p, strip, row, sums);
 }
@@ -210,8 +226,7 @@ void strips(const Product& p, const How& how) {
   for (int64_t block = p.first_block; block < last; ++block) {
     const int64_t first = block * kBlock, left = p.outputs - first;
     const int64_t width = left >= kBlock ? kBlock : (left + kPanel - 1) / kPanel * kPanel;
-    const Weight* const weights =
-        static_cast<const Weight*>(p.weights) + first * inputs + p.first_input * width;
+    const Weight* const weights = static_cast<const Weight*>(p.weights) + first * inputs;
     for (int64_t column = 0; column < width; column += widest) {
       const int64_t vecs = (width - column < widest ? width - column : widest) / kLanes;
       strip_of<Weight, most_vecs(1)>(p, how, {first + column, weights + column, width}, vecs);

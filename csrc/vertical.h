@@ -41,11 +41,12 @@ class VerticalStack : Place {
         for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2 * b);
         Product p = vertical_product(n, l, y);
         if (b == 1 && row_ahead(n) == static_cast<float>(y + 1)) {
-          // All rows but the last have been added up while the row before was drawn.
+          // All but the last row has been added up while the row before was drawn.
+          p.before = nullptr;
           p.in = vertical_at(n, l, y);
           p.segments = 1;
           p.first_segment = 0;
-          p.first_input = c.reach * p.length;
+          p.first_input = c.gate_inputs + c.reach * p.length;
           p.bias = nullptr;
           p.start = ahead_at(n, l);
           p.ld_start = c2;
@@ -56,9 +57,12 @@ class VerticalStack : Place {
         compute(p);
 
         Product q = product(kRowStrip);
+        read_condition(q, n, y);
         q.in = s.preactivations;
         q.length = c2;
         q.lda = c2 * b;
+        q.first_input = c.gate_inputs;
+        q.inputs = c.gate_inputs + c2;
         q.weights = block.link.weights;
         q.bias = block.link.bias;
         q.outputs = c2;
@@ -102,20 +106,29 @@ class VerticalStack : Place {
   }
 
  private:
+  // Conditional gates: the conditioning network's features of each column come first.
+  void read_condition(Product& p, int64_t n, int64_t row) const {
+    if (c.gate_inputs == 0) return;
+    p.before = condition_at(n, row);
+    p.ld_before = c.gate_inputs * b;
+    p.before_length = c.gate_inputs;
+  }
+
   // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
   // the picture are zeros, and left out.
   Product vertical_product(int64_t n, int64_t l, int64_t row) const {
     Product p = product(kRowStrip);
+    read_condition(p, n, row);
     p.in = vertical_at(n, l, 0);
     p.ring = c.reach + 1;
     p.segments = row < c.reach ? row + 1 : p.ring;
     p.segment_stride = strides.vertical_row;
     p.first_segment = (row + 1 - p.segments) % p.ring;
     p.length = (2 * c.reach + 1) * c.features;
-    p.first_input = (p.ring - p.segments) * p.length;
+    p.first_input = c.gate_inputs + (p.ring - p.segments) * p.length;
     p.lda = c.features * b;
     p.weights = net.blocks[l].vertical.weights;
-    p.inputs = p.ring * p.length;
+    p.inputs = c.gate_inputs + p.ring * p.length;
     p.bias = net.blocks[l].vertical.bias;
     p.outputs = 2 * c.features;
     p.ld_out = p.outputs * b;

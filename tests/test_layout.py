@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prsr.engines.layout import aligned_zeros, blocks, half_blocks, strips
+from prsr.engines.layout import aligned_zeros, blocks, by_pixels, half_blocks, lay_out, strips
+from prsr.engines.packing import pack_prior
 
 
 def test_blocks_hold_sixty_four_outputs_side_by_side():
@@ -53,3 +54,16 @@ def test_zeros_begin_on_a_line():
         assert zeros.data_ptr() % 64 == 0
         assert zeros.shape == (size, 3)
         assert not zeros.any()
+
+
+def test_conditioning_features_come_before_the_other_inputs(make_model):
+    model = make_model(conditioning_channels=5, conditional_gates=True)
+    packed = pack_prior(model.prior)
+    weights = lay_out(packed, torch.flatten, torch.flatten, torch.flatten)
+    # Behind the first layer come matrix and bias of each block's vertical layer and link.
+    vertical, _, link = (weights.memory[offset:] for offset in weights.offsets[2:5])
+    block, outputs = packed.blocks[0], 2 * model.config.prior_channels
+    wanted = torch.cat([block.conditional, by_pixels(block.vertical.weight)])
+    assert torch.equal(vertical[: wanted.numel()].view(wanted.shape), wanted)
+    wanted = torch.cat([block.link.weight[outputs:], block.link.weight[:outputs]])
+    assert torch.equal(link[: wanted.numel()].view(wanted.shape), wanted)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import prsr
 from prsr import PRESETS, Sampler
 from prsr.conditioning import condition
 from prsr.engines import Job
+from prsr.engines.layout import Numbers
 from prsr.engines.native import BUNDLE, PARTS, CPUEngine, instruction_sets
 from prsr.testing import cdf_violation
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.skipif(
     [
         ("tiny", {}),
         ("tiny", {"prior_kernel": 1, "levels": 200}),
+        ("tiny", {"prior_kernel": 5, "conditioning_channels": 5, "conditional_gates": True}),
         ("tiny", {"prior_kernel": 5, "channels": 1, "head_channels": 150}),
         ("compact", {}),
         ("digits", {}),
@@ -52,12 +55,13 @@ def test_pictures_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads_of_job", [1, 2])
+@pytest.mark.parametrize("gates", [False, True])
 def test_caches_are_the_same_to_a_bit_in_any_batch(
-    make_model, make_pictures, threads, threads_of_job, precision
+    make_model, make_pictures, threads, gates, threads_of_job, precision
 ):
     # Pictures could hide it: a draw seldom turns on the last bit of a logit.
     threads(threads_of_job)
-    model = make_model(prior_channels=33, head_channels=35)
+    model = make_model(prior_channels=33, head_channels=35, conditional_gates=gates)
     engine, caches = CPUEngine(), []
     packed = engine.pack(model.prior, precision)
     lr = make_pictures(model.config, 19, 2, 3)
@@ -245,7 +249,7 @@ def job_of(model, make_pictures, n=2):
 
 
 def operands(make_model, make_pictures):
-    model, engine = make_model(), CPUEngine()
+    model, engine = make_model(conditional_gates=True), CPUEngine()
     state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_pictures))
     return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
 
@@ -263,6 +267,8 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("noise", lambda tensor: tensor[:1]),
         ("noise", lambda tensor: tensor.double()),
         ("conditioning", lambda tensor: tensor[..., :1]),
+        ("features", lambda tensor: tensor[..., :-1, :]),
+        ("features", lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)),
         ("conditioning", lambda tensor: tensor.flip(1).transpose(3, 4).contiguous()),
         ("temperature", lambda tensor: tensor.expand(2, 2)[0].expand(3, 2)[:, 0]),
         ("vertical", lambda tensor: tensor[:, :1]),
@@ -289,6 +295,17 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures
         torch.ops.prsr.draw_rows(**given)
 
 
+def test_the_extension_takes_every_field_by_its_name_and_no_other():
+    struct = import_module("prsr._native").Config
+    numbers = Numbers.of(PRESETS["tiny"], "fp32")._asdict()
+    struct(**numbers)
+    for name in numbers:
+        with pytest.raises(TypeError, match=f"no field {name} given"):
+            struct(**{k: v for k, v in numbers.items() if k != name})
+    with pytest.raises(TypeError, match="unknown fields given"):
+        struct(**numbers, seed=0)
+
+
 @pytest.mark.parametrize("name", ["noise", "weights", "picture"])
 def test_a_tensor_without_memory_is_refused(make_model, make_pictures, name):
     given = operands(make_model, make_pictures)
@@ -298,18 +315,20 @@ def test_a_tensor_without_memory_is_refused(make_model, make_pictures, name):
 
 
 @pytest.mark.parametrize("n", [2, 16, 17])
-def test_nothing_outside_the_caches_is_written(make_model, make_pictures, threads, n):
+@pytest.mark.parametrize("gates", [False, True])
+def test_nothing_outside_the_caches_is_written(make_model, make_pictures, threads, gates, n):
     # NaN before and behind every cache: what is read there must not matter, and it must stay.
     threads(1)
-    model, engine = make_model(), CPUEngine()
+    model, engine = make_model(conditional_gates=gates), CPUEngine()
     job = job_of(model, make_pictures, n)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
     around = []
     for part in state.parts:
-        for name, cache in part.caches.items():
+        for name in (*part.caches, "features"):
+            cache = part.operands[name]
             memory = torch.full((cache.numel() + 96,), torch.nan)
             start = 48 - memory.data_ptr() // 4 % 16
-            inside = memory[start : start + cache.numel()].view(cache.shape).zero_()
+            inside = memory[start : start + cache.numel()].view(cache.shape).copy_(cache)
             part.operands[name] = inside
             around.append((memory, start, start + cache.numel()))
     for y in range(2):

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prsr.config import PRSRConfig
 from prsr.engines.packing import Packed
 
 LINE = 16  # floats in a line of 64 bytes
@@ -32,6 +34,47 @@ def aligned_zeros(*shape: int) -> Tensor:
     memory = torch.from_numpy(np.zeros(size + LINE, dtype=np.float32))
     start = -memory.data_ptr() // 4 % LINE
     return memory[start : start + size].view(shape)
+
+
+class Numbers(NamedTuple):
+    """What ``csrc/engine.h`` knows of a prior, under the same names.
+
+    Attributes:
+        channels: D.
+        levels: K.
+        features: C.
+        layers: L.
+        reach: p.
+        first_reach: p0.
+        units: M.
+        gate_inputs: F, 0 without conditional gates.
+        half_head: 1 if the head's weights are bfloat16, else 0.
+    """
+
+    channels: int
+    levels: int
+    features: int
+    layers: int
+    reach: int
+    first_reach: int
+    units: int
+    gate_inputs: int
+    half_head: int
+
+    @classmethod
+    def of(cls, config: PRSRConfig, precision: str) -> Numbers:
+        """Those of a configuration, drawn in "fp32" or "bf16"."""
+        return cls(
+            channels=config.channels,
+            levels=config.levels,
+            features=config.prior_channels,
+            layers=config.prior_layers,
+            reach=config.reach,
+            first_reach=config.first_reach,
+            units=config.head_channels,
+            gate_inputs=config.gate_inputs,
+            half_head=int(precision == "bf16"),
+        )
 
 
 @dataclass(frozen=True)
@@ -53,23 +96,21 @@ class Laid:
 
     Attributes:
         packed: by colour groups.
-        precision: "fp32", or "bf16" for the head's weights.
+        numbers: of the prior, and whether its head is in bfloat16.
         strip_widths: of the vertical stack's weights and of the others, where pictures are drawn in
             bundles; what the instruction set likes.
-        numbers: D, K, C, L, p, p0, M, and 1 if the head's weights are bfloat16.
         instruction_set: of the kernels that read them.
     """
 
     packed: Packed
-    precision: str
-    numbers: list[int]
-    instruction_set: str
+    numbers: Numbers
     strip_widths: tuple[int, int]
+    instruction_set: str
 
     @cached_property
     def blocks(self) -> Weights:
         """For pictures that are drawn one by one."""
-        of_head = half_blocks if self.precision == "bf16" else blocks
+        of_head = half_blocks if self.numbers.half_head else blocks
         return lay_out(self.packed, blocks, blocks, of_head)
 
     @cached_property
@@ -81,7 +122,7 @@ class Laid:
             return of_pixel(matrix.bfloat16().float())
 
         return lay_out(
-            self.packed, of_row, of_pixel, rounded if self.precision == "bf16" else of_pixel
+            self.packed, of_row, of_pixel, rounded if self.numbers.half_head else of_pixel
         )
 
 
@@ -135,9 +176,13 @@ def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> W
         return [order(weight), bias]
 
     parts = layer(of_row, by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
+    # The conditioning features come before the other inputs. So sums that are begun a row ahead
+    # (csrc/vertical.h) have them already.
+    gate_inputs = packed.config.gate_inputs
     for block in packed.blocks:
-        parts += layer(of_row, by_pixels(block.vertical.weight), block.vertical.bias)
-        parts += layer(of_row, block.link.weight, block.link.bias)
+        vertical = torch.cat([block.conditional, by_pixels(block.vertical.weight)])
+        parts += layer(of_row, vertical, block.vertical.bias)
+        parts += layer(of_row, block.link.weight.roll(gate_inputs, dims=0), block.link.bias)
     # Here the pixels to the left come pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
     parts += layer(of_pixel, left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)

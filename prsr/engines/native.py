@@ -18,7 +18,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.layout import LINE, Laid, aligned_zeros
+from prsr.engines.layout import LINE, Laid, Numbers, aligned_zeros
 from prsr.engines.packing import pack_prior
 from prsr.model import PriorNetwork
 
@@ -64,15 +64,14 @@ def chosen_instruction_set() -> str:
     return wanted
 
 
-def cache_shapes(
-    numbers: list[int], picture: torch.Size, bundle: int
-) -> dict[str, tuple[int, ...]]:
+def cache_shapes(numbers: Numbers, picture: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
     """The caches of ``csrc/engine.h``, ``float32``, for pictures of that size."""
-    channels, _, features, layers, p, p0, *_ = numbers
+    features, layers = numbers.features, numbers.layers
+    p, p0 = numbers.reach, numbers.first_reach
     n, _, height, width = picture
     bundles = n // bundle
     return {
-        "values": (bundles, p0 + height, p0 + width + p0, channels, bundle),
+        "values": (bundles, p0 + height, p0 + width + p0, numbers.channels, bundle),
         "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
         "above": (bundles, width, layers, 2 * features, bundle),
         "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
@@ -85,8 +84,8 @@ _library = torch.library.Library("prsr", "DEF")
 _library.define(
     "draw_rows(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
-    "Tensor conditioning, Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
-    "int[] numbers, int bundle, str instruction_set, int y, int end) -> ()"
+    "Tensor conditioning, Tensor features, Tensor noise, Tensor temperature, Tensor? mask, "
+    "Tensor(g!)? seconds, int[] numbers, int bundle, str instruction_set, int y, int end) -> ()"
 )
 
 
@@ -101,6 +100,7 @@ def _draw_rows(
     weights: Tensor,
     offsets: Tensor,
     conditioning: Tensor,
+    features: Tensor,
     noise: Tensor,
     temperature: Tensor,
     mask: Tensor | None,
@@ -115,28 +115,32 @@ def _draw_rows(
 
     C++ gets addresses, so whatever they stand for is checked here.
     """
-    channels, levels, _, layers, *_ = numbers
+    config = Numbers(*numbers)
+    channels, levels, layers = config.channels, config.levels, config.layers
     n, _, height, width = picture.shape
     if bundle not in (1, BUNDLE) or n % bundle:
         raise ValueError(f"bundle must be 1, or {BUNDLE} of a multiple of it, got {bundle} of {n}")
-    shapes = cache_shapes(numbers, picture.shape, bundle)
+    shapes = cache_shapes(config, picture.shape, bundle)
     float32 = torch.float32
-    wanted = {
-        "weights": (weights, float32, tuple(weights.shape)),
-        "offsets": (offsets, torch.int64, (4 + 5 * channels + layers * (5 + 3 * channels),)),
+    fields = {
         "values": (values, float32, shapes["values"]),
         "vertical": (vertical, float32, shapes["vertical"]),
         "above": (above, float32, shapes["above"]),
         "ahead": (ahead, float32, shapes["ahead"]),
         "horizontal": (horizontal, float32, shapes["horizontal"]),
         "conditioning": (conditioning, float32, (n, height, width, channels, levels)),
+        "features": (features, float32, (n // bundle, height, width, config.gate_inputs, bundle)),
         "noise": (noise, float32, (n, height, width, channels)),
         "temperature": (temperature, float32, (n,)),
         "mask": (mask, torch.bool, (n, channels, height, width)),
         "picture": (picture, torch.uint8, (n, channels, height, width)),
         "seconds": (seconds, torch.float64, (len(PARTS),)),
     }
-    for name, (tensor, dtype, shape) in wanted.items():
+    laid = {
+        "weights": (weights, float32, tuple(weights.shape)),
+        "offsets": (offsets, torch.int64, (4 + 5 * channels + layers * (5 + 3 * channels),)),
+    }
+    for name, (tensor, dtype, shape) in (laid | fields).items():
         if tensor is None:
             continue
         if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
@@ -153,11 +157,14 @@ def _draw_rows(
     if not 0 <= y < end <= height:
         raise ValueError(f"y must lie below end, and end within {height} rows, got {y} and {end}")
     assert _native is not None
+    addresses = {
+        name: 0 if tensor is None else tensor.data_ptr() for name, (tensor, _, _) in fields.items()
+    }
     _native.draw_rows(
         instruction_set,
-        numbers,
-        [n // bundle, bundle, height, width],
-        [0 if tensor is None else tensor.data_ptr() for tensor, _, _ in wanted.values()],
+        _native.Config(**config._asdict()),
+        _native.Weights(memory=weights.data_ptr(), offsets=offsets.data_ptr()),
+        _native.Job(bundles=n // bundle, bundle=bundle, height=height, width=width, **addresses),
         y,
         end,
         torch.get_num_threads(),
@@ -175,6 +182,20 @@ def _draw_nothing(*operands: object) -> None:
 
 
 torch.library.register_fake("prsr::draw_rows", _draw_nothing, lib=_library)
+
+
+def bundled(features: Tensor, bundle: int) -> Tensor:
+    """``[N, F, H, W]`` as ``csrc/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
+    n, count, height, width = features.shape
+    result = features.new_empty(n // bundle, height, width, count, bundle)
+    if count == 0:
+        return result
+    # One transposed matrix per bundle: PyTorch copies that several times faster than a permutation
+    # of five dimensions.
+    for own, images in zip(result, features.unflatten(0, (-1, bundle)), strict=True):
+        rows = images.transpose(0, 1).reshape(count * bundle, height * width)
+        own.view(height * width, count * bundle).copy_(rows.T)
+    return result
 
 
 class Part:
@@ -199,10 +220,11 @@ class Part:
             "offsets": weights.offsets,
             # No copy of logits that were made in this order, as those of our own networks are.
             "conditioning": job.conditioning[pictures].permute(0, 3, 4, 2, 1).contiguous(),
+            "features": bundled(job.features[pictures], bundle),
             "noise": job.noise[pictures].contiguous(),
             "temperature": job.temperature[pictures].contiguous(),
             "mask": None if job.mask is None else job.mask[pictures].contiguous(),
-            "numbers": laid.numbers,
+            "numbers": list(laid.numbers),
             "bundle": bundle,
             "instruction_set": laid.instruction_set,
         }
@@ -239,8 +261,6 @@ class CPUEngine(Engine):
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         reasons = []
-        if config.conditional_gates:
-            reasons.append("it does not serve conditional gates yet")
         if _native is None:
             reasons.append(_absence)
         if device.type != "cpu":
@@ -250,17 +270,14 @@ class CPUEngine(Engine):
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
         instruction_set = chosen_instruction_set()  # raises before there is any work
-        config = prior.config
-        numbers = [config.channels, config.levels, config.prior_channels, config.prior_layers]
-        numbers += [config.reach, config.first_reach, config.head_channels]
-        numbers += [int(precision == "bf16")]
         assert _native is not None
         packed = pack_prior(copy.deepcopy(prior).float())
         if precision == "bf16":
             for layer in (*packed.hidden, *packed.output):
                 check_finite(layer.weight.bfloat16(), "the prior's weights in bf16")
         widths = tuple(_native.strips(instruction_set))
-        laid = Laid(packed, precision, numbers, instruction_set, widths)
+        numbers = Numbers.of(prior.config, precision)
+        laid = Laid(packed, numbers, widths, instruction_set)
         check_finite(laid.blocks.memory, f"the prior's weights in {precision}")
         return laid
 
