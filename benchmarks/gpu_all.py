@@ -50,8 +50,6 @@ from pathlib import Path
 from benchmarks.parts import read_archive, write_archive, write_file
 from benchmarks.stages import FAILED, SKIPPED, TIMED_OUT, Result, run_stage, summary, summary_json
 
-CHECKOUT = Path(__file__).parents[1]
-
 ENGINES = ("triton", "torch")
 """Engines that are checked. ``reference`` is what they are checked against."""
 
@@ -92,9 +90,7 @@ class Session:
         self.start = time.monotonic()
         self.out: Path = chosen.out
         self.out.mkdir(parents=True, exist_ok=True)
-        runs = CHECKOUT / "runs"
-        runs.mkdir(exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(prefix=time.strftime("gpu-all-%Y%m%d-%H%M%S-"), dir=runs))
+        self.work = Path(tempfile.mkdtemp(prefix="gpu-all-"))
         (self.work / "logs").mkdir()
         self.results: list[Result] = []
         self.archives: dict[str, dict[str, int | str]] = {}
@@ -143,7 +139,10 @@ class Session:
         def publish() -> None:
             self.publish(Result(stage.name, "running", time.monotonic() - begin, ""))
 
-        print(f"{stage.name}: at most {max(0, limit):.0f} s", flush=True)
+        if limit <= 0:
+            why = "its limit is 0 s" if self.left() > 0 else "no time is left"
+            return Result(stage.name, SKIPPED, 0, why)
+        print(f"{stage.name}: at most {limit:.0f} s", flush=True)
         log = self.work / "logs" / f"{stage.name}.log"
         command = [sys.executable, *stage.command(limit)]
         return run_stage(stage.name, command, limit, log, tick=publish, every=self.chosen.every)

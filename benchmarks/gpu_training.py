@@ -12,6 +12,7 @@ schedule, where the schedule has ended or where there is no checkpoint.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
@@ -27,8 +28,11 @@ RECIPE = (
 """Untested on a GPU. AdamW's β are 0.9 and 0.99."""
 
 PROBE = 100
-"""Steps of the measurement. The first half of them compiles and warms up; ``prsr train`` reads the
-clock every 50 steps, for to read it more often is to wait for the GPU."""
+"""Steps of the measurement, of which the first half compiles and warms up. On a GPU ``prsr train``
+notes the time of every 50th step."""
+
+REHEARSAL = 10
+"""Steps of the measurement on a CPU, and of the training at most."""
 
 BETWEEN = 60
 """Seconds between checkpoints."""
@@ -59,17 +63,19 @@ class Plan:
     """Of a run, or of what a machine does of it.
 
     Attributes:
+        last: the step that this machine trains to.
         steps: at which the schedule ends.
-        last: the step that this machine should reach.
-        report_every: steps between checkpoints; one of them is at ``last``.
+        report_every: steps between checkpoints.
     """
 
-    steps: int
     last: int
+    steps: int
     report_every: int
 
 
-def make_plan(pace: Pace, seconds: float, done: int, total: int | None, machines: float) -> Plan:
+def make_plan(
+    pace: Pace, seconds: float, done: int, total: int | None, machines: float, most: float
+) -> Plan:
     """How far to train.
 
     Args:
@@ -78,6 +84,7 @@ def make_plan(pace: Pace, seconds: float, done: int, total: int | None, machines
         done: steps of the run so far.
         total: at which its schedule ends; None where that is to be chosen.
         machines: how many such times a new schedule is for.
+        most: steps that are taken here at most.
 
     Raises:
         ValueError: the time is too short for a step.
@@ -86,12 +93,9 @@ def make_plan(pace: Pace, seconds: float, done: int, total: int | None, machines
     possible = int((SAFETY * seconds - pace.start) / (pace.step + pace.report / every))
     if possible < 1:
         raise ValueError(f"{seconds:.0f} s are too short: {pace}")
-    steps = done + round(machines * possible) if total is None else total
-    last = min(steps, done + possible)
-    # The last report before the time is over should have nothing trained after it.
-    most = min(int(every), last)
-    report_every = min(range(most // 2 + 1, most + 1), key=lambda steps: (last % steps, -steps))
-    return Plan(steps, last - last % report_every, report_every)
+    possible = int(min(possible, most))
+    steps = done + math.ceil(machines * possible) if total is None else total
+    return Plan(min(steps, done + possible), steps, int(every))
 
 
 class Training:
@@ -106,6 +110,9 @@ class Training:
         self.chosen = chosen
         self.end = time.monotonic() + chosen.seconds
         self.folder: Path = chosen.work / chosen.name
+        rehearsal = chosen.device == "cpu"
+        self.probe = REHEARSAL if rehearsal else PROBE
+        self.most = REHEARSAL if rehearsal else math.inf
         self.arrays = {
             part: chosen.work / f"{chosen.name}-{part}.npy" for part in ("train", "validation")
         }
@@ -114,45 +121,41 @@ class Training:
         """Seconds that are left."""
         return self.end - time.monotonic()
 
-    def prsr(self, *arguments: str, limit: float) -> int | None:
-        """Run a ``prsr`` command; its exit code, or None where it was killed at the limit."""
-        print("prsr", *arguments, flush=True)
-        return run([sys.executable, "-m", "prsr", *arguments], limit)
-
     def unpack(self) -> None:
         """Make the array files."""
+        from prsr.strips import unpack
+
         for part, array in self.arrays.items():
-            packed = self.chosen.data / f"{self.name}-{part}.zip"
-            if not array.exists() and self.prsr(
-                *("data", "unpack", str(packed), "--out", str(array)), limit=self.left()
-            ):
-                sys.exit(f"{packed} cannot be unpacked")
+            unpack(self.chosen.data / f"{self.name}-{part}.zip", array)
 
     def train(self, folder: Path, plan: Plan, *options: str, limit: float) -> int | None:
-        """Run ``prsr train`` with the recipe."""
+        """Run ``prsr train`` with the recipe; its exit code, or None where it was killed."""
         arguments = {
             "--data": self.arrays["train"],
             "--validation": self.arrays["validation"],
             "--out": folder,
-            "--steps": plan.steps,
+            "--steps": plan.last,
+            "--schedule-steps": plan.steps,
             "--report-every": plan.report_every,
             "--batch-size": self.chosen.batch_size,
             "--device": self.chosen.device,
         }
         flat = [str(word) for pair in arguments.items() for word in pair]
-        return self.prsr("train", *flat, *RECIPE, *options, limit=limit)
+        command = [sys.executable, "-m", "prsr", "train", *flat, *RECIPE, *options]
+        print(*command, flush=True)
+        return run(command, limit)
 
     def measure(self) -> Pace:
-        """Take a few steps, compiled if that works in a third of the time that is left."""
+        """Take a few steps, compiled if that works in half of the time that is left."""
         preset = ("--preset", self.chosen.preset)
         ways = [("--compile",), ()] if self.chosen.device == "cuda" else [()]
         folder = self.folder.with_name(f"{self.name}-probe")
         for options in ways:
             shutil.rmtree(folder, ignore_errors=True)
             start = time.time()
-            plan = Plan(PROBE, PROBE, PROBE)
-            if self.train(folder, plan, *preset, *options, limit=self.left() / 3) == 0:
-                return pace_of(folder, start, options)
+            plan = Plan(self.probe, self.probe, self.probe)
+            if self.train(folder, plan, *preset, *options, limit=self.left() / 2) == 0:
+                return pace_of(folder, self.probe, start, options)
             print(f"no steps could be taken with {options or 'no option'}", flush=True)
         sys.exit("training does not work here")
 
@@ -170,15 +173,15 @@ class Training:
         self.unpack()
         pace = self.measure()
         done, total = self.progress()
-        begin: tuple[str, ...] = ("--resume", "--preset", self.chosen.preset)
-        if done == total or total is None:
-            begin = ("--preset", self.chosen.preset)
-            if (self.folder / "model").is_dir():
-                earlier = self.folder.with_name(f"{self.name}-earlier")
-                self.folder.rename(earlier)
-                begin = ("--from", str(earlier / "model"))
+        begin: tuple[str, ...] = ("--preset", self.chosen.preset)
+        if total is not None and done < total:
+            begin = (*begin, "--resume")
+        elif (self.folder / "model").is_dir():
             done, total = 0, None
-        plan = make_plan(pace, self.left(), done, total, self.chosen.machines)
+            earlier = self.folder.with_name(f"{self.name}-earlier")
+            self.folder.rename(earlier)
+            begin = ("--from", str(earlier / "model"))
+        plan = make_plan(pace, self.left(), done, total, self.chosen.machines, self.most)
         rate = self.chosen.batch_size / pace.step
         told = {name: value for name, value in asdict(pace).items() if name != "options"}
         print(f"{rate:,.0f} images/s; seconds: {told}; {plan}", flush=True)
@@ -188,27 +191,27 @@ class Training:
             f"step {reached:,} of {plan.steps:,}, {self.chosen.batch_size} images each, "
             f"{rate:,.0f} images/s{' compiled' if pace.options else ''}; {last_values(self.folder)}"
         )
-        # Killed is what a run is that goes on on another machine.
-        sys.exit(code not in (0, None) or reached < plan.last)
+        sys.exit(code != 0)
 
 
-def pace_of(folder: Path, start: float, options: tuple[str, ...]) -> Pace:
-    """What a run of ``PROBE`` steps tells.
+def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) -> Pace:
+    """What a short run tells, of which the first half is not counted.
 
     Args:
         folder: of the run.
+        steps: that it took.
         start: when its command began, in seconds since the epoch.
         options: as in :class:`Pace`.
     """
     from prsr.trainer import CHECKPOINT_FILE
 
     clock = {event.step: event.wall_time for event in scalars(folder)["training/loss"]}
-    step = (clock[PROBE] - clock[PROBE // 2]) / (PROBE - PROBE // 2)
+    step = (clock[steps] - clock[steps // 2]) / (steps - steps // 2)
     written = (folder / CHECKPOINT_FILE).stat().st_mtime
     return Pace(
-        start=max(0.0, clock[PROBE] - start - PROBE * step),
+        start=max(0.0, clock[steps] - start - steps * step),
         step=step,
-        report=max(0.0, written - clock[PROBE]),
+        report=max(0.0, written - clock[steps]),
         options=options,
     )
 
