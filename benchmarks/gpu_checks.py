@@ -231,11 +231,11 @@ def sanitized(checks: Checks) -> None:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=90,
+                timeout=45,
                 env=alone,
             )
         except subprocess.TimeoutExpired:
-            print(f"not known: compute-sanitizer, {check}, did not end in 90 s", flush=True)
+            print(f"not known: compute-sanitizer, {check}, did not end in 45 s", flush=True)
             continue
         checks.require(
             run.returncode == 0, f"compute-sanitizer, {check}: {run.stdout[-200:].strip()!r}"

@@ -27,11 +27,11 @@ RECIPE = (
 )
 """Untested on a GPU. AdamW's β are 0.9 and 0.99."""
 
-PROBE = 100
-"""Steps of the measurement, of which the first half compiles and warms up. On a GPU ``prsr train``
-notes the time of every 50th step."""
+PROBE = 150
+"""Steps of the measurement, with a report after half of them and at the end. The last sixth tells how
+long a step takes: on a GPU ``prsr train`` notes the time at a report, and 50 steps after it."""
 
-REHEARSAL = 10
+REHEARSAL = 12
 """Steps of the measurement on a CPU, and of the training at most."""
 
 BETWEEN = 60
@@ -46,7 +46,7 @@ class Pace:
     """How long the parts of a training take, in seconds.
 
     Attributes:
-        start: from the command to the first step, with compiling.
+        start: all that comes once: loading, compiling, and what the first report takes longer.
         step: of one step.
         report: of a validation, a sample sheet and a checkpoint.
         options: of ``prsr train`` that it was measured with, beside the recipe.
@@ -153,7 +153,7 @@ class Training:
         for options in ways:
             shutil.rmtree(folder, ignore_errors=True)
             start = time.time()
-            plan = Plan(self.probe, self.probe, self.probe)
+            plan = Plan(self.probe, self.probe, self.probe // 2)
             if self.train(folder, plan, *preset, *options, limit=self.left() / 2) == 0:
                 return pace_of(folder, self.probe, start, options)
             print(f"no steps could be taken with {options or 'no option'}", flush=True)
@@ -195,7 +195,7 @@ class Training:
 
 
 def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) -> Pace:
-    """What a short run tells, of which the first half is not counted.
+    """What a short run with two reports tells.
 
     Args:
         folder: of the run.
@@ -206,7 +206,8 @@ def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) ->
     from prsr.trainer import CHECKPOINT_FILE
 
     clock = {event.step: event.wall_time for event in scalars(folder)["training/loss"]}
-    step = (clock[steps] - clock[steps // 2]) / (steps - steps // 2)
+    from_step = steps * 5 // 6
+    step = (clock[steps] - clock[from_step]) / (steps - from_step)
     written = (folder / CHECKPOINT_FILE).stat().st_mtime
     return Pace(
         start=max(0.0, clock[steps] - start - steps * step),

@@ -163,9 +163,23 @@ def test_training_goes_on_without_a_compiler_that_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(gpu_training, "pace_of", lambda *found: found)
     assert training.measure()[3] == ()
-    plan = Plan(100, 100, 100)
+    plan = Plan(150, 150, 75)
     assert [(last, plan) for last, plan, _ in tried] == [("--compile", plan), ("tiny", plan)]
     assert all(limit <= 50 for *_, limit in tried)
+
+
+def test_pace_is_that_of_the_steps_between_two_reports(tmp_path, monkeypatch):
+    """As a GPU's scalars are written: 50 steps at a time, and what is unread at a report."""
+    start, clock = 1000.0, {}
+    for first, last, at in ((1, 50, 40.0), (51, 75, 41.0), (76, 125, 60.0), (126, 150, 61.0)):
+        clock |= dict.fromkeys(range(first, last + 1), start + at)
+    events = [argparse.Namespace(step=step, wall_time=wall) for step, wall in clock.items()]
+    monkeypatch.setattr(gpu_training, "scalars", lambda _: {"training/loss": events})
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.touch()
+    os.utime(checkpoint, (start + 64, start + 64))
+    pace = gpu_training.pace_of(tmp_path, 150, start, ())
+    assert pace == Pace(start=61 - 150 / 25, step=1 / 25, report=3, options=())
 
 
 def checks(monkeypatch, *arguments):
@@ -253,7 +267,7 @@ def test_rehearsal_from_the_first_stage_to_a_second_machine(packed, tmp_path):
         "train-damaged": "failed",
         "train-portraits": "passed",
     }
-    assert stages["train-portraits"]["detail"].startswith("step 10 of 20, 4 images each")
+    assert stages["train-portraits"]["detail"].startswith("step 12 of 24, 4 images each")
     assert "portraits/checkpoint.safetensors" in names(first / "portraits.tar.0")
     assert {"logs/engine-torch.log", "logs/train-damaged.log"} <= names(first / "report.tar.0")
     assert (first / "summary.txt").read_text().count("\n") == 7
@@ -261,7 +275,7 @@ def test_rehearsal_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     left_out = ("--limit", "engine=0", "--limit", "figures=0", "--limit", "train-damaged=0")
     code, stages = session(packed, tmp_path, second, *left_out, "--resume", first)
     assert code == 0
-    assert stages["train-portraits"]["detail"].startswith("step 20 of 20, 4 images each")
+    assert stages["train-portraits"]["detail"].startswith("step 24 of 24, 4 images each")
     assert "portraits/model/model.safetensors" in names(second / "portraits.tar.0")
 
 
