@@ -43,8 +43,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +63,6 @@ RESERVE = 8
 """Seconds for the last archives, and what training takes to end."""
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A command, made when its time is known.
-
-    Attributes:
-        name: of the stage; its kind is what stands before the first hyphen.
-        command: from the seconds that it has to the command after ``python``.
-    """
-
-    name: str
-    command: Callable[[float], list[str]]
 
 
 class Session:
@@ -105,27 +91,27 @@ class Session:
         """Run all stages; returns the exit code."""
         print(f"working in {self.work}", flush=True)
         try:
-            for stage in self.stages():
-                self.add(self.stage(stage, self.limit(stage.name, self.left())))
+            for name, command in self.stages():
+                self.stage(name, command, self.limit(name, self.left()))
             self.train()
         finally:
             self.publish()
         print(summary(self.results), end="", flush=True)
         return int(any(result.outcome in (FAILED, TIMED_OUT) for result in self.results))
 
-    def stages(self) -> Iterator[Stage]:
-        """All but training."""
+    def stages(self) -> Iterator[tuple[str, list[str]]]:
+        """All but training: names, and what comes after ``python`` in the commands."""
         chosen = self.chosen
         wheels = [] if chosen.wheels is None else ["--wheels", str(chosen.wheels)]
-        yield Stage("build", lambda _: ["-m", "benchmarks.gpu_build", *wheels])
+        yield "build", ["-m", "benchmarks.gpu_build", *wheels]
         gpu = ["-m", "benchmarks.gpu", "--quick", "--device", chosen.device]
         for engine in ENGINES:
-            check = [*gpu, "--only", "checks", "--engine", engine, "--preset", chosen.preset]
-            yield Stage(f"engine-{engine}", lambda _, check=check: check)
+            check = ["--only", "checks", "--engine", engine, "--preset", chosen.preset]
+            yield f"engine-{engine}", gpu + check
         # Their bars are for the paper's model.
         preset = chosen.preset if chosen.device == "cpu" else "paper"
         figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
-        yield Stage("figures", lambda _: [*gpu, *figures, "--preset", preset])
+        yield "figures", [*gpu, *figures, "--preset", preset]
 
     def limit(self, name: str, most: float) -> float:
         """Seconds that a stage may take."""
@@ -133,20 +119,28 @@ class Session:
         own = {**LIMITS, **self.chosen.limit}
         return min(most, own.get(name, own.get(kind, most)))
 
-    def stage(self, stage: Stage, limit: float) -> Result:
-        """Run one, publishing meanwhile."""
+    def stage(self, name: str, command: list[str], limit: float) -> None:
+        """Run one, publishing meanwhile, and note what became of it."""
         begin = time.monotonic()
 
-        def publish() -> None:
-            self.publish(Result(stage.name, "running", time.monotonic() - begin, ""))
+        def result(outcome: str, detail: str) -> Result:
+            return Result(name, outcome, time.monotonic() - begin, detail)
 
         if limit <= 0:
-            why = "its limit is 0 s" if self.left() > 0 else "no time is left"
-            return Result(stage.name, SKIPPED, 0, why)
-        print(f"{stage.name}: at most {limit:.0f} s", flush=True)
-        log = self.work / "logs" / f"{stage.name}.log"
-        command = [sys.executable, *stage.command(limit)]
-        return run_stage(stage.name, command, limit, log, tick=publish, every=self.chosen.every)
+            self.add(result(SKIPPED, "its limit is 0 s" if self.left() > 0 else "no time is left"))
+            return
+        log = self.work / "logs" / f"{name}.log"
+        try:
+            print(f"{name}: at most {limit:.0f} s", flush=True)
+            done = run_stage(
+                *(name, [sys.executable, *command], limit, log),
+                tick=lambda: self.publish(result("running", "")),
+                every=self.chosen.every,
+            )
+        except BaseException as error:
+            self.results.append(result(FAILED, f"ended from outside: {type(error).__name__}"))
+            raise
+        self.add(done)
 
     def add(self, result: Result) -> None:
         """Note what became of a stage."""
@@ -169,7 +163,7 @@ class Session:
             self.restore(name)
             self.trained.append(name)
             limit = self.limit(f"train-{name}", part * self.left())
-            self.add(self.stage(Stage(f"train-{name}", self.training(name)), limit))
+            self.stage(f"train-{name}", self.training(name, limit), limit)
 
     def unusable(self, name: str) -> str:
         """Why a data set cannot be trained on; empty if it can."""
@@ -180,10 +174,10 @@ class Session:
         files = [self.chosen.data / f"{name}-{part}.zip" for part in ("train", "validation")]
         return ", ".join(f"no {file}" for file in files if not file.is_file())
 
-    def training(self, name: str) -> Callable[[float], list[str]]:
+    def training(self, name: str, limit: float) -> list[str]:
         """The command that trains on a data set."""
         chosen = self.chosen
-        return lambda limit: [
+        return [
             *("-m", "benchmarks.gpu_training", name),
             *("--data", str(chosen.data), "--work", str(self.work)),
             *("--seconds", f"{limit - RESERVE / 2:.1f}", "--machines", str(chosen.machines)),

@@ -28,8 +28,8 @@ RECIPE = (
 """Untested on a GPU. AdamW's β are 0.9 and 0.99."""
 
 PROBE = 150
-"""Steps of the measurement, with a report after half of them and at the end. The last sixth tells how
-long a step takes: on a GPU ``prsr train`` notes the time at a report, and 50 steps after it."""
+"""Steps of the measurement, with a report after half of them and at the end. The last sixth tells
+how long a step takes: on a GPU ``prsr train`` notes the time at a report, and 50 steps after it."""
 
 REHEARSAL = 12
 """Steps of the measurement on a CPU, and of the training at most."""

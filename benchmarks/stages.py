@@ -106,15 +106,16 @@ def run(
     # Inherited by whatever the command starts, in a session of its own or not.
     mark = f"PRSR_STAGE_{uuid.uuid4().hex}"
     end = time.monotonic() + limit
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {mark: "1", "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
+    process = None
     try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {mark: "1", "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
         while True:
             left = end - time.monotonic()
             try:
@@ -125,10 +126,11 @@ def run(
             if tick is not None:
                 attempt(tick)
     finally:
-        process.kill()
         kill_marked(mark)
-        with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps even the killed
-            process.wait(KILLING)
+        if process is not None:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps even the killed
+                process.wait(KILLING)
 
 
 def attempt(action: Callable[[], object]) -> None:

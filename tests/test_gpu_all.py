@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from prsr.trainer import Trainer, TrainSettings
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
+COMMAND = (sys.executable, "-m", "benchmarks.gpu_all", "--device", "cpu", "--preset", "tiny")
 
 
 def python(code):
@@ -237,7 +239,7 @@ def packed(tmp_path):
 def session(packed, tmp_path, out, *options):
     """A rehearsal; returns its exit code, its summary, and the files of ``OUT``."""
     command = [
-        *(sys.executable, "-m", "benchmarks.gpu_all", "--device", "cpu", "--preset", "tiny"),
+        *COMMAND,
         *("--batch-size", "4", "--data", packed, "--out", out, "--seconds", "600", "--every", "1"),
         *("--limit", "build=0", "--share", "damaged=0.1", "--share", "portraits=0.5"),
         *("--share", "cartoons=0.4"),
@@ -282,6 +284,23 @@ def test_rehearsal_from_the_first_stage_to_a_second_machine(packed, tmp_path):
 def names(archive):
     with tarfile.open(archive) as file:
         return set(file.getnames())
+
+
+def test_what_is_ended_from_outside_leaves_a_summary_and_no_process(tmp_path):
+    command = [*COMMAND, "--seconds", "600", "--limit", "build=0", "--out", tmp_path / "out"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "MARK_OF_THIS_TEST": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as run:
+        while b"engine-triton: at most" not in run.stdout.readline():
+            pass
+        run.terminate()
+        run.stdout.read()
+    assert run.returncode == 143
+    told = (tmp_path / "out" / "summary.txt").read_text()
+    assert "ended from outside: SystemExit" in told
+    mark = f"MARK_OF_THIS_TEST={tmp_path}".encode()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            assert mark not in environ.read_bytes()
 
 
 def test_of_sets_trained_earlier_the_model_alone_is_kept(tmp_path, monkeypatch):
