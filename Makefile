@@ -14,13 +14,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint gpu check-install sanitize clean
+.PHONY: help demo test lint gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
+	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
 	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
@@ -40,14 +41,27 @@ lint: $(VENV)/.installed-dev
 	  tests/*.cpp
 	$(BIN)/mypy
 
-# With the torch and the Triton that PYTHON has, where no wheel of ours may replace them; and first
-# with the tools that it has, for such a machine may have no network.
+# With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
 gpu:
-	@$(PYTHON) -c 'import prsr._native, prsr.kernels' 2>/dev/null || { \
-	  export PRSR_BUILD_NATIVE=1 PRSR_BUILD_CUDA=0; \
-	  $(PYTHON) -m pip install --quiet --no-build-isolation --editable . \
-	  || $(PYTHON) -m pip install --quiet --editable .; }
+	@$(PYTHON) -c 'import prsr._native, prsr.kernels' 2>/dev/null || $(PYTHON) -m benchmarks.gpu_build
 	$(PYTHON) -m benchmarks.gpu --json gpu.json
+
+# What each variable is: benchmarks/gpu_all.py. LIMITS and SHARES hold NAME=NUMBER, more than one too.
+OUT ?= runs/gpu-all
+gpu-all:
+	$(PYTHON) -m benchmarks.gpu_all --seconds '$(SECONDS)' --out '$(OUT)' \
+	  $(if $(DATA),--data '$(DATA)') $(if $(RESUME),--resume '$(RESUME)') \
+	  $(if $(WHEELS),--wheels '$(WHEELS)') $(if $(MACHINES),--machines '$(MACHINES)') \
+	  $(LIMITS:%=--limit %) $(SHARES:%=--share %)
+
+# Wheels of packages that a GPU machine without network lacks, for WHEELS=wheels: each of PACKAGES,
+# without what it depends on.
+PACKAGES ?= safetensors huggingface_hub pillow rich click typing_extensions tensorboard
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --dest wheels --no-deps --only-binary :all: \
+	  --python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS:%=--platform %) $(PACKAGES)
 
 sanitize: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'

@@ -217,6 +217,12 @@ def demo(
     help="How the learning rate falls: by half every --halve-every steps; by a line to zero over "
     "the last half of --steps; or by half a cosine over all of --steps.",
 )
+@click.option(
+    "--schedule-steps",
+    type=int,
+    help="Step at which linear and cosine are at zero, for a run that is to go on after --steps.  "
+    "[default: --steps]",
+)
 @click.option("--halve-every", default=500_000, help="Steps that halve the learning rate.")
 @click.option(
     "--ema",
@@ -258,6 +264,7 @@ def train_command(
     learning_rate: float,
     warmup: int,
     schedule: str,
+    schedule_steps: int | None,
     halve_every: int,
     ema: float | None,
     clip: float,
@@ -293,6 +300,8 @@ def train_command(
     if resume and unreported(out):
         resume = False  # it goes on where it was: at the beginning
     resume = resume or (processes.restarted() and of_this_launch(out))
+    if schedule_steps is None and schedule != "halve":
+        schedule_steps = steps
     first = None
     if start is None:
         config = PRSRConfig.preset(preset or "paper")
@@ -319,7 +328,7 @@ def train_command(
             ema=ema,
             warmup=warmup,
             schedule=schedule,
-            schedule_steps=None if schedule == "halve" else steps,
+            schedule_steps=schedule_steps,
         )
         plan = RunPlan(out, steps, report_every)
         progress = processes.rank() == 0

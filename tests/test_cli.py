@@ -268,6 +268,23 @@ def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_pa
     assert model not in printed
 
 
+def test_a_schedule_may_end_after_the_steps_that_are_taken(command, photos, tmp_path):
+    arguments = ("train", "--data", photos, "--preset", "tiny", "--batch-size", 2)
+    arguments = (*arguments, "--device", "cpu", "--schedule", "linear")
+    whole, parts = (("--out", tmp_path / name) for name in ("whole", "parts"))
+    assert command(*arguments, *whole, "--steps", 4)[0] == 0
+    for more in ((), ("--resume",)):
+        steps = ("--steps", 4 if more else 2, "--schedule-steps", 4)
+        assert command(*arguments, *parts, *steps, *more)[0] == 0
+    one, other = (tmp_path / name / "model/model.safetensors" for name in ("whole", "parts"))
+    assert one.read_bytes() == other.read_bytes()
+    # Falling from the second of two steps on, the rate would have given other weights.
+    assert command(*arguments, "--out", tmp_path / "short", "--steps", 2)[0] == 0
+    code, _, errors = command(*arguments, "--out", tmp_path / "short", "--steps", 4, "--resume")
+    assert code == 2
+    assert "trained with schedule_steps = 2, not 4" in errors
+
+
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
     command, model, photos, tmp_path, monkeypatch
 ):

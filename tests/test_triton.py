@@ -361,28 +361,28 @@ for precision in "fp32", "bf16":
 
 def test_checks_on_a_gpu_would_notice(monkeypatch):
     """A prior that is not heeded, in bf16's wider bound too; and NaN in any slice."""
-    from benchmarks import gpu
+    from benchmarks import gpu_checks
     from benchmarks.gpu_bench import Bench
     from benchmarks.report import Report
 
-    monkeypatch.setattr(gpu, "CHECKED", 1)
+    monkeypatch.setattr(gpu_checks, "CHECKED", 1)
     bench = Bench(prsr.PRSRConfig.preset("paper"), torch.device("cpu"), True, Report())
-    call = gpu.plain(bench, 2)
+    call = gpu_checks.plain(bench, 2)
     right = prsr.sample(call["lr"], model=bench.model, seed=0, engine="torch")
-    assert gpu.violation(bench.model, call, right) <= EPSILON
-    assert gpu.agreement(bench, right, right) == (0, 1)
+    assert gpu_checks.violation(bench.model, call, right) <= EPSILON
+    assert gpu_checks.agreement(bench, right, right) == (0, 1)
     blind = copy.deepcopy(bench.model)
     with torch.no_grad():
         for parameter in blind.prior.parameters():
             parameter.zero_()
     wrong = prsr.sample(call["lr"], model=blind, seed=0, engine="torch")
-    assert gpu.violation(bench.model, call, wrong) > 10 * gpu.BF16_EPSILON
-    apart, equal = gpu.agreement(bench, right, wrong)
+    assert gpu_checks.violation(bench.model, call, wrong) > 10 * gpu_checks.BF16_EPSILON
+    apart, equal = gpu_checks.agreement(bench, right, wrong)
     assert apart > EPSILON
     assert equal == 0
     call["noise"][1] = torch.nan
-    monkeypatch.setattr(gpu, "cdf_violation", lambda *part: part[3].sum((1, 2, 3)))
-    assert math.isnan(gpu.violation(bench.model, call, right))
+    monkeypatch.setattr(gpu_checks, "cdf_violation", lambda *part: part[3].sum((1, 2, 3)))
+    assert math.isnan(gpu_checks.violation(bench.model, call, right))
 
 
 def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):

@@ -1,0 +1,292 @@
+"""Everything that time on a GPU machine is for, in one command.
+
+    make gpu-all DATA=packed SECONDS=560 OUT=results
+    python -m benchmarks.gpu_all --data packed --seconds 560 --out results
+
+In the order of worth: **build** (the C++ and CUDA modules, into the Python that runs this),
+**engine-NAME** (is the engine right on this card?), **figures**, and **train-NAME** for each data
+set, in the time that is left. Each is a process of its own, with a log and a time limit. Whatever
+becomes of one, the next one runs. The exit code is 1 at the end if one failed or timed out.
+
+**What to carry:**
+
+* the checkout, of which tracked files are enough. No network is needed where PyTorch, Triton, the
+  dependencies in ``pyproject.toml`` (with the extra ``train``), setuptools, cmake, ninja and
+  pybind11 are installed;
+* ``DATA``: a folder with ``NAME-train.zip`` and ``NAME-validation.zip`` for each data set, as
+  ``prsr data pack`` makes them; by default ``portraits`` and ``cartoons``. A set that is not there
+  is skipped;
+* ``RESUME``, to go on with a training: a folder with ``summary.json`` and the set's ``NAME.tar.*``
+  of an earlier ``OUT``;
+* ``WHEELS``, where packages are missing there: a folder of wheels (``make gpu-wheels``).
+
+**What comes back** is in ``OUT``, renewed about every minute. With the default data sets and model
+these are at most seven files of at most 15 MiB, 51 MiB in all:
+
+* ``summary.txt`` and ``summary.json``: what became of each stage, in how many seconds;
+* ``report.tar.0``: logs, figures, sample sheets and training curves;
+* ``NAME.tar.0`` and so on: the model (the average of the weights) and, of the data set trained
+  last, the checkpoint (raw weights, average, optimiser). ``cat NAME.tar.* | tar -x`` unpacks them.
+
+With ``RESUME``, a run goes on at its checkpoint until its schedule ends. After that, or without a
+checkpoint, a new schedule starts from its model. ``--machines 2`` makes a new schedule twice as
+long as this machine has time for, so that another one can go on with it.
+
+Standard library only, for the build installs the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.parts import read_archive, write_archive, write_file
+from benchmarks.stages import FAILED, SKIPPED, TIMED_OUT, Result, run_stage, summary, summary_json
+
+ENGINES = ("triton", "torch")
+"""Engines that are checked. ``reference`` is what they are checked against."""
+
+LIMITS = {"build": 180.0, "engine": 180.0, "figures": 120.0}
+"""Seconds that a stage may take; training may take what is left."""
+
+SHARES = {"portraits": 0.6, "cartoons": 0.4}
+"""Of the time that is left for training, by data set, in their order."""
+
+RESERVE = 8
+"""Seconds for the last archives, and what training takes to end."""
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Session:
+    """All stages on one machine, and what they leave in ``OUT``.
+
+    Args:
+        chosen: the options of this command.
+    """
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self.chosen = chosen
+        self.start = time.monotonic()
+        self.out: Path = chosen.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.work = Path(tempfile.mkdtemp(prefix="gpu-all-"))
+        (self.work / "logs").mkdir()
+        self.results: list[Result] = []
+        self.archives: dict[str, dict[str, int | str]] = {}
+        self.trained: list[str] = []
+
+    def left(self) -> float:
+        """Seconds until everything must have been written."""
+        return self.chosen.seconds - RESERVE - (time.monotonic() - self.start)
+
+    def run(self) -> int:
+        """Run all stages; returns the exit code."""
+        print(f"working in {self.work}", flush=True)
+        try:
+            for name, command in self.stages():
+                self.stage(name, command, self.limit(name, self.left()))
+            self.train()
+        finally:
+            self.publish()
+        print(summary(self.results), end="", flush=True)
+        return int(any(result.outcome in (FAILED, TIMED_OUT) for result in self.results))
+
+    def stages(self) -> Iterator[tuple[str, list[str]]]:
+        """All but training: names, and what comes after ``python`` in the commands."""
+        chosen = self.chosen
+        wheels = [] if chosen.wheels is None else ["--wheels", str(chosen.wheels)]
+        yield "build", ["-m", "benchmarks.gpu_build", *wheels]
+        gpu = ["-m", "benchmarks.gpu", "--quick", "--device", chosen.device]
+        for engine in ENGINES:
+            check = ["--only", "checks", "--engine", engine, "--preset", chosen.preset]
+            yield f"engine-{engine}", gpu + check
+        # Their bars are for the paper's model.
+        preset = chosen.preset if chosen.device == "cpu" else "paper"
+        figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
+        yield "figures", [*gpu, *figures, "--preset", preset]
+
+    def limit(self, name: str, most: float) -> float:
+        """Seconds that a stage may take."""
+        kind = name.partition("-")[0]
+        own = {**LIMITS, **self.chosen.limit}
+        return min(most, own.get(name, own.get(kind, most)))
+
+    def stage(self, name: str, command: list[str], limit: float) -> None:
+        """Run one, publishing meanwhile, and note what became of it."""
+        begin = time.monotonic()
+
+        def result(outcome: str, detail: str) -> Result:
+            return Result(name, outcome, time.monotonic() - begin, detail)
+
+        if limit <= 0:
+            self.add(result(SKIPPED, "its limit is 0 s" if self.left() > 0 else "no time is left"))
+            return
+        log = self.work / "logs" / f"{name}.log"
+        try:
+            print(f"{name}: at most {limit:.0f} s", flush=True)
+            done = run_stage(
+                *(name, [sys.executable, *command], limit, log),
+                tick=lambda: self.publish(result("running", "")),
+                every=self.chosen.every,
+            )
+        except BaseException as error:
+            self.results.append(result(FAILED, f"ended from outside: {type(error).__name__}"))
+            raise
+        self.add(done)
+
+    def add(self, result: Result) -> None:
+        """Note what became of a stage."""
+        self.results.append(result)
+        print(summary([result]), end="", flush=True)
+        self.publish()
+
+    def train(self) -> None:
+        """Train on each data set, each with its share of the time that is then left."""
+        shares = dict(self.chosen.share)
+        for name in list(shares):
+            fault = self.unusable(name)
+            if fault:
+                del shares[name]
+                self.add(Result(f"train-{name}", SKIPPED, 0, fault))
+        while shares:
+            name = next(iter(shares))
+            part = shares[name] / sum(shares.values())
+            del shares[name]
+            self.restore(name)
+            self.trained.append(name)
+            limit = self.limit(f"train-{name}", part * self.left())
+            self.stage(f"train-{name}", self.training(name, limit), limit)
+
+    def unusable(self, name: str) -> str:
+        """Why a data set cannot be trained on; empty if it can."""
+        if self.chosen.share[name] == 0:
+            return "its share is 0"
+        if self.chosen.data is None:
+            return "no --data was given"
+        files = [self.chosen.data / f"{name}-{part}.zip" for part in ("train", "validation")]
+        return ", ".join(f"no {file}" for file in files if not file.is_file())
+
+    def training(self, name: str, limit: float) -> list[str]:
+        """The command that trains on a data set."""
+        chosen = self.chosen
+        return [
+            *("-m", "benchmarks.gpu_training", name),
+            *("--data", str(chosen.data), "--work", str(self.work)),
+            *("--seconds", f"{limit - RESERVE / 2:.1f}", "--machines", str(chosen.machines)),
+            *("--preset", chosen.preset, "--device", chosen.device),
+            *("--batch-size", str(chosen.batch_size)),
+        ]
+
+    def restore(self, name: str) -> None:
+        """Unpack an earlier run; where that is impossible, training starts anew."""
+        earlier = self.chosen.resume
+        if earlier is None or not (earlier / f"{name}.tar.0").exists():
+            return
+        try:
+            about = json.loads((earlier / "summary.json").read_text())["archives"][name]
+            read_archive(earlier, name, about, self.work)
+        except (OSError, ValueError, LookupError) as error:
+            told = f"{type(error).__name__}: {error}"
+            self.add(Result(f"resume-{name}", FAILED, 0, told))
+
+    def publish(self, running: Result | None = None) -> None:
+        """Replace what is in ``OUT``."""
+        files = [*self.work.glob("logs/*"), *self.work.glob("*.json")]
+        for name in self.trained:
+            run = self.work / name
+            files += [*run.glob("sheets/*.png"), *run.glob("events.*")]
+            kept = list(run.glob("model/*"))
+            if name == self.trained[-1]:
+                kept += run.glob(CHECKPOINT)
+            if kept:
+                self.archives[name] = write_archive(self.out, name, self.work, kept)
+        self.archives["report"] = write_archive(self.out, "report", self.work, files)
+        results = [*self.results, *([] if running is None else [running])]
+        facts = {"seconds": time.monotonic() - self.start, "archives": self.archives}
+        write_file(self.out / "summary.json", summary_json(results, **facts).encode())
+        write_file(self.out / "summary.txt", summary(results).encode())
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """NAME=NUMBER, the number from 0 on.
+
+    Raises:
+        ValueError: it is not.
+    """
+    name, _, number = text.partition("=")
+    if not name or not 0 <= float(number) < float("inf"):
+        raise ValueError(text)
+    return name, float(number)
+
+
+def positive(text: str) -> float:
+    """A number above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < float(text) < float("inf"):
+        raise ValueError(text)
+    return float(text)
+
+
+def folder(text: str) -> Path:
+    """A folder that is there.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no folder {text}")
+    return Path(text).resolve()
+
+
+def options() -> argparse.Namespace:
+    """Those of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=folder, help="packed data sets; without it, no training")
+    add("--out", type=lambda text: Path(text).resolve(), required=True)
+    add("--seconds", type=positive, required=True, help="for everything")
+    add("--resume", type=folder, help="an earlier --out to go on from")
+    add("--wheels", type=folder, help="packages that may be missing")
+    pairs: dict[str, Any] = {
+        "type": named_number,
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=NUMBER",
+    }
+    add("--limit", **pairs, help="seconds for a stage, or a kind of stage; 0 leaves it out")
+    add("--share", **pairs, help="a data set, and its share of the time for training")
+    add("--machines", type=positive, default=1, help="that share a new schedule of training")
+    add("--preset", default="paper-conditional", help="to train, and to check engines with")
+    add("--device", default="cuda", choices=["cuda", "cpu"], help="cpu is a rehearsal")
+    add("--batch-size", type=int, default=256)
+    add("--every", type=positive, default=60, help="seconds between renewals of --out")
+    chosen = parser.parse_args()
+    chosen.limit, chosen.share = dict(chosen.limit), dict(chosen.share) or SHARES
+    stages = {f"engine-{name}" for name in ENGINES} | {f"train-{name}" for name in chosen.share}
+    if unknown := chosen.limit.keys() - stages - {"build", "engine", "figures", "train"}:
+        parser.error(f"--limit: there is no stage {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def main() -> None:
+    """Run all stages."""
+    # Whoever ends this early gets what there is, and no process goes on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(Session(options()).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Train on one packed data set for a given time: a stage of ``make gpu-all``.
+
+    python -m benchmarks.gpu_training portraits --data data/packed --work runs/here --seconds 300
+
+Unpacks ``portraits-train.zip`` and ``portraits-validation.zip``, takes a few steps to measure how
+long one takes, and chooses from that how many fill the time, for the learning rate falls to zero at
+the end of a run. The run is ``runs/here/portraits``, with a checkpoint about every minute. If there
+is one already, it goes on: where it was within its schedule, or from its model, with a new
+schedule, where the schedule has ended or where there is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.stages import run
+
+RECIPE = (
+    *("--optimizer", "adamw", "--learning-rate", "1.5e-3", "--warmup", "300"),
+    *("--schedule", "linear", "--ema", "0.999", "--clip", "1", "--augment"),
+)
+"""Untested on a GPU. AdamW's β are 0.9 and 0.99."""
+
+PROBE = 150
+"""Steps of the measurement, with a report after half of them and at the end. The last sixth tells
+how long a step takes: on a GPU ``prsr train`` notes the time at a report, and 50 steps after it."""
+
+REHEARSAL = 12
+"""Steps of the measurement on a CPU, and of the training at most."""
+
+BETWEEN = 60
+"""Seconds between checkpoints."""
+
+SAFETY = 0.95
+"""The share of the time that is planned for."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the parts of a training take, in seconds.
+
+    Attributes:
+        start: all that comes once: loading, compiling, and what the first report takes longer.
+        step: of one step.
+        report: of a validation, a sample sheet and a checkpoint.
+        options: of ``prsr train`` that it was measured with, beside the recipe.
+    """
+
+    start: float
+    step: float
+    report: float
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of a run, or of what a machine does of it.
+
+    Attributes:
+        last: the step that this machine trains to.
+        steps: at which the schedule ends.
+        report_every: steps between checkpoints.
+    """
+
+    last: int
+    steps: int
+    report_every: int
+
+
+def make_plan(
+    pace: Pace, seconds: float, done: int, total: int | None, machines: float, most: float
+) -> Plan:
+    """How far to train.
+
+    Args:
+        pace: of this machine.
+        seconds: that are left.
+        done: steps of the run so far.
+        total: at which its schedule ends; None where that is to be chosen.
+        machines: how many such times a new schedule is for.
+        most: steps that are taken here at most.
+
+    Raises:
+        ValueError: the time is too short for a step.
+    """
+    every = max(1.0, (BETWEEN - pace.report) / pace.step)
+    possible = int((SAFETY * seconds - pace.start) / (pace.step + pace.report / every))
+    if possible < 1:
+        raise ValueError(f"{seconds:.0f} s are too short: {pace}")
+    possible = int(min(possible, most))
+    steps = done + math.ceil(machines * possible) if total is None else total
+    return Plan(min(steps, done + possible), steps, int(every))
+
+
+class Training:
+    """One data set's run.
+
+    Args:
+        chosen: the options of this command.
+    """
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self.name: str = chosen.name
+        self.chosen = chosen
+        self.end = time.monotonic() + chosen.seconds
+        self.folder: Path = chosen.work / chosen.name
+        rehearsal = chosen.device == "cpu"
+        self.probe = REHEARSAL if rehearsal else PROBE
+        self.most = REHEARSAL if rehearsal else math.inf
+        self.arrays = {
+            part: chosen.work / f"{chosen.name}-{part}.npy" for part in ("train", "validation")
+        }
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.end - time.monotonic()
+
+    def unpack(self) -> None:
+        """Make the array files."""
+        from prsr.strips import unpack
+
+        for part, array in self.arrays.items():
+            unpack(self.chosen.data / f"{self.name}-{part}.zip", array)
+
+    def train(self, folder: Path, plan: Plan, *options: str, limit: float) -> int | None:
+        """Run ``prsr train`` with the recipe; its exit code, or None where it was killed."""
+        arguments = {
+            "--data": self.arrays["train"],
+            "--validation": self.arrays["validation"],
+            "--out": folder,
+            "--steps": plan.last,
+            "--schedule-steps": plan.steps,
+            "--report-every": plan.report_every,
+            "--batch-size": self.chosen.batch_size,
+            "--device": self.chosen.device,
+        }
+        flat = [str(word) for pair in arguments.items() for word in pair]
+        command = [sys.executable, "-m", "prsr", "train", *flat, *RECIPE, *options]
+        print(*command, flush=True)
+        return run(command, limit)
+
+    def measure(self) -> Pace:
+        """Take a few steps, compiled if that works in half of the time that is left."""
+        preset = ("--preset", self.chosen.preset)
+        ways = [("--compile",), ()] if self.chosen.device == "cuda" else [()]
+        folder = self.folder.with_name(f"{self.name}-probe")
+        for options in ways:
+            shutil.rmtree(folder, ignore_errors=True)
+            start = time.time()
+            plan = Plan(self.probe, self.probe, self.probe // 2)
+            if self.train(folder, plan, *preset, *options, limit=self.left() / 2) == 0:
+                return pace_of(folder, self.probe, start, options)
+            print(f"no steps could be taken with {options or 'no option'}", flush=True)
+        sys.exit("training does not work here")
+
+    def progress(self) -> tuple[int, int | None]:
+        """Steps that the run has taken, and where its schedule ends; 0 and None without one."""
+        from prsr.trainer import CHECKPOINT_FILE, has_checkpoint, readable
+
+        if not has_checkpoint(self.folder):
+            return 0, None
+        with readable(self.folder / CHECKPOINT_FILE) as (_, about):
+            return about["step"], about["settings"]["schedule_steps"]
+
+    def run(self) -> None:
+        """Everything; exits with an error where the run did not come as far as it should."""
+        self.unpack()
+        pace = self.measure()
+        done, total = self.progress()
+        begin: tuple[str, ...] = ("--preset", self.chosen.preset)
+        if total is not None and done < total:
+            begin = (*begin, "--resume")
+        elif (self.folder / "model").is_dir():
+            done, total = 0, None
+            earlier = self.folder.with_name(f"{self.name}-earlier")
+            self.folder.rename(earlier)
+            begin = ("--from", str(earlier / "model"))
+        plan = make_plan(pace, self.left(), done, total, self.chosen.machines, self.most)
+        rate = self.chosen.batch_size / pace.step
+        told = {name: value for name, value in asdict(pace).items() if name != "options"}
+        print(f"{rate:,.0f} images/s; seconds: {told}; {plan}", flush=True)
+        code = self.train(self.folder, plan, *begin, *pace.options, limit=self.left())
+        reached, _ = self.progress()
+        print(
+            f"step {reached:,} of {plan.steps:,}, {self.chosen.batch_size} images each, "
+            f"{rate:,.0f} images/s{' compiled' if pace.options else ''}; {last_values(self.folder)}"
+        )
+        sys.exit(code != 0)
+
+
+def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) -> Pace:
+    """What a short run with two reports tells.
+
+    Args:
+        folder: of the run.
+        steps: that it took.
+        start: when its command began, in seconds since the epoch.
+        options: as in :class:`Pace`.
+    """
+    from prsr.trainer import CHECKPOINT_FILE
+
+    clock = {event.step: event.wall_time for event in scalars(folder)["training/loss"]}
+    from_step = steps * 5 // 6
+    step = (clock[steps] - clock[from_step]) / (steps - from_step)
+    written = (folder / CHECKPOINT_FILE).stat().st_mtime
+    return Pace(
+        start=max(0.0, clock[steps] - start - steps * step),
+        step=step,
+        report=max(0.0, written - clock[steps]),
+        options=options,
+    )
+
+
+def scalars(folder: Path) -> dict[str, list]:  # type: ignore[type-arg]  # TensorBoard has no types
+    """All of a run, by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: events.Scalars(name) for name in events.Tags()["scalars"]}
+
+
+def last_values(folder: Path) -> str:
+    """What the last validation of a run has found, in words."""
+    found = {n: e[-1].value for n, e in scalars(folder).items() if n.startswith("validation/")}
+    return ", ".join(f"{n.removeprefix('validation/')} {value:.4f}" for n, value in found.items())
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="of the data set: NAME-train.zip and NAME-validation.zip")
+    parser.add_argument("--data", type=Path, required=True, help="the folder where these are")
+    parser.add_argument("--work", type=Path, required=True, help="folder for arrays and runs")
+    parser.add_argument("--seconds", type=float, required=True, help="to train in")
+    parser.add_argument("--machines", type=float, default=1, help="see benchmarks.gpu_all")
+    parser.add_argument("--preset", default="paper-conditional")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--batch-size", type=int, default=256)
+    Training(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    main()
