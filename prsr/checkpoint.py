@@ -24,6 +24,7 @@ from typing_extensions import Self
 
 from prsr.config import PRSRConfig
 from prsr.files import UNFINISHED, replacing
+from prsr.reporting import printable
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -213,7 +214,9 @@ class HubModel(
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
-            result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
+            result = super().save_pretrained(
+                temporary, **({"repo_id": printable(folder.name)} | options)
+            )
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():
                     with replacing(folder / file) as whole:

@@ -39,6 +39,7 @@ from prsr.options import (
     timed,
 )
 from prsr.recipe import OPTIMIZERS, SCHEDULES, TrainSettings
+from prsr.reporting import on_terminal, printable
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.study import evaluate_command, experiment
@@ -380,6 +381,12 @@ def main() -> None:
     """Run the command line; the exit code is 2 after a mistake of the user's, 130 after Ctrl-C."""
     # What the hub's client has to say about each attempt, our own error says once.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    with on_terminal():
+        run()
+
+
+def run() -> None:
+    """Run the command line where what it says can be shown; see :func:`main`."""
     try:
         sys.exit(app(standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -400,6 +407,6 @@ def main() -> None:
 
 def fail(message: str) -> None:
     """End with one line on standard error and exit code 2."""
-    line = " ".join(message.split()) or "it failed without a message"
+    line = printable(" ".join(message.split())) or "it failed without a message"
     print(f"prsr: {line}", file=sys.stderr)
     sys.exit(2)

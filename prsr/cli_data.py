@@ -12,6 +12,7 @@ from prsr.conversion import check_out, convert
 from prsr.options import PATH, console
 from prsr.originals import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, picture_folder
 from prsr.strips import pack, unpack
+from prsr.reporting import printable
 
 UNALIGNED = 0.01
 """The share of odd pictures from which on a set is taken for one of unaligned faces."""
@@ -129,4 +130,4 @@ def make(opened: Callable[[], Originals], out: Path, preset: str) -> None:
 
 def say(line: str) -> None:
     """Print a line that may hold names of files."""
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)

@@ -28,7 +28,8 @@ from rich.progress import (
 )
 
 from prsr.config import PRSRConfig
-from prsr.images import decode, high_resolution, large_pictures, picture_mode
+from prsr.decoding import decode, quietly
+from prsr.images import high_resolution, picture_mode
 from prsr.originals import Original, Originals
 
 CHUNK = 256  # originals of a line of the journal: what a kill can lose
@@ -111,7 +112,7 @@ def convert(
         with partial.open("a+b") as array, ThreadPoolExecutor() as pool:
             done = resumed(log, array, title, shape)
             rest = originals.after(done.read)
-            with large_pictures(), bar(progress) as shown:
+            with quietly(), bar(progress) as shown:
                 task = shown.add_task("", total=len(originals), completed=done.read)
                 while chunk := list(islice(rest, CHUNK)):
                     results = list(pool.map(attempt, chunk))

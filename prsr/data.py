@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from prsr.config import PRSRConfig
-from prsr.images import Pixels, find_pictures, high_resolution, read_picture, reduce
+from prsr.finding import find_pictures
+from prsr.images import Pixels, high_resolution, read_picture, reduce
 
 
 def high_size(config: PRSRConfig) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from prsr.baselines import Independent, Method
 from prsr.config import PRSRConfig
 from prsr.files import check_file, replacing
 from prsr.images import to_picture
+from prsr.reporting import printable
 from prsr.sampling import Sampler
 
 try:
@@ -136,7 +137,9 @@ def curves_figure(runs: Sequence[Path]) -> Figure:
     for run in runs:
         curves = read_curves(run)
         squared = f"validation/{SQUARED_ERROR}" in curves
-        units.setdefault(SQUARED_ERROR if squared else BITS, []).append((run.name, curves))
+        units.setdefault(SQUARED_ERROR if squared else BITS, []).append(
+            (printable(run.name), curves)
+        )
     figure = Figure(figsize=(9, 3.6 * len(units)), dpi=DPI, layout="constrained")
     rows = figure.subplots(len(units), 2, squeeze=False)
     for (left, right), (unit, group) in zip(rows, units.items(), strict=True):

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".writing-"
 """How the names begin of what is being written."""
+
+UNSUPPORTED = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENODEV}
+)
+"""What file systems say of a call that they do not have."""
+
+
+def synchronise(descriptor: int) -> None:
+    """Come back when the disk has a file, where its file system can tell.
+
+    Raises:
+        OSError: the disk has not got all of it.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def check_file(path: Path) -> None:
@@ -66,9 +85,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files private; a result should be as readable as any other new file.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        with suppress(OSError):  # not every file system has modes
+            temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+            synchronise(written.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,19 +1,17 @@
-"""Between picture files and arrays: reading, reducing, and laying out contact sheets (Pillow)."""
+"""Between images and arrays: reading, reducing, saving, and laying out contact sheets (Pillow)."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from prsr.config import PRSRConfig
+from prsr.decoding import decode, plain, quietly
 from prsr.files import check_file, replacing
 
 Pixels = NDArray[np.uint8]
@@ -37,39 +35,6 @@ def picture_mode(config: PRSRConfig) -> str:
     return "L" if config.channels == 1 else "RGB"
 
 
-def is_picture(path: Path, outside: Path | None = None) -> bool:
-    """Whether a path has a picture's name, is not hidden, and lies outside of a folder."""
-    if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
-        return False
-    return outside is None or outside.resolve() not in path.resolve().parents
-
-
-def find_pictures(paths: Iterable[str | Path], outside: Path | None = None) -> list[Path]:
-    """Picture files among ``paths``; a folder stands for those in it and below, sorted by name.
-
-    Args:
-        paths: files and folders.
-        outside: a folder to leave out where it lies below one of them.
-
-    Raises:
-        FileNotFoundError: a path does not exist, or a folder holds no picture.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            lies_below = outside is not None and path.resolve() in outside.resolve().parents
-            below = outside if lies_below else None
-            inside = sorted(p for p in path.rglob("*") if is_picture(p, below))
-            if not inside:
-                raise FileNotFoundError(f"no picture in folder {path}")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"no such picture or folder: {path}")
-    return found
-
-
 def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     """A picture file, decoded, the right way up, in the mode of the model.
 
@@ -79,46 +44,12 @@ def read_picture(path: str | Path, config: PRSRConfig) -> Image.Image:
     """
     mode = picture_mode(config)
     try:
-        with large_pictures():
+        with quietly():
             return decode(path, mode)
     except FileNotFoundError:
         raise
     except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-
-
-@contextmanager
-def large_pictures() -> Iterator[None]:
-    """No warnings of large pictures; one beyond Pillow's own limit is an error all the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
-
-
-def decode(source: str | Path | BinaryIO, mode: str) -> Image.Image:
-    """A picture file, by its path or open, the right way up in ``mode``; fails as Pillow does."""
-    with Image.open(source) as picture:
-        return plain(ImageOps.exif_transpose(picture), mode)
-
-
-def plain(picture: Image.Image, mode: str) -> Image.Image:
-    """A picture in ``mode``, "L" or "RGB": deep grey levels in 8 bits, transparency on white."""
-    return on_white(eight_bit(picture)).convert(mode)
-
-
-def eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit grey levels in 8 bits, which Pillow would cut off at 255 instead."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """A picture without its transparency, laid on white."""
-    if not picture.has_transparency_data:
-        return picture
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 def centre_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
@@ -130,18 +61,22 @@ def centre_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def high_resolution(picture: Image.Image, config: PRSRConfig) -> Pixels:
-    """A picture of any size as a training target: centre crop, then bicubic.
+    """A picture of any size as a training target: upright, centre crop, then bicubic.
 
     Returns:
         ``uint8 [D, s·h, s·w]``, values below K.
     """
     height, width = config.scale * config.low_height, config.scale * config.low_width
-    cropped = centre_crop(picture, height, width)
+    cropped = centre_crop(plain(picture, picture_mode(config)), height, width)
     return to_array(cropped.resize((width, height), Image.Resampling.BICUBIC), config)
 
 
 def to_array(picture: Image.Image, config: PRSRConfig) -> Pixels:
-    """A Pillow picture at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1."""
+    """A Pillow picture at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1.
+
+    Raises:
+        ValueError: it cannot be decoded, or its mode says nothing of the range of its values.
+    """
     pixels = np.asarray(plain(picture, picture_mode(config)))
     channels_first = pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1)
     if config.levels == 256:

@@ -12,6 +12,7 @@ from prsr.config import PRSRConfig
 from prsr.data import SuperResolutionPictures
 from prsr.info import describe_device
 from prsr.options import load
+from prsr.reporting import printable
 
 
 def open_methods(
@@ -51,7 +52,7 @@ def open_methods(
                     f"and width are {sizes(baseline.config)}, not {sizes(main.config)}"
                 )
             taken = baseline.method in (main.method, *methods)
-            label = f"{baseline.method} ({name})" if taken else baseline.method
+            label = f"{baseline.method} ({printable(name)})" if taken else baseline.method
             methods[label] = method_of(baseline)
     methods[main.method] = method_of(main)
     return methods
@@ -72,11 +73,11 @@ def describe_origins(
     model: str, baselines: tuple[str, ...], training_data: Path | None, device: torch.device
 ) -> dict[str, str]:
     """What a reader of a table must know of its methods to make it again, by heading."""
-    about = {"model": model}
+    about = {"model": printable(model)}
     if baselines:
-        about["baselines"] = ", ".join(baselines)
+        about["baselines"] = printable(", ".join(baselines))
     if "nearest" in baselines:
-        about["training data"] = str(training_data)
+        about["training data"] = printable(str(training_data))
     about["device"] = f"{device}: {describe_device(device)}"
     about["versions"] = ", ".join(f"{name} {version(name)}" for name in ("prsr", "torch"))
     return about

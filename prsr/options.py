@@ -20,6 +20,7 @@ from prsr.checkpoint import DEFAULT_MODEL
 from prsr.checks import check_integer, check_temperature
 from prsr.files import check_folder
 from prsr.model import TrainedModel
+from prsr.reporting import printable
 
 console = Console()
 
@@ -189,8 +190,9 @@ def timed(work: Callable[[], list[Path]], described: str) -> None:
     written = work()
     seconds = time.perf_counter() - start
     for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{described}: {seconds:.1f} s", soft_wrap=True, highlight=False, markup=False)
+        console.print(printable(f"wrote {path}"), soft_wrap=True, highlight=False, markup=False)
+    line = printable(f"{described}: {seconds:.1f} s")
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prsr.images import find_pictures
+from prsr.finding import find_pictures
 
 CELEBA_SPLITS = ("train", "validation", "test")
 """What 0, 1 and 2 mean in ``list_eval_partition.txt``."""

@@ -30,6 +30,7 @@ from prsr.options import (
     timed,
     training_option,
 )
+from prsr.reporting import printable
 
 
 @click.command("evaluate", cls=ListsCommand)
@@ -77,7 +78,7 @@ def evaluate_command(
     if len(pictures) < 2:
         raise ValueError("there must be two pictures at least, or there is no interval")
     about = {
-        "pictures": f"{len(pictures):,} of {data}",
+        "pictures": printable(f"{len(pictures):,} of {data}"),
         "samples": f"{samples} of each picture, seed {seed}",
         **describe_origins(model, baselines, training_data, choose_device(device)),
         **describe_measures(*pictures.pixels.shape[2:]),

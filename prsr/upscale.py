@@ -26,11 +26,11 @@ from prsr.baselines import Method
 from prsr.checks import check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.data import read_array
+from prsr.finding import find_pictures
 from prsr.images import (
     SUFFIXES,
     Pixels,
     check_place,
-    find_pictures,
     high_resolution,
     picture_mode,
     read_picture,

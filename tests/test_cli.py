@@ -43,7 +43,8 @@ def test_the_files_hold_what_the_sampler_draws(
 ):
     monkeypatch.setattr("prsr.upscale.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
-    from prsr.images import find_pictures, high_resolution, read_picture
+    from prsr.finding import find_pictures
+    from prsr.images import high_resolution, read_picture
 
     hr = np.stack([high_resolution(read_picture(p, TINY), TINY) for p in find_pictures([photos])])
     drawn = Sampler(PRSR.from_pretrained(model)).sample(reduce(hr, TINY), seed=3, num_samples=2)

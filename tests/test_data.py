@@ -12,10 +12,10 @@ from PIL import Image
 
 from prsr import PRSRConfig
 from prsr.data import EndlessBatches, SuperResolutionPictures
+from prsr.finding import find_pictures
 from prsr.images import (
     centre_crop,
     contact_sheet,
-    find_pictures,
     high_resolution,
     read_picture,
     reduce,
@@ -23,6 +23,7 @@ from prsr.images import (
     to_array,
     to_picture,
 )
+from prsr.reporting import Notice
 
 COLOUR = PRSRConfig.preset("compact")
 TINY = PRSRConfig.preset("tiny")
@@ -119,10 +120,11 @@ def test_folders_are_searched_below_and_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         noise_picture(9, 9).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path])]
+    with pytest.warns(Notice, match=r"1 of no image format that can be read \(notes\.txt\)"):
+        found = [path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path])]
     assert found == ["a/c.jpg", "a.png", "b.png"]
+    (tmp_path / "notes.txt").unlink()
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / ".hidden.png").write_bytes(b"")
     assert len(find_pictures([tmp_path])) == 3
     assert [path.name for path in find_pictures([tmp_path], tmp_path / "a")] == ["a.png", "b.png"]
     assert len(find_pictures([tmp_path / "a"], tmp_path)) == 1
@@ -186,6 +188,7 @@ def test_unreadable_data_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"torn\.npy"):
         SuperResolutionPictures.open(tmp_path / "torn.npy", COLOUR)
     noise_picture(64, 64).save(tmp_path / "good.png")
+    (tmp_path / "torn.npy").unlink()
     whole = (tmp_path / "good.png").read_bytes()
     for name, data in (("cut.png", whole[: len(whole) // 2]), ("text.png", b"hello")):
         (tmp_path / name).write_bytes(data)
