@@ -96,6 +96,8 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {error}") from error
 
 
 def write_tensors(

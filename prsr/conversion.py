@@ -29,6 +29,7 @@ from rich.progress import (
 
 from prsr.config import PRSRConfig
 from prsr.decoding import decode, quietly
+from prsr.files import suppress_unsupported, synchronise
 from prsr.images import high_resolution, picture_mode
 from prsr.originals import Original, Originals
 
@@ -171,17 +172,21 @@ def append(file: BinaryIO, data: bytes) -> None:
     """Write, and come back when the disk has it: the journal must never run ahead of the array."""
     file.write(data)
     file.flush()
-    os.fsync(file.fileno())
+    synchronise(file.fileno())
 
 
 def alone(log: BinaryIO, out: Path) -> None:
     """Keep other processes from writing the same array, as long as the journal is open.
 
+    A kill frees the lock. Where the file system has no locks, nothing is kept: a lock that is a
+    file, which would be the way there, would outlive a kill and stop the next run.
+
     Raises:
         BlockingIOError: one is at it already.
     """
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress_unsupported():
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BlockingIOError(
             f"{out} is just being written by another process: wait for it, or choose another out"

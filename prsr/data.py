@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from prsr.config import PRSRConfig
+from prsr.files import suppress_unsupported
 from prsr.finding import find_pictures
 from prsr.images import Pixels, high_resolution, read_picture, reduce
 
@@ -32,11 +33,18 @@ def map_array(path: str | Path) -> NDArray[Any]:
     """An array file of any shape and dtype, mapped, not loaded; pickles are not read.
 
     Raises:
+        OSError: the file system cannot read it.
         ValueError: it is no such file.
     """
+    array: Any = None
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with suppress_unsupported():
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array is None:  # the file system has no memory maps
+            array = np.load(path, allow_pickle=False)
     except Exception as error:  # of many kinds: NumPy reads the header as Python
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, f"{path} cannot be read: {error.strerror}") from error
         raise ValueError(f"{path} is not a readable .npy array file") from error
     if not isinstance(array, np.ndarray):  # an archive of several
         raise ValueError(f"{path} is not a readable .npy array file")
@@ -49,6 +57,7 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
     With ``any_size``, the pictures may be of any size.
 
     Raises:
+        OSError: the file system cannot read it.
         ValueError: it is no such file, or its pictures do not fit the configuration.
     """
     try:

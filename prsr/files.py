@@ -19,17 +19,24 @@ UNSUPPORTED = frozenset(
 """What file systems say of a call that they do not have."""
 
 
+@contextmanager
+def suppress_unsupported() -> Iterator[None]:
+    """Go on without a call that the file system does not have."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def synchronise(descriptor: int) -> None:
     """Come back when the disk has a file, where its file system can tell.
 
     Raises:
         OSError: the disk has not got all of it.
     """
-    try:
+    with suppress_unsupported():
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
 
 
 def check_file(path: Path) -> None:
