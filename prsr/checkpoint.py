@@ -23,8 +23,7 @@ from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
-from prsr.files import UNFINISHED, replacing
-from prsr.reporting import printable
+from prsr.files import UNFINISHED, check_utf8, replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -212,13 +211,13 @@ class HubModel(
 
         Raises:
             OSError: the folder cannot be written; what stood there is unharmed.
+            ValueError: its name is not UTF-8.
         """
         folder = Path(save_directory)
+        check_utf8(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
-            result = super().save_pretrained(
-                temporary, **({"repo_id": printable(folder.name)} | options)
-            )
+            result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
             for file in (WEIGHTS_FILE, CONFIG_FILE, "README.md"):
                 if file != "README.md" or not (folder / file).exists():
                     with replacing(folder / file) as whole:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from prsr.memory import memory_limit
 
 if TYPE_CHECKING:
     from prsr.config import PRSRConfig
@@ -171,7 +172,7 @@ def check_known(
 
 
 def check_fits(size: int, what: str, device: torch.device) -> None:
-    """So many bytes are less than the memory of the device as a whole.
+    """So many bytes are less than the memory of the device, or the container, as a whole.
 
     Raises:
         ValueError: they are not.
@@ -179,11 +180,10 @@ def check_fits(size: int, what: str, device: torch.device) -> None:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = memory_limit()
     if size > memory:
         raise ValueError(
-            f"{what} would take {size / 2**30:,.0f} GiB for a single picture, "
-            f"and {device} has {memory / 2**30:,.0f} GiB"
+            f"{what} would take {size / 2**30:,.0f} GiB, and {device} has {memory / 2**30:,.0f} GiB"
         )
 
 

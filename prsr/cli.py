@@ -22,7 +22,7 @@ from prsr.cli_data import data as data_group
 from prsr.cli_figures import figure
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data import SuperResolutionPictures
-from prsr.images import check_place, save_picture
+from prsr.images import check_place, check_size, save_picture, sheet_size
 from prsr.info import facts
 from prsr.model import PRSR
 from prsr.options import (
@@ -34,6 +34,8 @@ from prsr.options import (
     engine_option,
     load,
     model_option,
+    overwrite_option,
+    say,
     seed_option,
     temperature_option,
     timed,
@@ -43,7 +45,7 @@ from prsr.reporting import on_terminal, printable
 from prsr.sampling import Sampler
 from prsr.sheets import sample_sheet
 from prsr.study import evaluate_command, experiment
-from prsr.upscale import SHEET_ROWS, Upscaling, fingerprint, upscale
+from prsr.upscale import ABOUT_SHEET, SHEET_ROWS, Upscaling, fingerprint, upscale
 
 
 @click.group(
@@ -84,6 +86,7 @@ def app(context: click.Context) -> None:
     is_flag=True,
     help="Leave pictures alone that the same command has drawn already, before it was cut short.",
 )
+@overwrite_option
 @engine_option
 @click.option("--precision", default="fp32", help="fp32 or bf16.")
 @device_option
@@ -96,6 +99,7 @@ def sample_command(
     seed: int | None,
     low_resolution: bool,
     resume: bool,
+    overwrite: bool,
     engine: str,
     precision: str,
     device: str,
@@ -105,6 +109,7 @@ def sample_command(
     Any picture will do: it is cropped in the middle and reduced to the model's input size first,
     so that the result can be compared with the original. With --low-resolution, pictures are
     enlarged as they are, whatever their size. Under torchrun each process draws a part of them.
+    Pictures that cannot be read are left out and named; the exit code is then 1.
 
     \b
     prsr sample photo.png -o sheet.png --samples 4
@@ -121,9 +126,28 @@ def sample_command(
         drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
         drawer = f"{loaded.method} {fingerprint(loaded)} {precision}"
         request = Upscaling(
-            pictures, out, samples, temperature, seed, low_resolution, drawer, resume
+            pictures,
+            out,
+            samples,
+            temperature,
+            seed,
+            low_resolution,
+            drawer,
+            resume,
+            overwrite,
         )
-        timed(lambda: upscale(sampler, request), f"{drawing}, seed {seed}")
+        unreadable: list[tuple[Path, str]] = []
+
+        def draw() -> list[Path]:
+            done = upscale(sampler, request)
+            unreadable.extend(done.unreadable)
+            return done.written
+
+        timed(draw, f"{drawing}, seed {seed}")
+        for path, reason in unreadable:
+            say(f"left out {path}: {reason}")
+    if unreadable and joined is None:  # torchrun would start all anew
+        click.get_current_context().exit(1)
 
 
 @app.command()
@@ -137,6 +161,7 @@ def sample_command(
 @temperature_option(0.6)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
 @seed_option()
+@overwrite_option
 @engine_option
 @device_option
 def demo(
@@ -145,13 +170,15 @@ def demo(
     temperature: float,
     samples: int,
     seed: int,
+    overwrite: bool,
     engine: str,
     device: str,
 ) -> None:
     """Enlarge the 8×8 images that are bundled with a model, which it was not trained on."""
-    check_place(out)
+    check_place(out, overwrite=overwrite)
     sampler = Sampler(PRSR.from_pretrained(model).to(choose_device(device)), engine=engine)
     lr = bundled_inputs(model)
+    check_size(out, *sheet_size(len(lr), 2 + samples, lr.shape[2] / lr.shape[3]))
 
     def draw() -> list[Path]:
         sheet = sample_sheet(
@@ -163,7 +190,7 @@ def demo(
             seed=seed,
             progress=True,
         )
-        save_picture(sheet, out)
+        save_picture(sheet, out, ABOUT_SHEET)
         return [out]
 
     timed(draw, f"{len(lr)} images, {samples} samples each, engine {sampler.engine}")

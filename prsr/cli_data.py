@@ -9,10 +9,9 @@ import click
 
 from prsr.config import PRESETS, PRSRConfig
 from prsr.conversion import check_out, convert
-from prsr.options import PATH, console
+from prsr.options import PATH, say
 from prsr.originals import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, picture_folder
 from prsr.strips import pack, unpack
-from prsr.reporting import printable
 
 UNALIGNED = 0.01
 """The share of odd pictures from which on a set is taken for one of unaligned faces."""
@@ -126,8 +125,3 @@ def make(opened: Callable[[], Originals], out: Path, preset: str) -> None:
                 "unaligned faces draw bad ones."
             )
     say(f"wrote {out}: {done.written} pictures, {len(done.unreadable)} could not be read")
-
-
-def say(line: str) -> None:
-    """Print a line that may hold names of files."""
-    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prsr.reporting import printable
+
 UNFINISHED = ".writing-"
 """How the names begin of what is being written."""
 
@@ -53,6 +55,21 @@ def check_file(path: Path) -> None:
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"cannot write to the folder {path.parent}")
+
+
+def check_utf8(path: Path) -> None:
+    """A path is UTF-8, as safetensors and TensorBoard will have it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{printable(str(path))} is not UTF-8, and no model can be written there: choose "
+            "another folder"
+        ) from error
 
 
 def check_folder(path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from prsr.checks import check_fits
 from prsr.config import PRSRConfig
 from prsr.decoding import decode, plain, quietly
 from prsr.files import check_file, replacing
@@ -18,8 +21,19 @@ Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 
+EXIF_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+
+LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".gif": 65535}
+"""Pixels of a side, where the format or its encoder has a limit that a sheet may meet."""
+
 ABOUT = "prsr"
-"""The keyword of what a PNG file says of itself."""
+"""The keyword of what a picture file says of itself."""
+
+CELL, GAP, HEADING = 96, 6, 22
+"""Pixels of a contact sheet: the width of a column, the space between, and above the first row."""
+
+TALLEST = 8
+"""Height of a cell of a contact sheet, at most, in widths."""
 
 
 def picture_mode(config: PRSRConfig) -> str:
@@ -112,10 +126,15 @@ def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
     return np.minimum(low, config.levels - 1)
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, *, overwrite: bool = True) -> None:
     """A picture can be written to ``path``, as far as can be told before there is one.
 
+    Args:
+        path: the file.
+        overwrite: whether it may replace a file that prsr has not written.
+
     Raises:
+        FileExistsError: it would replace such a file.
         ValueError: the suffix names no picture format.
         OSError: no file can be written there: see :func:`prsr.files.check_file`.
     """
@@ -124,6 +143,27 @@ def check_place(path: Path) -> None:
             f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
         )
     check_file(path)
+    if path.exists() and not overwrite and said_of(path) is None:
+        raise FileExistsError(
+            f"{path} is there already, and nothing in it says that prsr wrote it: --overwrite "
+            "replaces it, or choose another out"
+        )
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """A picture of that size fits in memory, and in a file of the format that the suffix names.
+
+    Raises:
+        ValueError: it does not.
+    """
+    suffix = path.suffix.lower()
+    most = LONGEST_SIDES.get(suffix)
+    if most is not None and max(width, height) > most:
+        raise ValueError(
+            f"{path} would be {width}×{height} pixels, and a {suffix} file has sides of {most} at "
+            "most: choose .png, or fewer samples or pictures"
+        )
+    check_fits(3 * width * height, f"{path}", torch.device("cpu"))
 
 
 def save_picture(picture: Image.Image, path: Path, about: str = "") -> None:
@@ -132,57 +172,85 @@ def save_picture(picture: Image.Image, path: Path, about: str = "") -> None:
     Args:
         picture: to write.
         path: the file.
-        about: what a PNG file is to say of itself; :func:`said_of` reads it.
+        about: what the file is to say of itself, in ASCII; :func:`said_of` reads it. BMP and PPM
+            files have no place for it.
 
     Raises:
         OSError: the folder is missing or cannot be written.
         ValueError: the suffix names no picture format.
     """
     check_place(path)
-    text = PngInfo()
-    if about:
-        text.add_itxt(ABOUT, about)
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
+    if about and suffix == ".png":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt(ABOUT, about)
+    elif about and suffix == ".gif":
+        options["comment"] = f"{ABOUT}: {about}"
+    elif about and suffix in EXIF_SUFFIXES:
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.Software] = f"{ABOUT}: {about}"
     with replacing(path) as temporary:
-        picture.save(temporary, pnginfo=text)
+        picture.save(temporary, **options)
 
 
 def said_of(path: Path) -> str | None:
-    """What a picture file says of itself; None if it says nothing, or is no picture."""
+    """What a picture file that prsr wrote says of itself; None if it says nothing."""
     try:
-        with Image.open(path) as picture:
-            about = picture.info.get(ABOUT)
+        with quietly(), Image.open(path) as picture:
+            if ABOUT in picture.info:
+                return str(picture.info[ABOUT])
+            comment = picture.info.get("comment", b"")
+            said = [
+                comment.decode("ascii", "replace") if isinstance(comment, bytes) else str(comment),
+                str(picture.getexif().get(ExifTags.Base.Software, "")),
+            ]
     except Exception:  # of many kinds: Pillow's decoders do not agree on one
         return None
-    return None if about is None else str(about)
+    ours = [text.removeprefix(f"{ABOUT}: ") for text in said if text.startswith(f"{ABOUT}: ")]
+    return ours[0] if ours else None
+
+
+def sheet_size(rows: int, columns: int, proportions: float, cell: int = CELL) -> tuple[int, int]:
+    """Width and height of a contact sheet.
+
+    Args:
+        rows: of pictures.
+        columns: likewise.
+        proportions: the largest of height to width among the pictures.
+        cell: width of a column in pixels.
+    """
+    height = round(cell * min(proportions, TALLEST))
+    return GAP + columns * (cell + GAP), HEADING + rows * (height + GAP)
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], cell: int = 96
+    rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], cell: int = CELL
 ) -> Image.Image:
     """Pictures in a grid under headings, each brought to the width ``cell``, its pixels visible.
+
+    A picture that is more than :data:`TALLEST` times as high as wide is made narrower.
 
     Args:
         rows: the pictures of each row, as many as there are headings.
         headings: one for each column.
         cell: width of a column in pixels.
     """
-    gap, top = 6, 22
     proportions = max(picture.height / picture.width for row in rows for picture in row)
-    height = round(cell * proportions)
-    sheet = Image.new(
-        "RGB",
-        (gap + len(headings) * (cell + gap), top + len(rows) * (height + gap)),
-        "white",
-    )
+    height = round(cell * min(proportions, TALLEST))
+    size = sheet_size(len(rows), len(headings), proportions, cell)
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(12)
     for column, heading in enumerate(headings):
-        draw.text((gap + column * (cell + gap), 4), heading, fill="black", font=font)
+        draw.text((GAP + column * (cell + GAP), 4), heading, fill="black", font=font)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
-            size = (cell, max(1, round(cell * picture.height / picture.width)))
-            small = picture.width <= cell
+            tall = picture.height / picture.width
+            width = max(1, round(cell * min(1, TALLEST / tall)))
+            shape = (width, max(1, min(height, round(width * tall))))
+            small = picture.width <= width
             how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-            shown = picture.resize(size, how)
-            sheet.paste(shown, (gap + j * (cell + gap), top + i * (height + gap)))
+            shown = picture.resize(shape, how)
+            sheet.paste(shown, (GAP + j * (cell + GAP), HEADING + i * (height + GAP)))
     return sheet

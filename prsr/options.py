@@ -82,6 +82,9 @@ engine_option = click.option(
 device_option = click.option(
     "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
 )
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace files that prsr has not written, too."
+)
 data_option = click.option(
     "--data", required=True, type=PATH, help="A folder of pictures, or a .npy array file."
 )
@@ -190,9 +193,13 @@ def timed(work: Callable[[], list[Path]], described: str) -> None:
     written = work()
     seconds = time.perf_counter() - start
     for path in written:
-        console.print(printable(f"wrote {path}"), soft_wrap=True, highlight=False, markup=False)
-    line = printable(f"{described}: {seconds:.1f} s")
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(f"wrote {path}")
+    say(f"{described}: {seconds:.1f} s")
+
+
+def say(line: str) -> None:
+    """Print a line that may hold names of files."""
+    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from prsr.batches import batches_of
 from prsr.checks import check_integer
 from prsr.data import EndlessBatches, SuperResolutionPictures
 from prsr.evaluate import evaluate
-from prsr.files import sweep
+from prsr.files import check_utf8, sweep
 from prsr.images import save_picture
 from prsr.model import TrainedModel
 from prsr.recipe import TrainSettings
@@ -65,6 +65,7 @@ class RunPlan:
     def __post_init__(self) -> None:
         for name in ("steps", "report_every", "sheet_pictures"):
             check_integer(getattr(self, name), name, 1, 2**63)
+        check_utf8(self.folder)
 
 
 def train(

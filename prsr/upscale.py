@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from prsr import processes
 from prsr.baselines import Method
-from prsr.checks import check_integer, check_temperature
+from prsr.checks import check_fits, check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.data import read_array
 from prsr.finding import find_pictures
@@ -31,22 +31,27 @@ from prsr.images import (
     SUFFIXES,
     Pixels,
     check_place,
+    check_size,
     high_resolution,
     picture_mode,
     read_picture,
     reduce,
     said_of,
     save_picture,
+    sheet_size,
     to_array,
     to_picture,
 )
+from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
+from prsr.slices import logits_bytes
 
 Pair = tuple[Tensor, Tensor | None]
 """The low-resolution picture ``uint8 [D, h, w]``, and the truth where there is one."""
 
 SHEET_NAME = "contact-sheet.png"
 SHEET_ROWS = 24
+ABOUT_SHEET = "contact sheet"
 CHUNK = 64  # draws at a time: what an interruption can lose
 
 
@@ -96,6 +101,7 @@ class Upscaling:
         low_resolution: take the pictures as they are instead of reducing them first.
         model: tells the model that draws from others, such as by :func:`fingerprint`.
         resume: leave alone what this request has drawn already.
+        overwrite: replace files that prsr has not written, too.
     """
 
     pictures: Sequence[Path]
@@ -106,6 +112,7 @@ class Upscaling:
     low_resolution: bool
     model: str
     resume: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature, 1)
@@ -129,7 +136,8 @@ class Upscaling:
             "temperature": self.temperature,
             "input": [*low.shape, zlib.crc32(low.numpy().tobytes())],
         }
-        return [json.dumps(about | {"sample": s}) for s in range(self.samples)]
+        samples = 0 if self.only_sheet else self.samples
+        return [json.dumps(about | {"sample": s}) for s in range(samples)]
 
     @property
     def only_sheet(self) -> bool:
@@ -137,32 +145,51 @@ class Upscaling:
         return self.out.suffix.lower() in SUFFIXES and not self.out.is_dir()
 
 
-def upscale(sampler: Method, request: Upscaling) -> list[Path]:
+@dataclass(frozen=True)
+class Upscaled:
+    """What came of a request.
+
+    Attributes:
+        written: what a user would look at first: the contact sheet and, if there is one, the
+            folder.
+        unreadable: path and reason for each picture that could not be read, and so was left out.
+    """
+
+    written: list[Path]
+    unreadable: list[tuple[Path, str]]
+
+
+def upscale(sampler: Method, request: Upscaling) -> Upscaled:
     """Draw the pictures and write them; each file appears whole, as soon as it is drawn.
 
+    One that cannot be read is left out; the others are what they would be beside a good one.
     Processes that have joined (:mod:`prsr.processes`) draw a part of the pictures each. A picture
     is the same whoever draws it. The folder must be one that all of them see.
 
-    Returns:
-        What a user would look at first: the contact sheet and, if there is one, the folder.
-
     Raises:
+        FileExistsError: an output would replace a file that prsr has not written.
         FileNotFoundError: a picture is missing, a folder is empty, or there is no place to write.
-        ValueError: a file is no picture, an output would replace an input, or several processes
-            are to write a sheet alone.
+        ValueError: no file is a picture, an output would replace an input, a sheet is too large
+            for its format, or several processes are to write a sheet alone.
     """
     if request.only_sheet and processes.count() > 1:
         raise ValueError(f"out must be a folder where several processes draw, got {request.out}")
     config = sampler.config
     found = find_sources(request, config)
     sources = found[:SHEET_ROWS] if request.only_sheet else found
-    names = output_names(sources, request)
     share = processes.share(len(sources))
-    pairs = {i: sources[i].pair(config, request.low_resolution) for i in share}
+    pairs, reasons = read_pairs(sampler, sources, share, request.low_resolution)
+    bad = {i: why for part in processes.gathered(reasons) for i, why in part.items()}
+    if len(bad) == len(sources):
+        raise ValueError(bad[0])
+    rows = [i for i in range(min(SHEET_ROWS, len(sources))) if i not in bad]
+    size = sheet_of(pairs, len(rows), request.samples)
+    check_size(request.sheet, *size)
+    names = output_names(sources, request)
     said = {i: request.said_of(i, low) for i, (low, _) in pairs.items()}
-    left = {i: pairs[i] for i in share if not (request.resume and done(names[i], said[i]))}
+    left = {i: pairs[i] for i in pairs if not (request.resume and done(names[i], said[i]))}
     prepare_outputs(sources, names, request)
-    processes.wait()  # for nothing is drawn before all pictures are known to be good
+    processes.wait()  # for nothing is drawn before all pictures have been read
 
     shown: dict[int, Tensor] = {}
     with Progress(transient=True, disable=processes.rank() > 0) as progress:
@@ -189,13 +216,42 @@ def upscale(sampler: Method, request: Upscaling) -> list[Path]:
             progress.advance(task, len(part))
     processes.wait()  # for the sheet shows pictures of others
     if processes.rank() == 0:
-        rows: list[Comparison] = []
-        for i in range(min(SHEET_ROWS, len(sources))):
+        comparisons: list[Comparison] = []
+        for i in rows:
             low, truth = pairs.get(i) or sources[i].pair(config, request.low_resolution)
             samples = shown[i] if i in shown else read_drawn(names[i], config)
-            rows.append((low, samples, truth))
-        save_picture(comparison_sheet(rows, config), request.sheet)
-    return [request.sheet] if request.only_sheet else [request.out, request.sheet]
+            comparisons.append((low, samples, truth))
+        save_picture(comparison_sheet(comparisons, config), request.sheet, ABOUT_SHEET)
+    written = [request.sheet] if request.only_sheet else [request.out, request.sheet]
+    return Upscaled(written, [(sources[i].path, bad[i]) for i in sorted(bad)])
+
+
+def read_pairs(
+    sampler: Method, sources: list[Source], share: range, low_resolution: bool
+) -> tuple[dict[int, Pair], dict[int, str]]:
+    """The pairs of a share of the sources, and why the others in it cannot be drawn from."""
+    config = sampler.config
+    pairs: dict[int, Pair] = {}
+    bad: dict[int, str] = {}
+    for i in share:
+        try:
+            pair = sources[i].pair(config, low_resolution)
+            if isinstance(sampler, Sampler):
+                height, width = (config.scale * size for size in pair[0].shape[1:])
+                size = logits_bytes(config, height, width)
+                check_fits(size, f"{sources[i].path}: conditioning logits", sampler.device)
+        except (OSError, ValueError) as error:
+            bad[i] = str(error)
+        else:
+            pairs[i] = pair
+    return pairs, bad
+
+
+def sheet_of(pairs: dict[int, Pair], rows: int, samples: int) -> tuple[int, int]:
+    """Width and height of the contact sheet, as far as these pairs tell."""
+    shown = [pair for i, pair in pairs.items() if i < SHEET_ROWS]
+    proportions = max((low.shape[1] / low.shape[2] for low, _ in shown), default=1.0)
+    return sheet_size(rows, 3 + samples, proportions)
 
 
 def done(outputs: list[Path], said: list[str]) -> bool:
@@ -258,6 +314,7 @@ def prepare_outputs(sources: list[Source], names: list[list[Path]], request: Ups
     """Make the folder; refuse to write over what is read, or where nothing can be written.
 
     Raises:
+        FileExistsError: an output would replace a file that prsr has not written.
         OSError: the folder of a sheet does not exist, or a place cannot be written to.
         ValueError: an output would replace an input.
     """
@@ -268,7 +325,7 @@ def prepare_outputs(sources: list[Source], names: list[list[Path]], request: Ups
     if not request.only_sheet:
         request.out.mkdir(parents=True, exist_ok=True)
     for path in [request.sheet, *(path for group in names for path in group)]:
-        check_place(path)
+        check_place(path, overwrite=request.overwrite)
 
 
 def chunks(pairs: dict[int, Pair], length: int) -> list[range]:

@@ -143,7 +143,7 @@ def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tm
         out = tmp_path / f"{number}"
         assert command(*request, *change, "-o", out)[0] == 0
         (out / "a.png").write_bytes(b"no picture")
-        assert command(*request, "-o", out, "--resume")[0] == 0
+        assert command(*request, "-o", out, "--resume", "--overwrite")[0] == 0
         for path in whole.iterdir():
             assert (out / path.name).read_bytes() == path.read_bytes(), change
 
