@@ -44,7 +44,7 @@ from prsr.images import (
 )
 from prsr.sampling import Sampler
 from prsr.sheets import Comparison, comparison_sheet
-from prsr.slices import logits_bytes
+from prsr.slices import conditioning_bytes
 
 Pair = tuple[Tensor, Tensor | None]
 """The low-resolution picture ``uint8 [D, h, w]``, and the truth where there is one."""
@@ -238,7 +238,7 @@ def read_pairs(
             pair = sources[i].pair(config, low_resolution)
             if isinstance(sampler, Sampler):
                 height, width = (config.scale * size for size in pair[0].shape[1:])
-                size = logits_bytes(config, height, width)
+                size = conditioning_bytes(config, height, width)
                 check_fits(size, f"{sources[i].path}: conditioning logits", sampler.device)
         except (OSError, ValueError) as error:
             bad[i] = str(error)
