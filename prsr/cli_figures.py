@@ -36,20 +36,36 @@ from prsr.options import (
 )
 from prsr.sampling import Sampler
 
+OVERWRITE = "prsr.overwrite"
+"""Where a click context keeps what --overwrite says."""
+
 
 def figure_option(default: str, animated: bool = False) -> Callable[[Command], Command]:
-    """The option --out of a figure, looked at before any work is done."""
+    """The options --out and --overwrite of a figure, looked at before any work is done."""
 
     def check(path: Path) -> None:
         from prsr.figures import ANIMATION_FORMATS, FORMATS, check_target
 
-        check_target(path, ANIMATION_FORMATS if animated else FORMATS)
+        overwrite = click.get_current_context().meta[OVERWRITE]
+        check_target(path, ANIMATION_FORMATS if animated else FORMATS, overwrite=overwrite)
         check_folder(path.parent)
 
+    def keep(context: click.Context, option: click.Parameter, value: bool) -> None:
+        context.meta[OVERWRITE] = value
+
     described = "The figure; its suffix says the format."
-    return click.option(
+    out = click.option(
         "-o", "--out", default=default, type=PATH, callback=checked(check), help=described
     )
+    overwrite = click.option(
+        "--overwrite",
+        is_flag=True,
+        is_eager=True,  # for --out is checked by it
+        expose_value=False,
+        callback=keep,
+        help="Replace a file that prsr has not written, too.",
+    )
+    return lambda command: out(overwrite(command))
 
 
 @click.group()

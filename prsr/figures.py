@@ -12,11 +12,13 @@ from torch import Tensor
 from prsr.baselines import Independent, Method
 from prsr.config import PRSRConfig
 from prsr.files import check_file, replacing
-from prsr.images import to_picture
+from prsr.images import ABOUT, EXIF_SUFFIXES, LONGEST_SIDES, check_own, saying, to_picture
+from prsr.plotting import load_matplotlib
 from prsr.reporting import printable
 from prsr.sampling import Sampler
 
 try:
+    load_matplotlib()
     from matplotlib.animation import ArtistAnimation, PillowWriter
     from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
@@ -27,6 +29,12 @@ CELL = 0.9
 """Inches of a picture's side in a grid."""
 
 DPI = 120
+
+MOST_CELLS = 600
+"""Pictures in a row or column of a grid: what a JPEG file has room for."""
+
+LONGEST_SIDE = 2**16 - 1
+"""Pixels of a side, where the format has no smaller limit: what matplotlib draws."""
 
 FORMATS = frozenset(FigureCanvasBase.get_supported_filetypes())
 ANIMATION_FORMATS = frozenset({"gif", "webp"})
@@ -56,6 +64,18 @@ def grid(rows: Sequence[Sequence[Tensor]], headings: Sequence[str], config: PRSR
     return figure
 
 
+def check_grid(rows: int, columns: int) -> None:
+    """A figure can have so many rows and columns.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if max(rows, columns) > MOST_CELLS:
+        raise ValueError(
+            f"a figure has {MOST_CELLS} rows and columns at most, not {rows} and {columns}"
+        )
+
+
 def blank(rows: int, columns: int) -> Figure:
     """An empty figure with room for so many pictures."""
     size = (columns * CELL, rows * CELL + 0.3)
@@ -73,6 +93,7 @@ def methods_figure(
     methods: Mapping[str, Method], lr: Tensor, hr: Tensor, temperature: float, seed: int
 ) -> Figure:
     """A row for each input: the input, what every method makes of it, and the truth."""
+    check_grid(len(lr), 2 + 2 * len(methods))
     made = {}
     for label, method in methods.items():
         made[label] = method.sample(lr, temperature, seed=seed)
@@ -87,6 +108,7 @@ def temperatures_figure(
     method: Method, lr: Tensor, hr: Tensor, temperatures: Sequence[float], seed: int
 ) -> Figure:
     """A row for each input: samples at each temperature, of the same noise, and the truth."""
+    check_grid(len(lr), 2 + len(temperatures))
     made = [method.sample(lr, temperature, seed=seed) for temperature in temperatures]
     headings = [
         f"T = {value:g}\nτ = {1 / value:.3g}" if value else "T = 0\nτ = ∞" for value in temperatures
@@ -99,6 +121,7 @@ def samples_figure(
     method: Method, lr: Tensor, hr: Tensor, samples: int, temperature: float, seed: int
 ) -> Figure:
     """A row for each input: the input, many samples of it, and the truth."""
+    check_grid(len(lr), 2 + samples)
     made = method.sample(lr, temperature, seed=seed, num_samples=samples)
     rows = [[low, *drawn, truth] for low, drawn, truth in zip(lr, made, hr, strict=True)]
     return grid(rows, ["input", *[""] * samples, "truth"], method.config)
@@ -108,6 +131,7 @@ def growth_animation(
     sampler: Sampler, lr: Tensor, temperature: float, seed: int
 ) -> ArtistAnimation:
     """Inputs above, and below them pictures that grow row by row; then they stand for a while."""
+    check_grid(2, len(lr))
     figure = blank(2, len(lr))
     above, below = figure.subplots(2, len(lr), squeeze=False)
     for place, pixels in zip(above, lr, strict=True):
@@ -187,28 +211,45 @@ def read_curves(run: Path) -> Curves:
     return {name: ([e.step for e in es], [e.value for e in es]) for name, es in curves.items()}
 
 
-def check_target(path: Path, formats: Collection[str]) -> None:
+def check_target(path: Path, formats: Collection[str], *, overwrite: bool = True) -> None:
     """A figure can be written to ``path``: its suffix is one of ``formats``, its folder open.
 
     Raises:
+        FileExistsError: it would replace a file that prsr has not written, unasked.
         ValueError: the suffix names none.
         OSError: no file can be written there: see :func:`prsr.files.check_file`.
     """
     if path.suffix[1:].lower() not in formats:
         raise ValueError(f"{path}: the name must end in one of {', '.join(sorted(formats))}")
     check_file(path)
+    check_own(path, overwrite)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in one step, in the format that the suffix names; see :func:`check_target`."""
     check_target(path, FORMATS)
+    says: dict[str, Any] = {}
+    if path.suffix.lower() == ".png":
+        says["metadata"] = {ABOUT: "figure"}
+    elif path.suffix.lower() in EXIF_SUFFIXES:
+        says["pil_kwargs"] = saying(path, "figure")
     with replacing(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, dpi=fitting(figure, path), **says)
+
+
+def fitting(figure: Figure, path: Path) -> float:
+    """Dots per inch at which a figure is as large as usual, or as its format allows."""
+    most = LONGEST_SIDES.get(path.suffix.lower(), LONGEST_SIDE)
+    return min(DPI, most / max(figure.get_size_inches()))
 
 
 def save_animation(animation: ArtistAnimation, path: Path, seconds: float = 4.0) -> None:
     """Write an animation of so many seconds in one step; it goes on for ever."""
     check_target(path, ANIMATION_FORMATS)
-    frames = len(list(animation.new_frame_seq()))
+    frames = list(animation.new_frame_seq())
+    artists: Any = frames[0]
+    dpi = fitting(artists[0].figure, path)
     with replacing(path) as temporary:
-        animation.save(str(temporary), writer=PillowWriter(max(1, round(frames / seconds))))
+        animation.save(
+            str(temporary), dpi=dpi, writer=PillowWriter(max(1, round(len(frames) / seconds)))
+        )

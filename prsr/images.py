@@ -143,6 +143,15 @@ def check_place(path: Path, *, overwrite: bool = True) -> None:
             f"{path}: the name must end like a picture ({', '.join(sorted(SUFFIXES))})"
         )
     check_file(path)
+    check_own(path, overwrite)
+
+
+def check_own(path: Path, overwrite: bool) -> None:
+    """There is no file at ``path``, or one that says that prsr wrote it, or it may be replaced.
+
+    Raises:
+        FileExistsError: there is one of others.
+    """
     if path.exists() and not overwrite and said_of(path) is None:
         raise FileExistsError(
             f"{path} is there already, and nothing in it says that prsr wrote it: --overwrite "
@@ -180,18 +189,24 @@ def save_picture(picture: Image.Image, path: Path, about: str = "") -> None:
         ValueError: the suffix names no picture format.
     """
     check_place(path)
-    suffix = path.suffix.lower()
-    options: dict[str, Any] = {}
-    if about and suffix == ".png":
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_itxt(ABOUT, about)
-    elif about and suffix == ".gif":
-        options["comment"] = f"{ABOUT}: {about}"
-    elif about and suffix in EXIF_SUFFIXES:
-        options["exif"] = Image.Exif()
-        options["exif"][ExifTags.Base.Software] = f"{ABOUT}: {about}"
     with replacing(path) as temporary:
-        picture.save(temporary, **options)
+        picture.save(temporary, **(saying(path, about) if about else {}))
+
+
+def saying(path: Path, about: str) -> dict[str, Any]:
+    """Pillow's options for a file that is to say something of itself; see :func:`save_picture`."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        text = PngInfo()
+        text.add_itxt(ABOUT, about)
+        return {"pnginfo": text}
+    if suffix == ".gif":
+        return {"comment": f"{ABOUT}: {about}"}
+    if suffix in EXIF_SUFFIXES:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Software] = f"{ABOUT}: {about}"
+        return {"exif": exif}
+    return {}
 
 
 def said_of(path: Path) -> str | None:

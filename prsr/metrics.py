@@ -10,6 +10,7 @@ one class. It sees variety of any kind, noise as well: read it beside the other 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import cast
@@ -18,6 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prsr.plotting import load_matplotlib
+
+with suppress(ImportError):  # torchmetrics imports matplotlib where there is one
+    load_matplotlib()
 try:
     from scipy.stats import bootstrap
     from torchmetrics.functional.image import (

@@ -21,14 +21,26 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, but not
 
 Value = TypeVar("Value")
 
+VARIABLES = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Of the environment, what ``torchrun`` tells each process."""
+
 # Who waits is not stuck: others may have more to do, and torchrun ends all when one dies.
 PATIENCE = timedelta(days=1)
 
 
 def join() -> torch.device | None:
-    """Join the processes that ``torchrun`` started; the device of this one, or None without it."""
-    if "LOCAL_RANK" not in os.environ:
+    """Join the processes that ``torchrun`` started; the device of this one, or None without it.
+
+    Other launchers set some of its variables too: without all of them there is nothing to join.
+
+    Raises:
+        ValueError: one of them that must be a number is none.
+    """
+    if any(name not in os.environ for name in VARIABLES):
         return None
+    for name in set(VARIABLES) - {"MASTER_ADDR"}:
+        if not os.environ[name].isdigit():
+            raise ValueError(f"{name} must be a number, as torchrun sets it: {os.environ[name]!r}")
     local = int(os.environ["LOCAL_RANK"])
     cuda = torch.cuda.is_available()
     if cuda:

@@ -1,6 +1,9 @@
 """Figures: what stands where in them, and files in the format that the name asks for."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -190,3 +193,56 @@ def test_a_folder_without_a_run_is_told_of(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(FileNotFoundError, match="no event files of a training run"):
             curves_figure([folder])
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+@pytest.mark.parametrize("name", ["samples", "growth"])
+def test_figures_need_no_backend(models, data, tmp_path, backend, name):
+    out = tmp_path / f"figure.{'png' if name == 'samples' else 'gif'}"
+    options = ["--data", data, "--model", models["recursive"], "--pictures", "1", "--out", out]
+    call = [sys.executable, "-m", "prsr", "figure", name, *map(str, options)]
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert out.stat().st_size > 0
+
+
+def test_measures_need_no_backend():
+    environment = {**os.environ, "MPLBACKEND": "nonsense"}
+    script = "import os, prsr.metrics; assert os.environ['MPLBACKEND'] == 'nonsense'"
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_path):
+    own = ("--data", data, "--model", models["recursive"], "--pictures", 1)
+    for suffix, says in ((".png", True), (".jpg", True), (".webp", True), (".pdf", False)):
+        out = tmp_path / f"a{suffix}"
+        out.write_bytes(b"of others")
+        call = ("figure", "samples", *own, "--samples", 1, "--out", out)
+        code, _, errors = command(*call)
+        assert code == 2
+        assert "is there already, and nothing in it says that prsr wrote it" in errors
+        assert out.read_bytes() == b"of others"
+        assert command(*call, "--overwrite")[0] == 0
+        assert command(*call)[0] == (0 if says else 2)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jpg", "png"])
+def test_a_figure_fits_its_format(tmp_path, suffix):
+    from prsr.figures import LONGEST_SIDE, LONGEST_SIDES, blank, save_figure
+
+    path = tmp_path / f"wide.{suffix}"
+    save_figure(blank(1, 600), path)
+    width, _ = Image.open(path).size
+    assert width <= LONGEST_SIDES.get(f".{suffix}", LONGEST_SIDE)
+    assert width > 16000
+
+
+def test_too_many_pictures_for_a_figure_are_told_before_the_work(
+    command, models, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("prsr.sampling.Sampler.sample", None)
+    own = ("--data", data, "--model", models["recursive"], "--out", tmp_path / "a.png")
+    code, _, errors = command("figure", "samples", *own, "--samples", 599)
+    assert code == 2
+    assert "a figure has 600 rows and columns at most, not 4 and 601" in errors

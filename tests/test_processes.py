@@ -271,3 +271,22 @@ def test_a_death_among_the_processes_is_told_in_plain_words():
     errors, _ = (process.communicate(timeout=120)[1] for process in both)
     told = "ConnectionError: another of torchrun's processes has died: see its errors"
     assert errors.splitlines()[-1].endswith(told), errors
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LOCAL_RANK": "0"}, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}]
+)
+def test_variables_of_other_launchers_are_no_torchrun(variables, monkeypatch):
+    for name in processes.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert processes.join() is None
+
+
+def test_a_variable_that_is_no_number_is_named(monkeypatch):
+    for name in processes.VARIABLES:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "all")
+    with pytest.raises(ValueError, match="WORLD_SIZE must be a number, as torchrun sets it: 'all'"):
+        processes.join()

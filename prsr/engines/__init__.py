@@ -5,6 +5,9 @@ Adding one is one file beside these and its line in ``ENGINES``.
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
 
 from prsr.config import PRSRConfig
@@ -13,6 +16,7 @@ from prsr.engines.cached import TorchEngine
 from prsr.engines.native import CPUEngine
 from prsr.engines.reference import ReferenceEngine
 from prsr.engines.triton import TritonEngine
+from prsr.reporting import Notice
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Job", "Probe", "choose", "engines"]
 
@@ -58,11 +62,25 @@ def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) 
     if name != "auto" and name not in reasons:
         raise ValueError(f"no engine {name!r}; there are: auto, {', '.join(reasons)}")
     wanted = [engine for engine in ENGINES if name in ("auto", engine.name)]
-    for engine in wanted:
+    for place, engine in enumerate(wanted):
         if not reasons[engine.name]:
+            for better in wanted[:place]:
+                if better.device_type == device.type:
+                    tell_absence(better.name, "; ".join(reasons[better.name]), engine.name)
             return engine
     against = "; ".join(f"{e.name}: {', '.join(reasons[e.name])}" for e in wanted)
     raise ValueError(f"engine={name!r} cannot serve: {against}")
+
+
+@cache
+def tell_absence(better: str, reasons: str, chosen: str) -> None:
+    """Warn, once, that ``engine="auto"`` takes a slower engine than the one made for the device."""
+    warnings.warn(
+        f"sampling will be many times slower: engine {better} cannot serve, so {chosen} does. "
+        f"{better}: {reasons}",
+        Notice,
+        stacklevel=3,
+    )
 
 
 def check_precision(precision: str) -> None:

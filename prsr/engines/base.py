@@ -53,6 +53,9 @@ class Engine(ABC):
     name: ClassVar[str]
     """What ``engine=`` calls it."""
 
+    device_type: ClassVar[str | None] = None
+    """The type of the devices that it is made for; None where it takes any, and is slow."""
+
     @abstractmethod
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         """Why it cannot serve, one short clause each; empty if it can."""

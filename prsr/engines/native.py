@@ -257,6 +257,7 @@ class CPUEngine(Engine):
     """Fused C++: on CPUs, the fastest."""
 
     name = "cpu"
+    device_type = "cpu"
 
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:

@@ -238,6 +238,7 @@ class TritonEngine(Engine):
     """Fused Triton kernels: on GPUs, portable and fast."""
 
     name = "triton"
+    device_type = "cuda"
 
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:

@@ -1,0 +1,54 @@
+"""The engine made for a device is missing: one warning at once, with reason and remedy."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from prsr import PRSR, PRSRConfig, Sampler
+from prsr.engines import native, tell_absence
+from prsr.reporting import Notice
+
+TINY = PRSRConfig.preset("tiny")
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """The C++ extension was not built."""
+    monkeypatch.setattr(native, "_native", None)
+    monkeypatch.setattr(native, "_absence", "it was not built: apt install g++", raising=False)
+    tell_absence.cache_clear()
+    yield
+    tell_absence.cache_clear()
+
+
+def test_a_missing_engine_is_told_once_and_before_the_work(absent):
+    with pytest.warns(Notice, match="engine cpu cannot serve, so .* does. cpu: it was not built"):
+        sampler = Sampler(PRSR(TINY))
+    assert sampler.engine != "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler.sample(np.zeros((1, 3, 2, 2), np.uint8), seed=0)
+        Sampler(PRSR(TINY))
+
+
+def test_an_engine_that_was_asked_for_needs_no_warning(absent):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Sampler(PRSR(TINY), engine="torch")
+
+
+def test_the_engine_of_another_device_is_not_missed():
+    tell_absence.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Sampler(PRSR(TINY)).engine == "cpu"
+
+
+def test_the_command_line_tells_it_in_one_line(absent, command, model, photos, tmp_path):
+    code, _, errors = command(
+        "sample", photos / "a.png", "-o", tmp_path / "a.png", "--model", model
+    )
+    assert code == 0
+    assert errors.startswith("prsr: sampling will be many times slower: engine cpu cannot serve")
+    assert errors.count("\n") == 1
