@@ -23,11 +23,15 @@ from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
+from prsr.exact import own_defaults
 from prsr.files import UNFINISHED, check_utf8, replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 BUNDLED = Path(__file__).parent / "pretrained"
+WRAPPERS = ("_orig_mod", "module")
+"""What a module is called inside of ``torch.compile``'s wrapper, and in those for several GPUs."""
+
 DEFAULT_MODEL = "faces"
 HUB_OPTIONS = signature(hf_hub_download).parameters.keys() - {"repo_id", "filename"}
 
@@ -155,6 +159,11 @@ def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
     return config, weights
 
 
+def shape_text(shape: torch.Size | None) -> str:
+    """A shape, or that there is none."""
+    return "absent" if shape is None else str(list(shape))
+
+
 class HubModel(
     nn.Module,
     ModelHubMixin,
@@ -195,12 +204,18 @@ class HubModel(
         method, config = read_description(config_path)
         if method != cls.method:
             raise ValueError(f"{name} is a model of the method {method}, not {cls.method}")
-        with torch.device("meta"):
-            outline = cls(config)
-        weights = read_weights(weights_path, outline)
-        model = cls(config)
-        model.load_state_dict(weights)
+        weights = read_weights(weights_path, cls._outline(config))
+        # A new model draws random weights: the caller's generator must not notice.
+        with own_defaults(), torch.random.fork_rng(devices=[]):
+            model = cls(config).float()
+            model.load_state_dict(weights)
         return model.eval()
+
+    @classmethod
+    def _outline(cls, config: PRSRConfig) -> Self:
+        """A model without memory: names and shapes of its weights."""
+        with torch.device("meta"):
+            return cls(config)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write ``model.safetensors``, ``config.json`` and, where none is there, a model card.
@@ -211,10 +226,12 @@ class HubModel(
 
         Raises:
             OSError: the folder cannot be written; what stood there is unharmed.
-            ValueError: its name is not UTF-8.
+            ValueError: its name is not UTF-8, or the model could not be loaded again: it has other
+                weights than its configuration says.
         """
         folder = Path(save_directory)
         check_utf8(folder)
+        self._plain_weights()  # raises before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
             result = super().save_pretrained(temporary, **({"repo_id": folder.name} | options))
@@ -224,8 +241,38 @@ class HubModel(
                         os.replace(Path(temporary) / file, whole)
         return result
 
+    def _plain_weights(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of a plain model: without those of wrappers.
+
+        Raises:
+            ValueError: a weight is missing, of another shape, or one too many.
+        """
+        wrapped = [
+            f"{name}.{inner}."
+            for name, module in self.named_modules()
+            for inner in WRAPPERS
+            if name and isinstance(module._modules.get(inner), nn.Module)
+        ]
+        weights = {}
+        for name, value in self.state_dict().items():
+            for prefix in sorted(wrapped, key=len, reverse=True):
+                if name.startswith(prefix):
+                    inner = prefix.rstrip(".").rpartition(".")[0]
+                    name = f"{inner}.{name.removeprefix(prefix)}"
+            weights[name] = value
+        expected = {k: v.shape for k, v in self._outline(self.config).state_dict().items()}
+        found = {k: v.shape for k, v in weights.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise ValueError(
+                    f"a saved model has the weights of its configuration, but {name} should be "
+                    f"{shape_text(expected.get(name))}, is {shape_text(found.get(name))}: remove "
+                    "pruning and parametrisations first (torch.nn.utils has a function for each)"
+                )
+        return weights
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_tensors(self.state_dict(), save_directory / WEIGHTS_FILE)
+        write_tensors(self._plain_weights(), save_directory / WEIGHTS_FILE)
         method = {} if self.method == HubModel.method else {"method": self.method}
         described = json.dumps(self.config.to_dict() | method, indent=2, sort_keys=True)
         (save_directory / CONFIG_FILE).write_text(described, encoding="utf-8")

@@ -8,7 +8,7 @@ refuses to read the older.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -99,6 +99,18 @@ def strict_products(gpu: bool) -> Iterator[None]:
 
 
 @contextmanager
+def own_defaults() -> Iterator[None]:
+    """Make tensors on the CPU where no device is named, whatever the caller's default is.
+
+    And make them outside of inference mode: they may outlive it.
+    """
+    # A device as a context costs every operation a little: only where the default is another.
+    elsewhere = torch.get_default_device().type != "cpu"
+    with torch.device("cpu") if elsewhere else nullcontext(), torch.inference_mode(False):
+        yield
+
+
+@contextmanager
 def exact_fp32(device: torch.device) -> Iterator[None]:
     """No gradient, no autocast, and products in IEEE fp32: no tf32, no bf16 behind the scenes.
 
@@ -114,7 +126,7 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
             cudnn.deterministic = True
         # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
         plain = torch.autocast(device.type, enabled=False)
-        with strict_products(gpu), torch.inference_mode(False), torch.no_grad(), plain:
+        with strict_products(gpu), own_defaults(), torch.no_grad(), plain:
             yield
     finally:
         if gpu and not deterministic:

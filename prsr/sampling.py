@@ -33,7 +33,7 @@ from prsr.checks import (
 from prsr.conditioning import Conditioning, condition
 from prsr.config import PRSRConfig
 from prsr.engines import Engine, Job, choose
-from prsr.exact import exact_fp32
+from prsr.exact import exact_fp32, own_defaults
 from prsr.images import to_array
 from prsr.model import PRSR
 from prsr.philox import picture_noise
@@ -238,6 +238,7 @@ class Sampler:
             ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
         return engine, ready[2]
 
+    @own_defaults()
     def _request(
         self,
         batch: Batch,
@@ -261,16 +262,16 @@ class Sampler:
         seed, samples, first_index = check_draws(seed, num_samples, first_index, len(lr))
         known, mask = check_known(known, mask, shape, self.config)
         temperatures = check_temperature(temperature, len(lr))
-        with torch.inference_mode(False):
-            return Request(
-                lr=lr.to(self.device, copy=True),
-                samples=samples,
-                temperature=temperatures.detach().to(self.device, copy=True),
-                known=None if known is None else known.to(self.device, copy=True),
-                mask=None if mask is None else mask.to(self.device, copy=True),
-                seed=seed,
-                first_index=first_index,
-            ), lr.device
+        request = Request(
+            lr=lr.to(self.device, copy=True),
+            samples=samples,
+            temperature=temperatures.detach().to(self.device, copy=True),
+            known=None if known is None else known.to(self.device, copy=True),
+            mask=None if mask is None else mask.to(self.device, copy=True),
+            seed=seed,
+            first_index=first_index,
+        )
+        return request, lr.device
 
 
 def sample(
@@ -334,6 +335,7 @@ def sample(
 
 
 @lru_cache
+@own_defaults()
 def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008  (immutable)
     """The bundled model, read once for each device."""
     return PRSR.from_pretrained(DEFAULT_MODEL).to(device)

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from prsr.checks import check_levels, check_temperature
 from prsr.evaluating import evaluating
-from prsr.exact import exact_fp32
+from prsr.exact import exact_fp32, own_defaults
 from prsr.model import PRSR
 
 
+@own_defaults()
 def violations(
     model: PRSR, lr: Tensor, hr: Tensor, noise: Tensor, temperature: float | Tensor
 ) -> Tensor:

@@ -8,7 +8,6 @@ for convolutional autoregressive models* (arXiv 1704.06001), with this model's s
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
+from prsr.engines.effective import plain_copy
 from prsr.engines.packing import Packed, pack_prior
 from prsr.layers import gate
 from prsr.model import PriorNetwork, to_network
@@ -105,7 +105,7 @@ class TorchEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Packed:
-        return pack_prior(copy.deepcopy(prior).float())
+        return pack_prior(plain_copy(prior))
 
     @override
     def start(self, packed: Packed, job: Job) -> State:

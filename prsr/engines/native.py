@@ -6,9 +6,9 @@ what lives on from row to row is in plain tensors. The extension knows nothing o
 
 from __future__ import annotations
 
-import copy
 import os
 from importlib import import_module
+from itertools import chain, count
 from types import ModuleType
 
 import torch
@@ -18,6 +18,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.effective import plain_copy
 from prsr.engines.layout import LINE, Laid, Numbers, aligned_zeros
 from prsr.engines.packing import pack_prior
 from prsr.model import PriorNetwork
@@ -79,8 +80,18 @@ def cache_shapes(numbers: Numbers, picture: torch.Size, bundle: int) -> dict[str
     }
 
 
+def free_namespace() -> str:
+    """Where the operator goes: ``prsr``, or another where prsr is imported anew, as in notebooks.
+
+    An operator cannot be defined twice, and the first may be in use still.
+    """
+    names = chain(["prsr"], (f"prsr_{number}" for number in count(2)))
+    return next(name for name in names if not hasattr(getattr(torch.ops, name), "draw_rows"))
+
+
+NAMESPACE = free_namespace()
 # Not torch.library.custom_op: its first call imports the compiler, a second of waiting.
-_library = torch.library.Library("prsr", "DEF")
+_library = torch.library.Library(NAMESPACE, "DEF")
 _library.define(
     "draw_rows(Tensor(a!) picture, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
@@ -181,7 +192,8 @@ def _draw_nothing(*operands: object) -> None:
             raise ValueError(f"the device of every tensor must be cpu, got {tensor.device}")
 
 
-torch.library.register_fake("prsr::draw_rows", _draw_nothing, lib=_library)
+torch.library.register_fake(f"{NAMESPACE}::draw_rows", _draw_nothing, lib=_library)
+_operator = getattr(torch.ops, NAMESPACE).draw_rows
 
 
 def bundled(features: Tensor, bundle: int) -> Tensor:
@@ -272,7 +284,7 @@ class CPUEngine(Engine):
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
         instruction_set = chosen_instruction_set()  # raises before there is any work
         assert _native is not None
-        packed = pack_prior(copy.deepcopy(prior).float())
+        packed = pack_prior(plain_copy(prior))
         if precision == "bf16":
             for layer in (*packed.hidden, *packed.output):
                 check_finite(layer.weight.bfloat16(), "the prior's weights in bf16")
@@ -293,7 +305,7 @@ class CPUEngine(Engine):
     @override
     def rows(self, state: State, y: int, end: int) -> None:
         for part in state.parts:
-            torch.ops.prsr.draw_rows(**part.operands, seconds=state.seconds, y=y, end=end)
+            _operator(**part.operands, seconds=state.seconds, y=y, end=end)
         state.y = end - 1
 
     @override

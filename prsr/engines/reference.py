@@ -6,7 +6,6 @@ against, and the naive sampler that they are measured against: H·W·D forwards 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
+from prsr.engines.effective import whole_copy
 from prsr.model import PriorNetwork
 
 
@@ -37,7 +37,7 @@ class ReferenceEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> PriorNetwork:
-        return copy.deepcopy(prior).float().eval().requires_grad_(False)
+        return whole_copy(prior)
 
     @override
     def start(self, packed: PriorNetwork, job: Job) -> State:

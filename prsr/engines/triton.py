@@ -6,7 +6,6 @@ the same kernels run on the CPU, slowly: to test them, not to use them.
 
 from __future__ import annotations
 
-import copy
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from typing_extensions import override
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.effective import plain_copy
 from prsr.engines.packing import Layer, Packed, PackedBlock, pack_prior
 from prsr.model import PriorNetwork
 
@@ -258,7 +258,7 @@ class TritonEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        packed = pack_prior(copy.deepcopy(prior).float())
+        packed = pack_prior(plain_copy(prior))
         operand = torch.bfloat16 if precision == "bf16" else torch.float32
         tiles = Tiles.of(packed.config)
         sides = lay_out_vertical(packed, tiles), lay_out_horizontal(packed, tiles)
