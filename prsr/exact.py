@@ -116,12 +116,17 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
 
     And on a GPU no convolution that sums in the order in which its threads happen to end. The
     switches are global; they are touched only where they are not right already, and put back
-    afterwards.
+    afterwards. torch's deterministic mode is among them on a GPU: there it refuses ``cumsum``, whose
+    sums along the levels of a few sub-pixels are in a fixed order all the same, and products without
+    an environment variable.
     """
     gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn
     deterministic = cudnn.deterministic
+    refusing = torch.get_deterministic_debug_mode() if gpu else 0
     try:
+        if refusing:
+            torch.set_deterministic_debug_mode(0)
         if gpu and not deterministic:
             cudnn.deterministic = True
         # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
@@ -131,3 +136,5 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     finally:
         if gpu and not deterministic:
             cudnn.deterministic = False
+        if refusing:
+            torch.set_deterministic_debug_mode(refusing)

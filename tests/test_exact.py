@@ -128,3 +128,16 @@ def test_pictures_are_drawn_whatever_switch_the_caller_set(make_model, make_pict
         write(name, "tf32")
         assert torch.equal(sampler.sample(lr, seed=1), expected)
         assert cdf_violation(model, lr, expected, noise, 1.0).max() <= 1e-4
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_deterministic_mode_is_left_while_a_gpu_draws_and_put_back(mode):
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        with exact_fp32(torch.device("cuda")):
+            assert torch.get_deterministic_debug_mode() == 0
+        assert torch.get_deterministic_debug_mode() == mode
+        with exact_fp32(torch.device("cpu")):
+            assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.set_deterministic_debug_mode(0)
