@@ -116,9 +116,9 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
 
     And on a GPU no convolution that sums in the order in which its threads happen to end. The
     switches are global; they are touched only where they are not right already, and put back
-    afterwards. torch's deterministic mode is among them on a GPU: there it refuses ``cumsum``, whose
-    sums along the levels of a few sub-pixels are in a fixed order all the same, and products without
-    an environment variable.
+    afterwards. On a GPU torch's deterministic mode is among them. It refuses ``cumsum``, whose sums
+    over the levels of a sub-pixel have a fixed order all the same, and matrix products, unless an
+    environment variable is set.
     """
     gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn

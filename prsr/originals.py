@@ -169,7 +169,15 @@ class Lsun(Originals):
             self.environment = lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
             )
-            self.entries = int(self.environment.stat()["entries"])
+            status = self.environment.stat()
+            self.entries = int(status["entries"])
+            # LMDB reads what it has mapped, and a page that is missing would end the process.
+            size = (self.environment.info()["last_pgno"] + 1) * status["psize"]
+            file = path / "data.mdb" if path.is_dir() else path
+            if file.stat().st_size < size:
+                raise ValueError(
+                    f"{file} is cut off: it has {file.stat().st_size:,} bytes of {size:,}"
+                )
             if not self.entries:
                 raise ValueError(f"{path} holds no picture")
             with self.environment.begin() as transaction, transaction.cursor() as cursor:

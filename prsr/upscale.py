@@ -26,6 +26,7 @@ from prsr.baselines import Method
 from prsr.checks import check_fits, check_integer, check_temperature
 from prsr.config import PRSRConfig
 from prsr.data import read_array
+from prsr.files import sweep
 from prsr.finding import find_pictures
 from prsr.images import (
     SUFFIXES,
@@ -189,6 +190,8 @@ def upscale(sampler: Method, request: Upscaling) -> Upscaled:
     said = {i: request.said_of(i, low) for i, (low, _) in pairs.items()}
     left = {i: pairs[i] for i in pairs if not (request.resume and done(names[i], said[i]))}
     prepare_outputs(sources, names, request)
+    if request.resume and not request.only_sheet and processes.rank() == 0:
+        sweep(request.out)
     processes.wait()  # for nothing is drawn before all pictures have been read
 
     shown: dict[int, Tensor] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 # Before anything imports Triton, for it decides then whether its own functions are interpreted.
@@ -120,3 +121,22 @@ def photos(tmp_path):
     for name, shape in (("a.png", (16, 20, 3)), ("b.jpg", (12, 12)), ("more/a.png", (7, 9, 3))):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests have counted."""
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    properties = [own for r in reports for own in getattr(r, "user_properties", [])]
+    if counts := sorted({value for name, value in properties if name == "count"}):
+        terminalreporter.section("counts")
+        for line in counts:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tally(record_property, request):
+    """How often each outcome came, a counter that is printed at the end of the run."""
+    outcomes = Counter()
+    yield outcomes
+    counts = ", ".join(f"{count:,} {what}" for what, count in sorted(outcomes.items()))
+    record_property("count", f"{request.node.name}: {sum(outcomes.values()):,}: {counts}")

@@ -283,3 +283,12 @@ def test_an_extra_that_is_missing_is_told(data, tmp_path, monkeypatch, module):
         2,
         f"prsr: these originals need {module}: pip install 'prsr[data]'\n",
     )
+
+
+def test_an_lmdb_that_was_cut_off_is_told(data, lsun_folder, tmp_path):
+    file = lsun_folder[0] / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4096])
+    code, _, errors = data("lsun", lsun_folder[0], "--out", tmp_path / "set.npy")
+    assert code == 2
+    assert f"data.mdb is cut off: it has {len(whole) - 4096:,} bytes of {len(whole):,}" in errors

@@ -1,0 +1,298 @@
+"""Every parser of outside bytes ends in a result or in a clear error, whatever it is given.
+
+``PRSR_FUZZ`` says how many inputs each target gets: 200, or 10,000 in ``make nightly``.
+"""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from prsr import PRSR, PRSRConfig
+from prsr.conversion import convert
+from prsr.data import SuperResolutionPictures, read_array
+from prsr.decoding import decode
+from prsr.images import high_resolution, read_picture, said_of
+from prsr.metadata import png_chunk
+from prsr.originals import Lsun
+from prsr.trainer import Trainer, TrainSettings
+
+INPUTS = int(os.environ.get("PRSR_FUZZ", "200"))
+TINY = PRSRConfig.preset("tiny")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+fuzzed = settings(
+    max_examples=INPUTS,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=INPUTS <= 200,  # the same inputs in CI, and new ones every night
+)
+
+
+@st.composite
+def damaged(draw, whole):
+    """A file that was changed in some places, cut off, or is no such file at all."""
+    if draw(st.integers(0, 19)) == 0:
+        return draw(st.binary(max_size=300))
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        how = draw(st.integers(0, 3))
+        if how == 0:
+            data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+        elif how == 1:
+            numbers = st.sampled_from([0, 1, 2**7, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1])
+            order = draw(st.sampled_from("<>"))
+            data[at : at + 4] = struct.pack(f"{order}I", draw(numbers))
+        elif how == 2:
+            data[at:at] = draw(st.binary(max_size=20))
+        else:
+            del data[at : at + draw(st.integers(1, 40))]
+    if draw(st.integers(0, 4)) == 0:
+        del data[draw(st.integers(0, len(data))) :]
+    return bytes(data)
+
+
+def settled(work, *errors):
+    """What came of a call: "read", or the name of an error that is a clear one."""
+    try:
+        work()
+    except errors as error:
+        return f"{type(error).__name__}" if str(error).strip() else "errors without a message"
+    return "read"
+
+
+def pixels(seed=0, shape=(12, 10, 3)):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(kind, image, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def image_files():
+    """A file of each format, with metadata where the format has any."""
+    image, exif = Image.fromarray(pixels()), Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    deep = Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257)
+    own = {"exif": exif, "icc_profile": profile}
+    return {
+        "PNG": encoded("PNG", image, **own),
+        "PNG of 16 bits": encoded("PNG", deep),
+        "PNG of a palette": encoded("PNG", image.convert("P"), transparency=3),
+        "APNG": encoded("PNG", image, save_all=True, append_images=[image]),
+        "JPEG": encoded("JPEG", image, comment=b"comment", **own),
+        "MPO": encoded("MPO", image, save_all=True, append_images=[image]),
+        "WEBP": encoded("WEBP", image, **own),
+        "AVIF": encoded("AVIF", image, **own),
+        "GIF": encoded("GIF", image.convert("P")),
+        "TIFF": encoded("TIFF", image, compression="tiff_lzw", **own),
+        "TIFF of 16 bits": encoded("TIFF", deep),
+        "BMP": encoded("BMP", image),
+        "PPM": encoded("PPM", image),
+        "TGA": encoded("TGA", image, compression="tga_rle"),
+        "JPEG2000": encoded("JPEG2000", image),
+        "ICO": encoded("ICO", image),
+    }
+
+
+FILES = image_files()
+
+
+def test_images(tmp_path, tally, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**16)  # or damaged sizes take minutes
+    path = tmp_path / "image"
+
+    def read():
+        picture = read_picture(path, TINY)
+        assert picture.mode == "RGB"
+        assert high_resolution(picture, TINY).shape == (3, 6, 6)
+
+    @fuzzed
+    @given(data=st.sampled_from(sorted(FILES)).flatmap(lambda kind: damaged(FILES[kind])))
+    def run(data):
+        path.write_bytes(data)
+        said_of(path)
+        tally[settled(read, ValueError)] += 1
+
+    run()
+
+
+PNG_KINDS = [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"gAMA", b"cHRM", b"pHYs", b"sRGB"]
+PNG_KINDS += [b"tIME", b"sBIT", b"hIST", b"bKGD", b"acTL", b"fcTL", b"fdAT", b"cICP", b"abCd"]
+
+
+def test_metadata_of_png_files(tally):
+    """Whatever a chunk of metadata holds, the pixels are those of the file without it."""
+    whole = encoded("PNG", Image.fromarray(pixels()))
+    content = st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=60).map(lambda data: b"XML:com.adobe.xmp\0\0\0\0\0" + data),
+        st.binary(max_size=60).map(lambda data: b"key\0\0" + zlib.compress(data)),
+        st.binary(max_size=60).map(lambda data: b"Raw profile type exif\0" + data),
+    )
+
+    @fuzzed
+    @given(kind=st.sampled_from(PNG_KINDS), content=content, last=st.booleans(), flip=st.booleans())
+    def run(kind, content, last, flip):
+        chunk = png_chunk(kind, content)
+        if flip:
+            chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
+        at = whole.index(b"IEND" if last else b"IDAT") - 4
+        image = decode(io.BytesIO(whole[:at] + chunk + whole[at:]), "RGB")
+        assert np.array_equal(np.asarray(image), pixels())
+        tally["read"] += 1
+
+    run()
+
+
+def test_metadata_of_jpeg_files(tally):
+    whole = encoded("JPEG", Image.fromarray(pixels()))
+    expected = np.asarray(decode(io.BytesIO(whole), "RGB"))
+    heads = [
+        b"Exif\0\0",
+        b"ICC_PROFILE\0\1\1",
+        b"MPF\0",
+        b"Photoshop 3.0\0",
+        b"http://ns.adobe.com/",
+    ]
+    markers = [*range(0xE1, 0xEE), 0xEF, 0xFE]
+
+    @fuzzed
+    @given(
+        marker=st.sampled_from(markers),
+        head=st.sampled_from([*heads, b""]),
+        content=st.binary(max_size=60),
+    )
+    def run(marker, head, content):
+        segment = struct.pack(">BBH", 0xFF, marker, 2 + len(head + content)) + head + content
+        image = decode(io.BytesIO(whole[:2] + segment + whole[2:]), "RGB")
+        assert np.array_equal(np.asarray(image), expected)
+        tally["read"] += 1
+
+    run()
+
+
+def test_array_files(tmp_path, tally):
+    path = tmp_path / "set.npy"
+    np.save(path, pixels(shape=(2, 3, 6, 6)) % 8)
+    whole = path.read_bytes()
+
+    @fuzzed
+    @given(data=damaged(whole), any_size=st.booleans())
+    def run(data, any_size):
+        path.write_bytes(data)
+        tally[settled(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
+
+    run()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_models(file, tmp_path, tally):
+    PRSR(TINY).save_pretrained(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    # Most of a safetensors file is numbers, of which all are right: its head is what is parsed.
+    head = 8 + int.from_bytes(whole[:8], "little") if file == "model.safetensors" else len(whole)
+    rest = whole[head:]
+
+    @fuzzed
+    @given(data=damaged(whole[:head]))
+    def run(data):
+        (tmp_path / file).write_bytes(data + rest)
+        tally[settled(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
+
+    run()
+
+
+def test_training_checkpoints(tmp_path, tally):
+    path = tmp_path / "checkpoint.safetensors"
+    trainer = Trainer(TrainSettings(TINY, batch_size=1), "data", torch.device("cpu"))
+    trainer.train_step(*SuperResolutionPictures(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
+    trainer.save(path)
+    whole = path.read_bytes()
+    head = 8 + int.from_bytes(whole[:8], "little")
+
+    @fuzzed
+    @given(data=damaged(whole[:head]))
+    def run(data):
+        path.write_bytes(data + whole[head:])
+        tally[settled(lambda: trainer.restore(path), ValueError)] += 1
+
+    run()
+
+
+def test_tensorboard_folders(tmp_path, tally):
+    from torch.utils.tensorboard import SummaryWriter
+
+    from prsr.figures import read_curves
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(5):
+            writer.add_scalar("training/loss", 1.0 / (1 + step), step)
+            writer.add_scalar("validation/bits/dim", 1.0, step)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+
+    @fuzzed
+    @given(data=damaged(whole))
+    def run(data):
+        path.write_bytes(data)
+        tally[settled(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
+
+    run()
+
+
+def test_lmdb_folders(tmp_path, tally):
+    """In processes of their own, for damaged pages may kill one: LMDB trusts what it maps."""
+    import lmdb
+
+    folder = tmp_path / "set_lmdb"
+    with lmdb.open(str(folder), map_size=2**20) as environment, environment.begin(write=True) as t:
+        for seed in range(6):
+            t.put(f"{seed:040x}".encode(), encoded("PNG", Image.fromarray(pixels(seed))))
+    path = folder / "data.mdb"
+    whole = path.read_bytes()
+
+    def attempt(data):
+        path.write_bytes(data)
+        out = tmp_path / "set.npy"
+        for end in ("", ".partial", ".journal"):
+            out.with_name(out.name + end).unlink(missing_ok=True)
+        return settled(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
+
+    cut = st.integers(0, len(whole)).map(lambda end: (whole[:end], True))
+
+    @fuzzed
+    @given(case=st.one_of(damaged(whole).map(lambda data: (data, False)), cut))
+    def run(case):
+        data, is_cut = case
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(write_end, attempt(data).encode())
+            except BaseException as error:
+                os.write(write_end, f"! {error!r}".encode()[:200])
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        with open(read_end, "rb") as outcome:
+            told = outcome.read().decode()
+        _, status = os.waitpid(child, 0)
+        assert not told.startswith("!"), told
+        assert told or not is_cut  # what is only too short must not kill
+        tally[told or f"killed by signal {os.WTERMSIG(status)}"] += 1
+
+    run()
