@@ -204,7 +204,7 @@ class Independent(OneNetwork):
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Logits ``[N, K, D, H, W]``; of ``hr`` only the shape is looked at."""
-        check_pair(lr, hr, self.config)
+        check_pair(lr, hr, self)
         return self.conditioning(lr)
 
     def sample(
@@ -253,7 +253,7 @@ class Regression(TrainedModel, Estimate):
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Expected pictures ``[N, D, H, W]``, value/(K−1) − 0.5; of ``hr`` the shape is read."""
-        check_pair(lr, hr, self.config)
+        check_pair(lr, hr, self)
         return self.expected(lr)
 
     def expected(self, lr: Tensor) -> Tensor:
@@ -295,7 +295,7 @@ class Unconditional(OneNetwork):
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Logits ``[N, K, D, H, W]`` of ``hr``; of ``lr`` only the shape is looked at."""
-        check_pair(lr, hr, self.config)
+        check_pair(lr, hr, self)
         return self.prior(hr)
 
 

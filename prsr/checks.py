@@ -11,33 +11,63 @@ from torch import Tensor
 from prsr.memory import memory_limit
 
 if TYPE_CHECKING:
+    from prsr.checkpoint import HubModel
     from prsr.config import PRSRConfig
 
 
 def check_pictures(pictures: Tensor, name: str, config: PRSRConfig) -> None:
-    """Pictures are ``uint8 [N, D, ·, ·]`` and not empty.
+    """Pictures are dense ``uint8 [N, D, ·, ·]`` and not empty.
 
     Raises:
-        TypeError: not a ``uint8`` tensor.
+        TypeError: not a dense ``uint8`` tensor.
         ValueError: not of that shape.
     """
     if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
         raise TypeError(f"{name} must be a uint8 tensor, got {describe(pictures)}")
+    if pictures.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of {pictures.layout}")
     if pictures.dim() != 4 or pictures.shape[1] != config.channels or 0 in pictures.shape[1:]:
         raise ValueError(
             f"{name} must be [N, {config.channels}, height, width], got {list(pictures.shape)}"
         )
 
 
-def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig) -> None:
+def check_values(tensor: Tensor, name: str) -> None:
+    """A tensor is dense and has values, which those of the device ``meta`` have not.
+
+    Raises:
+        TypeError: it is not dense.
+        ValueError: it lies on the device ``meta``.
+    """
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of {tensor.layout}")
+    if tensor.is_meta:
+        raise ValueError(f"{name} must have values, but it lies on the device meta")
+
+
+def check_device(tensor: Tensor, name: str, device: torch.device) -> None:
+    """A tensor lies on a device.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if tensor.device != device:
+        raise ValueError(f"{name} must lie on {device} like the model, it lies on {tensor.device}")
+
+
+def check_pair(lr: Tensor, hr: Tensor, model: HubModel) -> None:
     """Pictures that go together: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
 
     Raises:
-        TypeError: one is not a ``uint8`` tensor.
-        ValueError: the shapes do not fit each other or the configuration.
+        TypeError: one is not a dense ``uint8`` tensor.
+        ValueError: the shapes do not fit each other or the model's configuration, or one does not
+            lie where the model does.
     """
-    check_pictures(lr, "lr", config)
-    check_pictures(hr, "hr", config)
+    config = model.config
+    for name, pictures in (("lr", lr), ("hr", hr)):
+        check_pictures(pictures, name, config)
+        if not torch.compiler.is_compiling():  # where it could only break a graph
+            check_device(pictures, name, next(model.parameters()).device)
     expected = (*lr.shape[:2], config.scale * lr.shape[2], config.scale * lr.shape[3])
     if tuple(hr.shape) != expected:
         raise ValueError(
@@ -131,9 +161,13 @@ def check_temperature(temperature: object, n: int) -> Tensor:
         TypeError: it is neither a number nor a tensor.
         ValueError: it is negative, infinite or NaN, or not of that shape.
     """
-    if isinstance(temperature, bool) or not isinstance(temperature, (Real, Tensor)):
+    is_real = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if isinstance(temperature, Tensor):
+        is_real = not temperature.is_complex() and temperature.dtype != torch.bool
+        check_values(temperature, "temperature")
+    if not is_real:
         raise TypeError(
-            f"temperature must be a number or a tensor [{n}], got {type(temperature).__name__}"
+            f"temperature must be a number or a tensor [{n}], got {describe(temperature)}"
         )
     values = torch.as_tensor(temperature, dtype=torch.float32)
     if values.dim() and tuple(values.shape) != (n,):
@@ -160,6 +194,8 @@ def check_known(
         raise TypeError(f"known must be a uint8 tensor, got {describe(known)}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise TypeError(f"mask must be a bool tensor, got {describe(mask)}")
+    check_values(known, "known")
+    check_values(mask, "mask")
     if tuple(known.shape) != shape:
         raise ValueError(f"known must be {list(shape)}, got {list(known.shape)}")
     check_levels(known, "known", config)

@@ -134,6 +134,8 @@ class PRSRConfig:
             ValueError: a field is missing, unknown or out of range.
             TypeError: a value has the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping, got {type(values).__name__}")
         names = {field.name for field in dataclasses.fields(cls)}
         missing = sorted(names - values.keys() - {"conditional_gates"})
         unknown = sorted(values.keys() - names)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import check_levels, check_targets
+from prsr.checks import check_levels, check_pair, check_targets
 from prsr.cross_entropies import paired_cross_entropy
 from prsr.evaluating import evaluating
 
@@ -75,6 +75,7 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
         TypeError: a picture is not ``uint8``.
         ValueError: the shapes do not fit each other or the configuration, or a value is too large.
     """
+    check_pair(lr, hr, model)
     check_levels(hr, "hr", model.config)
     with evaluating(model), torch.no_grad():
         return picture_bits(model(lr, hr).logits, hr)

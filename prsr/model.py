@@ -206,7 +206,7 @@ class PRSR(TrainedModel):
             TypeError: a picture is not ``uint8``.
             ValueError: the shapes do not fit each other or the configuration.
         """
-        check_pair(lr, hr, self.config)
+        check_pair(lr, hr, self)
         if self.config.conditional_gates:
             a, features = self.conditioning(lr, with_features=True)
             b = self.prior(hr, features)

@@ -29,6 +29,7 @@ from prsr.checks import (
     check_model,
     check_pictures,
     check_temperature,
+    check_values,
 )
 from prsr.conditioning import Conditioning, condition
 from prsr.config import PRSRConfig
@@ -255,6 +256,7 @@ class Sampler:
         """
         lr = as_tensor(batch, self.config)
         check_pictures(lr, "batch", self.config)
+        check_values(lr, "batch")
         scale = self.config.scale
         shape = (*lr.shape[:2], scale * lr.shape[2], scale * lr.shape[3])
         check_fits(conditioning_bytes(self.config, *shape[2:]), "conditioning logits", self.device)

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import check_levels, check_temperature
+from prsr.checks import (
+    check_levels,
+    check_pair,
+    check_temperature,
+    check_values,
+    describe,
+)
 from prsr.evaluating import evaluating
 from prsr.exact import exact_fp32, own_defaults
 from prsr.model import PRSR
@@ -41,7 +47,13 @@ def violations(
         ValueError: the shapes do not fit each other, a value is not below K, or the temperature is
             negative or not finite.
     """
-    check_levels(hr, "hr", model.config)
+    check_pair(lr, hr, model)
+    for name, tensor in (("lr", lr), ("hr", hr)):
+        check_values(tensor, name)
+        check_levels(tensor, name, model.config)
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        raise TypeError(f"noise must be a float32 tensor, got {describe(noise)}")
+    check_values(noise, "noise")
     expected = (hr.shape[0], *hr.shape[2:], hr.shape[1])
     if tuple(noise.shape) != expected:
         raise ValueError(f"noise must be {list(expected)}, got {list(noise.shape)}")

@@ -114,7 +114,7 @@ def prepare(inputs: Path) -> None:
 
 
 def supervise(kind: str, folder: Path, kills: int, seed: int) -> dict[str, int]:
-    """Kill until there were so many kills; every round must end with what an undisturbed one has."""
+    """Kill so many times; every round must end with what an undisturbed one ends with."""
     inputs, whole = folder / "inputs", folder / "whole"
     prepare(inputs)
     if kind == "sample":  # its exit code would be 1
