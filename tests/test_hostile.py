@@ -76,11 +76,9 @@ def tensors(draw, shape=None):
     elif how == 4 and values.is_floating_point():
         values = values.requires_grad_()
     elif how == 5:
-        values = values.to_sparse() if values.dtype != torch.uint16 else values
-    elif how == 6 and values.numel():
-        values = values.clone()
-        values.flatten()[0] = 255 if dtype == torch.uint8 else 1
-        values = values + 0
+        values = values if dtype in (torch.uint16, torch.uint32) else values.to_sparse()
+    elif how == 6 and dtype == torch.uint8:
+        values = values.masked_fill(values == 7, 255)
     return values
 
 
