@@ -84,7 +84,7 @@ def app(context: click.Context) -> None:
     help="Leave pictures alone that the same command has drawn already, before it was cut short.",
 )
 @engine_option
-@click.option("--precision", default="fp32", help="fp32 or bf16.")
+@click.option("--precision", default="fp32", help="fp32, fp16 or bf16.")
 @device_option
 def sample_command(
     pictures: tuple[Path, ...],
