@@ -1,0 +1,203 @@
+// A colour's own features from the first layer to the head: the part that waits for itself.
+#pragma once
+
+#include "given.h"
+
+namespace prsr {
+
+// A step of features to every block that has levels.
+template <typename P>
+PRSR_DEVICE void send_step(const Row<P>& r, const typename P::Inputs& inputs, int step) {
+#pragma unroll
+  for (int v = 0; v < P::kVectors; ++v) {
+    const uint4 words = P::vector(inputs, v);
+#pragma unroll 1
+    for (int to = 0; to < r.owners; ++to) {
+      device::send(r.received(r.rank) + vectors<P>(step) + 32 * v, words,
+                   r.features_arrived(r.rank), to);
+    }
+  }
+}
+
+// What a layer of the chain reads, in registers, from this lane's part of it in memory.
+template <int S>
+struct Sums {
+  float gates[2 * S][2][4], mix[S][2][4];
+
+  PRSR_DEVICE void load(const float4* from) {
+#pragma unroll
+    for (int i = 0; i < 2 * S; ++i) {
+      read(from + i * 64, gates[i][0]);
+      read(from + i * 64 + 32, gates[i][1]);
+    }
+#pragma unroll
+    for (int i = 0; i < S; ++i) {
+      read(from + (2 * S + i) * 64, mix[i][0]);
+      read(from + (2 * S + i) * 64 + 32, mix[i][1]);
+    }
+  }
+};
+template <typename P, int S>
+struct ChainWeights {
+  typename P::Weights gates[2 * S][S], mix[S][S];
+
+  PRSR_DEVICE void load(const uint4* from) {
+#pragma unroll
+    for (int s = 0; s < S; ++s) {
+#pragma unroll
+      for (int i = 0; i < 2 * S; ++i) gates[i][s] = P::weights(from + vectors<P>(i * S + s));
+#pragma unroll
+      for (int i = 0; i < S; ++i) mix[i][s] = P::weights(from + vectors<P>((2 * S + i) * S + s));
+    }
+  }
+};
+
+// Features as inputs of a product, and into memory.
+template <typename P, int S>
+PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4], uint4* to) {
+#pragma unroll
+  for (int s = 0; s < S; ++s) {
+    inputs[s] = P::pack(x[2 * s], x[2 * s + 1]);
+#pragma unroll
+    for (int v = 0; v < P::kVectors; ++v) to[vectors<P>(s) + 32 * v] = P::vector(inputs[s], v);
+  }
+}
+
+// One warp takes S steps of features through all layers in its registers. A layer is two products
+// that wait for each other. `Halves` is 1 where the tile has at most 8 images: the gates of the
+// other eight rows would take as long as those of the first.
+template <typename P, int S, int Halves>
+PRSR_DEVICE void chain(const Row<P>& r, int n) {
+  const int x = n / r.a.channels, colour = n % r.a.channels;
+  const float4* sums = r.given(n, 0);
+  const int64_t layer_sums = 6 * S * 32;
+  const uint4* weights =
+      (r.a.chain_offset >= 0 ? reinterpret_cast<const uint4*>(r.memory + r.a.chain_offset)
+                             : r.a.chain) +
+      vectors<P>(colour * 3 * S * S) + r.lane;
+  const int64_t layer_weights = vectors<P>(r.a.channels * 3 * S * S);
+  uint4* features = r.kept(0, x) + vectors<P>(r.a.reach * r.colour_steps() + colour * S);
+  const int64_t layer_features = r.kept(1, 0) - r.kept(0, 0);
+  uint4* gated = r.gated(0) + vectors<P>(colour * S);
+  const int64_t layer_gated = vectors<P>(r.colour_steps());
+  float own[2 * S][4];
+  const float one = r.drawn()[r.place.row], other = r.drawn()[r.place.row + 8];
+#pragma unroll
+  for (int i = 0; i < 2 * S; ++i) {
+    read(r.residual(n, i), own[i]);
+    const float2 w = *reinterpret_cast<const float2*>(r.last_weights(n) + 8 * i + r.place.column);
+    own[i][0] += one * w.x;
+    own[i][1] += one * w.y;
+    own[i][2] += other * w.x;
+    own[i][3] += other * w.y;
+  }
+  // What a layer reads is asked for a layer before; of its weights only where registers hold both.
+  constexpr bool kAhead = S == 1;
+  Sums<S> next_sums;
+  ChainWeights<P, S> next_weights;
+  next_sums.load(sums);
+  if (kAhead) next_weights.load(weights);
+  typename P::Inputs inputs[S];
+  for (int l = 0; l < r.a.layers; ++l) {
+    if (!kAhead) next_weights.load(weights);
+    Sums<S> sum = next_sums;
+    const ChainWeights<P, S> weight = next_weights;
+    sums += layer_sums;
+    weights += layer_weights;
+    if (l + 1 < r.a.layers) {
+      next_sums.load(sums);
+      if (kAhead) next_weights.load(weights);
+    }
+    put<P, S>(inputs, own, features);
+    features += layer_features;
+    float gates[2 * S][4] = {};
+#pragma unroll
+    for (int i = 0; i < 2 * S; ++i) {
+#pragma unroll
+      for (int s = 0; s < S; ++s) P::add(sum.gates[i], inputs[s], weight.gates[i][s]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * S; ++i) {
+#pragma unroll
+      for (int k = 0; k < 2 * Halves; ++k) {
+        gates[i][k] = P::gate(sum.gates[i][0][k], sum.gates[i][1][k]);
+      }
+    }
+    put<P, S>(inputs, gates, gated);
+    gated += layer_gated;
+#pragma unroll
+    for (int i = 0; i < S; ++i) {
+#pragma unroll
+      for (int s = 0; s < S; ++s) P::add(sum.mix[i], inputs[s], weight.mix[i][s]);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        own[2 * i][k] += sum.mix[i][0][k];
+        own[2 * i + 1][k] += sum.mix[i][1][k];
+      }
+    }
+  }
+  put<P, S>(inputs, own, features);
+  if (!r.sends) return;
+#pragma unroll
+  for (int s = 0; s < S; ++s) send_step(r, inputs[s], colour * S + s);
+}
+
+template <typename P, int S>
+PRSR_DEVICE void chain(const Row<P>& r, int n) {
+  if (r.live_images() <= kImages / 2) {
+    chain<P, S, 1>(r, n);
+  } else {
+    chain<P, S, 2>(r, n);
+  }
+}
+
+// The same for any number of features, by all warps: 8 features each in turn, through memory. A
+// warp adds to the features that it wrote itself.
+template <typename P>
+PRSR_DEVICE void wide_chain(const Row<P>& r, int n) {
+  const InputsOf<P> in(r, n);
+  const int S = r.a.group_steps;
+  const int64_t column = vectors<P>(r.a.reach * r.colour_steps() + in.mix_steps);
+  for (int i = r.warp; i < S; i += kWarps) {
+    for (int j = 0; j < 2; ++j) {
+      float features[4];
+      first_sums(r, features, in.x, in.colour, 2 * i + j, in.values);
+      write(r.residual(n, 2 * i + j), features);
+      P::store_tile(r.kept(0, in.x) + column + vectors<P>(i), j, features);
+    }
+  }
+  // Orders the writes of the first layer's features before their reads by other warps.
+  device::block_barrier();
+  for (int l = 0; l < r.a.layers; ++l) {
+    for (int i = r.warp; i < 2 * S; i += kWarps) {
+      float sum[2][4], gates[4];
+      gate_sums(r, sum, in.x, in.colour, l, i, in.gate_steps + S);
+      gate_tile<P>(sum, gates);
+      P::store_tile(r.gated(l) + vectors<P>(in.mix_steps + i / 2), i % 2, gates);
+    }
+    // Orders the writes of the gates before their reads by other warps.
+    device::block_barrier();
+    for (int i = r.warp; i < S; i += kWarps) {
+      float sum[2][4];
+      mix_sums(r, sum, in.colour, l, i, in.mix_steps + S);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float features[4];
+        read(r.residual(n, 2 * i + j), features);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) features[k] += sum[j][k];
+        write(r.residual(n, 2 * i + j), features);
+        P::store_tile(r.kept(l + 1, in.x) + column + vectors<P>(i), j, features);
+      }
+    }
+    // Orders the writes of the next layer's features before their reads by other warps.
+    device::block_barrier();
+  }
+  if (!r.sends) return;
+  const uint4* const last = r.kept(r.a.layers, in.x) + column;
+  for (int s = r.warp; s < S; s += kWarps) {
+    send_step(r, P::load(last + vectors<P>(s)), in.mix_steps + s);
+  }
+}
+
+}  // namespace prsr

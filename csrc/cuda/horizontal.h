@@ -1,0 +1,177 @@
+// The horizontal stack, the head and the draws of one row: a launch walks all its sub-pixels.
+//
+//   leader of a tile                                      every block that has levels
+//     warp 0: chain(n), send features            ──────▶   head(): hidden units and logits of its
+//     the other warps meanwhile: early(n + 1)              levels for each tile, to the tile's
+//     late(n + 1)                                ◀──────   leader
+//     a value for each image
+//
+// Two things are waited for across blocks, each by a barrier that counts bytes; everything else is
+// ordered by barriers of the block. A cluster of one sends nothing: its head reads the features
+// where the chain has put them. Colours too wide for registers go through wide_chain(), by all
+// warps.
+//
+// Why one buffer for features and one for logits are enough: a leader sends features n + 1 when it
+// has drawn n, so when it has the logits n of every block that has levels, and a block has sent
+// those when all its warps have read features n. And a block sends logits n + 1 when it has
+// features n + 1, which the leader sends when its warps have read the logits n.
+#pragma once
+
+#include "chain.h"
+#include "draw.h"
+#include "head.h"
+
+namespace prsr {
+
+// A value for each of the tile's images, a warp for each in turn.
+template <typename P>
+PRSR_DEVICE void draw_values(const Row<P>& r, int n) {
+  const int x = n / r.a.channels, colour = n % r.a.channels;
+  const int live = r.live_images();
+  for (int row = r.warp; row < live; row += kWarps) {
+    float sums[kLaneLevels];
+    const float4* const tile = r.logits(r.lane < 2 * r.a.level_pairs ? r.lane : 0) + row % 8 * 4;
+#pragma unroll
+    for (int i = 0; i < kLaneLevels / 2; ++i) {
+      const float2 both = reinterpret_cast<const float2*>(tile + i)[row / 8];
+      sums[2 * i] = both.x;
+      sums[2 * i + 1] = both.y;
+    }
+#pragma unroll
+    for (int i = 0; i < kLaneLevels; ++i) {
+      const int level = kLaneLevels * r.lane + i;
+      if (level < r.a.levels) sums[i] += r.start()[row * 16 * r.a.level_pairs + level];
+    }
+    int level = draw(sums, r.a.levels, r.noise()[row], r.temperature()[row]);
+    if (r.known()[row] >= 0) level = r.known()[row];
+    if (r.lane == 0) {
+      r.a.picture[r.picture_index(row, x, colour)] = static_cast<uint8_t>(level);
+      const float value = static_cast<float>(level) / static_cast<float>(r.a.levels - 1) - 0.5f;
+      r.value(row, x + r.a.first_reach)[colour] = value;
+      r.drawn()[row] = value;
+    }
+  }
+}
+
+// For benchmarks: adds up the clocks of each phase.
+struct Stopwatch {
+  int64_t* const clocks;  // null but in one thread of one block, and there unless wanted
+  int64_t before;
+
+  PRSR_DEVICE explicit Stopwatch(int64_t* wanted)
+      : clocks(device::block() == 0 && device::thread() == 0 ? wanted : nullptr), before(0) {
+    if (clocks != nullptr) before = device::clock();
+  }
+  PRSR_DEVICE void ends(Phase phase) {
+    if (clocks == nullptr) return;
+    const int64_t now = device::clock();
+    clocks[phase] += now - before;
+    before = now;
+  }
+};
+
+template <typename P>
+PRSR_DEVICE int features_bytes(const Row<P>& r) {
+  return static_cast<int>(vectors<P>(r.a.group_steps)) * 16;
+}
+template <typename P>
+PRSR_DEVICE int logits_bytes(const Row<P>& r) {
+  return r.a.level_pairs * 2 * 512;
+}
+
+// What lies in shared memory all the time, and the barriers between blocks.
+template <typename P>
+PRSR_DEVICE void begin(const Row<P>& r) {
+  if (r.leads) {
+    if (r.a.chain_offset >= 0) {
+      uint4* const to = reinterpret_cast<uint4*>(r.memory + r.a.chain_offset);
+      const int64_t steps = static_cast<int64_t>(r.a.layers) * r.a.channels * 3;
+      const int64_t count = vectors<P>(steps * r.a.group_steps * r.a.group_steps);
+#pragma unroll 4
+      for (int64_t i = r.thread; i < count; i += kThreads) to[i] = r.a.chain[i];
+    }
+    if (r.thread < r.live_images()) r.temperature()[r.thread] = r.a.temperature[r.image(r.thread)];
+    // The value before the row's first sub-pixel lies outside of the image.
+    if (r.thread < kImages) r.drawn()[r.thread] = 0;
+    if (!r.wide()) early(r, 0, r.warp, kWarps);
+  }
+  if (r.sends && r.thread == 0) {
+    device::init(r.logits_arrived(), 1);
+    if (r.leads) device::arrive_expecting(r.logits_arrived(), logits_bytes(r));
+    for (int t = 0; t < r.cluster_tiles; ++t) {
+      device::init(r.features_arrived(t), 1);
+      device::arrive_expecting(r.features_arrived(t), features_bytes(r));
+    }
+    device::publish_barriers();
+  }
+  if (r.sends) {
+    // Nothing is sent before every block runs and has its barriers. It orders the block's own
+    // writes above as well.
+    device::cluster_barrier();
+  } else {
+    // Orders all writes above before their reads by other warps.
+    device::block_barrier();
+  }
+}
+
+template <typename P>
+PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
+  const Row<P> r(a, shared);
+  begin(r);
+  Stopwatch watch(a.clocks);
+  int half = 0;
+  for (int n = 0; n < r.sub_pixels(); ++n) {
+    const uint32_t parity = n & 1;
+    if (r.leads) {
+      if (r.wide()) {
+        prepare_draw(r, n, r.thread, kThreads);
+        wide_chain(r, n);
+      } else if (r.warp > 0) {
+        prepare_draw(r, n, r.thread - 32, kThreads - 32);
+        if (n + 1 < r.sub_pixels()) early(r, n + 1, r.warp - 1, kWarps - 1);
+      } else if (a.group_steps == 1) {
+        chain<P, 1>(r, n);
+      } else {
+        chain<P, 2>(r, n);
+      }
+      // Orders the chain's writes of features and gates, and those of early() and prepare_draw(),
+      // before their reads by head(), late() and the draw.
+      device::block_barrier();
+      watch.ends(kChain);
+    }
+    if (r.pairs > 0) {
+      for (int t = 0; t < r.cluster_tiles; ++t) {
+        const uint4* features = r.received(t);
+        if (r.sends) {
+          device::wait(r.features_arrived(t), parity);
+          // For the next sub-pixel, whose features come when this block has sent its logits.
+          if (r.thread == 0) device::arrive_expecting(r.features_arrived(t), features_bytes(r));
+        } else {
+          features = r.kept(a.layers, n / a.channels) + vectors<P>(a.reach * r.colour_steps());
+        }
+        head(r, features, t, n % a.channels, half);
+      }
+      watch.ends(kHead);
+    }
+    if (r.leads) {
+      if (!r.wide() && n + 1 < r.sub_pixels()) late(r, n + 1);
+      watch.ends(kLate);
+      if (r.sends) {
+        device::wait(r.logits_arrived(), parity);
+        // For the next sub-pixel, whose logits come when this block has sent features.
+        if (r.thread == 0) device::arrive_expecting(r.logits_arrived(), logits_bytes(r));
+      } else {
+        // Orders the writes of logits before the draw reads them.
+        device::block_barrier();
+      }
+      watch.ends(kLogits);
+      draw_values(r, n);
+      // Orders the writes of values and of late() before their reads in the next round, and the
+      // reads of what prepare_draw() wrote, and of logits, before these are written again.
+      device::block_barrier();
+      watch.ends(kDraw);
+    }
+  }
+}
+
+}  // namespace prsr
