@@ -2,9 +2,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <stdexcept>
+#include <string>
 #include <tuple>
+#include <type_traits>
+#include <vector>
 
 #include "devices.h"
+#include "launch.h"
 
 namespace py = pybind11;
 
@@ -18,12 +23,162 @@ std::vector<std::tuple<std::string, std::pair<int, int>, uint64_t>> devices() {
   return result;
 }
 
+// A struct as a class whose constructor takes every field by name; addresses are integers.
+template <typename Struct>
+class Fields {
+ public:
+  Fields(py::module_& module, const char* name, const char* doc) : class_(module, name, doc) {}
+
+  template <typename Value>
+  Fields& field(const char* name, Value Struct::*member) {
+    names_.append(name);
+    if constexpr (std::is_pointer_v<Value>) {
+      const auto get = [member](const Struct& s) {
+        return reinterpret_cast<uintptr_t>(s.*member);
+      };
+      const auto set = [member](Struct& s, uintptr_t address) {
+        s.*member = reinterpret_cast<Value>(address);
+      };
+      class_.def_property(name, get, set);
+    } else {
+      class_.def_readwrite(name, member);
+    }
+    return *this;
+  }
+
+  void finish() {
+    class_.attr("fields") = names_;
+    class_.def(py::init([names = py::tuple(names_)](const py::kwargs& values) {
+      if (values.size() != names.size()) {
+        throw py::type_error("expected exactly the fields " + std::string(py::str(names)));
+      }
+      Struct s{};
+      py::object wrapped = py::cast(&s, py::return_value_policy::reference);
+      for (const auto name : names) wrapped.attr(name) = values[name];  // KeyError if missing
+      return s;
+    }));
+  }
+
+ private:
+  py::class_<Struct> class_;
+  py::list names_;
+};
+
+prsr::Precision precision(const std::string& name) {
+  if (name == "fp32") return prsr::Precision::kFp32;
+  if (name == "fp16") return prsr::Precision::kFp16;
+  if (name == "bf16") return prsr::Precision::kBf16;
+  throw std::invalid_argument("precision must be fp32, fp16 or bf16, got " + name);
+}
+
+void bind_rows(py::module_& module) {
+  using prsr::HorizontalRow;
+  using prsr::VerticalRow;
+  Fields<VerticalRow>(module, "VerticalRow", "csrc/cuda/arguments.h")
+      .field("images", &VerticalRow::images)
+      .field("height", &VerticalRow::height)
+      .field("width", &VerticalRow::width)
+      .field("y", &VerticalRow::y)
+      .field("channels", &VerticalRow::channels)
+      .field("layers", &VerticalRow::layers)
+      .field("reach", &VerticalRow::reach)
+      .field("first_reach", &VerticalRow::first_reach)
+      .field("feature_steps", &VerticalRow::feature_steps)
+      .field("condition_steps", &VerticalRow::condition_steps)
+      .field("group_steps", &VerticalRow::group_steps)
+      .field("images_per_block", &VerticalRow::images_per_block)
+      .field("first", &VerticalRow::first)
+      .field("first_bias", &VerticalRow::first_bias)
+      .field("gates", &VerticalRow::gates)
+      .field("gate_bias", &VerticalRow::gate_bias)
+      .field("link", &VerticalRow::link)
+      .field("link_bias", &VerticalRow::link_bias)
+      .field("values", &VerticalRow::values)
+      .field("cache", &VerticalRow::cache)
+      .field("condition", &VerticalRow::condition)
+      .field("preactivations", &VerticalRow::preactivations)
+      .field("above", &VerticalRow::above)
+      .finish();
+  Fields<HorizontalRow>(module, "HorizontalRow", "csrc/cuda/arguments.h")
+      .field("images", &HorizontalRow::images)
+      .field("height", &HorizontalRow::height)
+      .field("width", &HorizontalRow::width)
+      .field("y", &HorizontalRow::y)
+      .field("channels", &HorizontalRow::channels)
+      .field("levels", &HorizontalRow::levels)
+      .field("layers", &HorizontalRow::layers)
+      .field("reach", &HorizontalRow::reach)
+      .field("first_reach", &HorizontalRow::first_reach)
+      .field("group_steps", &HorizontalRow::group_steps)
+      .field("unit_steps", &HorizontalRow::unit_steps)
+      .field("level_pairs", &HorizontalRow::level_pairs)
+      .field("tiles", &HorizontalRow::tiles)
+      .field("given_offset", &HorizontalRow::given_offset)
+      .field("chain_offset", &HorizontalRow::chain_offset)
+      .field("first", &HorizontalRow::first)
+      .field("first_bias", &HorizontalRow::first_bias)
+      .field("gates", &HorizontalRow::gates)
+      .field("mix", &HorizontalRow::mix)
+      .field("mix_bias", &HorizontalRow::mix_bias)
+      .field("chain", &HorizontalRow::chain)
+      .field("hidden", &HorizontalRow::hidden)
+      .field("hidden_bias", &HorizontalRow::hidden_bias)
+      .field("output", &HorizontalRow::output)
+      .field("output_bias", &HorizontalRow::output_bias)
+      .field("values", &HorizontalRow::values)
+      .field("above", &HorizontalRow::above)
+      .field("kept", &HorizontalRow::kept)
+      .field("gated", &HorizontalRow::gated)
+      .field("given", &HorizontalRow::given)
+      .field("residual", &HorizontalRow::residual)
+      .field("units", &HorizontalRow::units)
+      .field("conditioning", &HorizontalRow::conditioning)
+      .field("noise", &HorizontalRow::noise)
+      .field("temperature", &HorizontalRow::temperature)
+      .field("known", &HorizontalRow::known)
+      .field("picture", &HorizontalRow::picture)
+      .finish();
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
-  module.doc() = "The CUDA build; called by prsr.info alone.";
+  module.doc() = "The CUDA kernels for prsr.engines.cuda, and what prsr.info tells of the build.";
   module.def("version", &prsr::cuda_version, "Of the CUDA runtime that is linked in.");
   module.def("architectures", &prsr::architectures, "That there is code for, the newest last.");
   module.def("devices", &devices,
              "Name, compute capability and bytes of memory of each GPU; RuntimeError if none.");
+  bind_rows(module);
+  module.def("shared_limit", &prsr::shared_limit,
+             "Bytes of shared memory that a block may have on the current device.");
+  module.def(
+      "place",
+      [](const std::string& name, prsr::HorizontalRow& row, int cluster, int limit) {
+        return prsr::place(precision(name), row, cluster, limit);
+      },
+      py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("limit"),
+      "Choose what lies in shared memory; a block's bytes, more than the limit if too little is.");
+  module.def(
+      "active_clusters",
+      [](const std::string& name, int cluster, int shared) {
+        return prsr::active_clusters(precision(name), cluster, shared);
+      },
+      py::arg("precision"), py::arg("cluster"), py::arg("shared"),
+      "How many clusters of so many blocks the current device runs at a time.");
+  module.def(
+      "launch_vertical",
+      [](const std::string& name, const prsr::VerticalRow& row, bool shared_loads,
+         uint64_t stream) {
+        prsr::launch_vertical(precision(name), row, shared_loads, stream);
+      },
+      py::arg("precision"), py::arg("row"), py::arg("shared_loads"), py::arg("stream"),
+      "Queue the vertical stack of a row on a stream of the current device.");
+  module.def(
+      "launch_horizontal",
+      [](const std::string& name, const prsr::HorizontalRow& row, int cluster, int shared,
+         uint64_t stream) {
+        prsr::launch_horizontal(precision(name), row, cluster, shared, stream);
+      },
+      py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("shared"),
+      py::arg("stream"), "Queue the draws of a row on a stream of the current device.");
 }

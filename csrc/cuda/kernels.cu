@@ -1,0 +1,128 @@
+// The kernels for GPUs, and their launches.
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "place.h"
+#include "vertical.h"
+
+namespace prsr {
+
+namespace {
+
+template <typename P, int Tiles, int Pairs>
+PRSR_KERNEL(kThreads) vertical_kernel(const __grid_constant__ VerticalRow row) {
+  vertical_row<P, Tiles, Pairs>(row);
+}
+
+template <typename P>
+PRSR_KERNEL(kThreads) horizontal_kernel(const __grid_constant__ HorizontalRow row) {
+  PRSR_SHARED(memory);
+  horizontal_row<P>(row, memory);
+}
+
+void check(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next call would be blamed for it
+  throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
+}
+
+using VerticalKernel = void (*)(const VerticalRow);
+using HorizontalKernel = void (*)(const HorizontalRow);
+
+VerticalKernel vertical_of(Precision precision, bool shared_loads) {
+  switch (precision) {
+    case Precision::kFp16:
+      return shared_loads ? vertical_kernel<Fp16, 2, 2> : vertical_kernel<Fp16, 1, 1>;
+    case Precision::kBf16:
+      return shared_loads ? vertical_kernel<Bf16, 2, 2> : vertical_kernel<Bf16, 1, 1>;
+    default:
+      return shared_loads ? vertical_kernel<Tf32, 2, 2> : vertical_kernel<Tf32, 1, 1>;
+  }
+}
+
+HorizontalKernel horizontal_of(Precision precision) {
+  switch (precision) {
+    case Precision::kFp16:
+      return horizontal_kernel<Fp16>;
+    case Precision::kBf16:
+      return horizontal_kernel<Bf16>;
+    default:
+      return horizontal_kernel<Tf32>;
+  }
+}
+
+// Of clusters of so many blocks; a cluster of one is no cluster to the runtime, for GPUs before
+// sm_90 know none.
+struct Configuration {
+  cudaLaunchAttribute attribute{};
+  cudaLaunchConfig_t config{};
+
+  Configuration(int blocks, int cluster, int shared, uint64_t stream) {
+    config.gridDim = dim3(blocks);
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = shared;
+    config.stream = reinterpret_cast<cudaStream_t>(stream);
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    config.attrs = &attribute;
+    config.numAttrs = cluster > 1 ? 1 : 0;
+  }
+};
+
+void allow(HorizontalKernel kernel, int cluster, int shared) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
+  if (cluster > 8) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)");
+  }
+}
+
+}  // namespace
+
+int shared_limit() {
+  int device, bytes;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute(MaxSharedMemoryPerBlockOptin)");
+  return bytes;
+}
+
+int active_clusters(Precision precision, int cluster, int shared) {
+  int device, supported, processors;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device),
+        "cudaDeviceGetAttribute(ClusterLaunch)");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute(MultiProcessorCount)");
+  if (cluster == 1) return processors;
+  if (!supported) return 0;
+  const HorizontalKernel kernel = horizontal_of(precision);
+  allow(kernel, cluster, shared);
+  const Configuration launch(cluster, cluster, shared, 0);
+  int count = 0;
+  if (cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config) != cudaSuccess) {
+    cudaGetLastError();  // a size that the device cannot run at all
+    return 0;
+  }
+  return count;
+}
+
+void launch_vertical(Precision precision, const VerticalRow& row, bool shared_loads,
+                     uint64_t stream) {
+  const Configuration launch(vertical_blocks(row), 1, 0, stream);
+  check(cudaLaunchKernelEx(&launch.config, vertical_of(precision, shared_loads), row),
+        "cudaLaunchKernelEx(vertical_row)");
+}
+
+void launch_horizontal(Precision precision, const HorizontalRow& row, int cluster, int shared,
+                       uint64_t stream) {
+  const HorizontalKernel kernel = horizontal_of(precision);
+  allow(kernel, cluster, shared);
+  const Configuration launch(horizontal_blocks(row, cluster), cluster, shared, stream);
+  check(cudaLaunchKernelEx(&launch.config, kernel, row), "cudaLaunchKernelEx(horizontal_row)");
+}
+
+}  // namespace prsr

@@ -1,0 +1,192 @@
+// The products that all layers are made of, in each precision.
+//
+// A product is made of steps. A step adds, for 16 images (or columns of images), what 16 inputs give
+// to 16 outputs. Its weights are two tiles of 8 outputs, so that one load serves both; which outputs
+// these are is up to the layer. Sums are fp32, in the layout of accumulators (device.h): lane l has
+// of each tile outputs 2(l%4) and the one behind it, of images l/4 and l/4 + 8.
+//
+// A lane's inputs are those of the same places in two tiles of 8 features. So what a product gives
+// is, packed, the next product's input without moving between lanes.
+//
+// In memory, inputs and weights of a step are kVectors × 32 uint4: every lane reads its own 16 bytes.
+#pragma once
+
+#include "device.h"
+
+namespace prsr {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kImages = 16;  // of a tile: rows of a product
+
+constexpr float kLog2e = 1.44269504f;
+
+// Where lane l is in a tile of accumulators.
+struct Place {
+  int row, column;
+  PRSR_DEVICE static Place of(int lane) { return {lane / 4, lane % 4 * 2}; }
+};
+
+// tanh(a)·σ(b) within a few units in the last place. Exponents are cut off where the result no
+// longer depends on them, so that no product of two is infinite.
+PRSR_DEVICE float exact_gate(float a, float b) {
+  const float x = -2 * kLog2e * a, y = -kLog2e * b;
+  const float s = device::power_of_two(x < 60.f ? x : 60.f);
+  const float t = device::power_of_two(y < 60.f ? y : 60.f);
+  return (1.f - s) * device::reciprocal((1.f + s) * (1.f + t));
+}
+
+// The same within 2^-11 of its operands, with half the instructions of the slow unit.
+PRSR_DEVICE float quick_gate(float a, float b) {
+  const float half = 0.5f * device::tanh_approximate(a);
+  return half * device::tanh_approximate(0.5f * b) + half;
+}
+
+// Operands of two bytes. `Format` rounds and multiplies.
+template <typename Format>
+struct Half {
+  static constexpr int kVectors = 1;
+  using Element = uint16_t;
+
+  struct Inputs {
+    uint32_t words[4];
+  };
+  struct Weights {
+    uint4 words;
+  };
+
+  PRSR_DEVICE static Inputs pack(const float (&first)[4], const float (&second)[4]) {
+    return {{Format::pack(first[0], first[1]), Format::pack(first[2], first[3]),
+             Format::pack(second[0], second[1]), Format::pack(second[2], second[3])}};
+  }
+  PRSR_DEVICE static Inputs load(const uint4* at) {
+    const uint4 v = *at;
+    return {{v.x, v.y, v.z, v.w}};
+  }
+  PRSR_DEVICE static uint4 vector(const Inputs& a, int) {
+    return {a.words[0], a.words[1], a.words[2], a.words[3]};
+  }
+  // One tile of a step: its first or second half.
+  PRSR_DEVICE static void store_tile(uint4* at, int half, const float (&x)[4]) {
+    reinterpret_cast<uint2*>(at)[half] = {Format::pack(x[0], x[1]), Format::pack(x[2], x[3])};
+  }
+  // From two rows of features, each at this lane's column.
+  PRSR_DEVICE static Inputs gather(const Element* one, const Element* other) {
+    const uint32_t* a = reinterpret_cast<const uint32_t*>(one);
+    const uint32_t* b = reinterpret_cast<const uint32_t*>(other);
+    return {{a[0], b[0], a[4], b[4]}};
+  }
+  PRSR_DEVICE static void scatter(Element* at, float lower, float upper) {
+    *reinterpret_cast<uint32_t*>(at) = Format::pack(lower, upper);
+  }
+  PRSR_DEVICE static Weights weights(const uint4* at) { return {*at}; }
+  PRSR_DEVICE static void add(float (&sum)[2][4], const Inputs& a, const Weights& w) {
+    Format::mma(sum[0], a.words, w.words.x, w.words.y);
+    Format::mma(sum[1], a.words, w.words.z, w.words.w);
+  }
+  PRSR_DEVICE static float gate(float a, float b) { return quick_gate(a, b); }
+};
+
+struct Bf16Format {
+  PRSR_DEVICE static uint32_t pack(float a, float b) { return device::pack_bf16(a, b); }
+  PRSR_DEVICE static void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    device::mma_bf16(d, a, b0, b1);
+  }
+};
+struct Fp16Format {
+  PRSR_DEVICE static uint32_t pack(float a, float b) { return device::pack_fp16(a, b); }
+  PRSR_DEVICE static void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    device::mma_fp16(d, a, b0, b1);
+  }
+};
+using Bf16 = Half<Bf16Format>;
+using Fp16 = Half<Fp16Format>;
+
+// fp32 on tensor cores: an operand is the sum of two tf32 numbers, x = high + low, which leaves out
+// less than 2^-22 of it whatever its range; of the four products low·low is left out. Tensor cores
+// truncate their sums, so each step's begin at zero and are added in fp32.
+struct Tf32 {
+  static constexpr int kVectors = 2;
+  using Element = float;
+
+  struct Inputs {
+    float values[8];  // of two tiles
+  };
+  struct Weights {
+    uint4 tiles[2];
+  };
+
+  PRSR_DEVICE static Inputs pack(const float (&first)[4], const float (&second)[4]) {
+    return {{first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3]}};
+  }
+  PRSR_DEVICE static Inputs load(const uint4* at) {
+    const float4 x = *reinterpret_cast<const float4*>(at);
+    const float4 y = *reinterpret_cast<const float4*>(at + 32);
+    return {{x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w}};
+  }
+  PRSR_DEVICE static uint4 vector(const Inputs& a, int i) {
+    return {device::bits_of(a.values[4 * i]), device::bits_of(a.values[4 * i + 1]),
+            device::bits_of(a.values[4 * i + 2]), device::bits_of(a.values[4 * i + 3])};
+  }
+  PRSR_DEVICE static void store_tile(uint4* at, int half, const float (&x)[4]) {
+    reinterpret_cast<float4*>(at)[32 * half] = {x[0], x[1], x[2], x[3]};
+  }
+  PRSR_DEVICE static Inputs gather(const Element* one, const Element* other) {
+    const float2* a = reinterpret_cast<const float2*>(one);
+    const float2* b = reinterpret_cast<const float2*>(other);
+    const float2 v = a[0], w = b[0], x = a[4], y = b[4];
+    return {{v.x, v.y, w.x, w.y, x.x, x.y, y.x, y.y}};
+  }
+  PRSR_DEVICE static void scatter(Element* at, float lower, float upper) {
+    *reinterpret_cast<float2*>(at) = {lower, upper};
+  }
+  PRSR_DEVICE static Weights weights(const uint4* at) { return {{at[0], at[32]}}; }
+  PRSR_DEVICE static void add(float (&sum)[2][4], const Inputs& a, const Weights& w) {
+    // Inputs 2t and 2t + 1 of a tile are what the instruction calls inputs t and t + 4.
+    uint32_t high[2][4], low[2][4];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int place = i % 2 * 2 + i % 4 / 2;
+      split(a.values[i], high[i / 4][place], low[i / 4][place]);
+    }
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      const uint4 v = w.tiles[tile];
+      const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+      uint32_t b[4], rest[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) split(device::float_of(words[i]), b[i], rest[i]);
+      float large[4] = {}, small[4] = {};
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        device::mma_tf32(small, high[k], rest[2 * k], rest[2 * k + 1]);
+        device::mma_tf32(small, low[k], b[2 * k], b[2 * k + 1]);
+        device::mma_tf32(large, high[k], b[2 * k], b[2 * k + 1]);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[tile][i] += large[i] + small[i];
+    }
+  }
+  PRSR_DEVICE static float gate(float a, float b) { return exact_gate(a, b); }
+
+ private:
+  PRSR_DEVICE static void split(float x, uint32_t& high, uint32_t& low) {
+    high = device::to_tf32(x) & 0xFFFFE000;  // the bits below are not defined
+    low = device::to_tf32(x - device::float_of(high));
+  }
+};
+
+// Of sums in accumulators: gates of the first tile by the second.
+template <typename P>
+PRSR_DEVICE void gate_tile(const float (&sum)[2][4], float (&out)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) out[i] = P::gate(sum[0][i], sum[1][i]);
+}
+
+// uint4 of so many steps of inputs or weights.
+template <typename P>
+PRSR_DEVICE constexpr int64_t vectors(int64_t steps) {
+  return steps * P::kVectors * 32;
+}
+
+}  // namespace prsr

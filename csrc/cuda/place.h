@@ -1,0 +1,41 @@
+// place() of launch.h, and what else the host computes from the sizes; included once.
+#pragma once
+
+#include "horizontal.h"
+#include "launch.h"
+
+namespace prsr {
+
+inline int vectors_of(Precision precision) {
+  return precision == Precision::kFp32 ? Tf32::kVectors : Bf16::kVectors;
+}
+
+int place(Precision precision, HorizontalRow& row, int cluster, int limit) {
+  const int vectors = vectors_of(precision), steps = row.group_steps;
+  int64_t end = SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors,
+                                 cluster > 1).end;
+  const auto put = [&](int64_t bytes) {
+    if (steps > 2 || end + bytes > limit) return -1;  // for wide colours neither is read
+    const auto offset = static_cast<int>(end);
+    end += bytes;
+    return offset;
+  };
+  row.given_offset = put(static_cast<int64_t>(row.layers) * 6 * steps * 512);
+  row.chain_offset = put(static_cast<int64_t>(row.layers) * row.channels * 3 * steps * steps *
+                         vectors * 512);
+  return end > limit ? limit + 1 : static_cast<int>(end);
+}
+
+inline int cluster_tiles(const HorizontalRow& row) {
+  return (row.images + kImages - 1) / kImages;
+}
+
+// Blocks of both grids.
+inline int vertical_blocks(const VerticalRow& row) {
+  return (row.images + row.images_per_block - 1) / row.images_per_block;
+}
+inline int horizontal_blocks(const HorizontalRow& row, int cluster) {
+  return (cluster_tiles(row) + row.tiles - 1) / row.tiles * cluster;
+}
+
+}  // namespace prsr

@@ -1,0 +1,328 @@
+"""The engine ``cuda``: the kernels of ``csrc/cuda/``, which divide the head over clusters of blocks.
+
+A row is two launches, which the host queues without waiting for any. Python keeps the memory, checks
+it and chooses the launches; the extension knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from prsr.config import PRSRConfig
+from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.cuda_layout import (
+    OPERANDS,
+    STEP,
+    Laid,
+    features_of,
+    fit,
+    lane_shape,
+    lay_out,
+    steps_of,
+)
+from prsr.engines.packing import pack_prior
+from prsr.model import PriorNetwork
+
+_cuda: ModuleType | None
+try:
+    _cuda = import_module("prsr._cuda")
+except ModuleNotFoundError:
+    _cuda = None
+    _absence = (
+        "its extension was not built: it takes nvcc when prsr is installed, and "
+        "PRSR_BUILD_CUDA=1 pip install … then says what stands in the way"
+    )
+except ImportError as error:
+    _cuda = None
+    _absence = f"its extension does not load: {error}"
+
+DEVICE = "cuda"
+"""The type of the devices that it serves."""
+
+OLDEST = (8, 0)
+"""The least compute capability."""
+
+CLUSTERS = (16, 8, 4, 2)
+"""Blocks of a cluster, the most first; where none fits, blocks stay alone."""
+
+ALONE = 16
+"""A cluster of so many blocks is for one tile: it is there for latency."""
+
+WARPS = 8  # of a block
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images of a job are divided.
+
+    Attributes:
+        cluster: blocks of a cluster of ``horizontal_row``.
+        tiles: tiles of 16 images that a cluster draws.
+        images_per_block: images that a block of ``vertical_row`` has.
+        shared_loads: whether its products take two tiles at a time.
+    """
+
+    cluster: int
+    tiles: int
+    images_per_block: int
+    shared_loads: bool
+
+
+def active_clusters(laid: Laid, cluster: int, tiles: int, sizes: dict[str, int]) -> int:
+    """How many such clusters the current device runs at a time; 0 if it cannot."""
+    assert _cuda is not None
+    limit = _cuda.shared_limit()
+    row = _cuda.HorizontalRow(**dict.fromkeys(_cuda.HorizontalRow.fields, 0))
+    for name, value in {**sizes, "tiles": tiles}.items():
+        setattr(row, name, value)
+    shared = _cuda.place(laid.precision, row, cluster, limit)
+    return _cuda.active_clusters(laid.precision, cluster, shared) if shared <= limit else 0
+
+
+def make_plan(laid: Laid, job: Job, sizes: dict[str, int]) -> Plan:
+    """The division that keeps the current device busy: as many blocks for an image as there are.
+
+    An image's bits do not depend on it.
+    """
+    n, width = len(job.picture), job.picture.shape[3]
+    processors = active_clusters(laid, 1, 1, sizes)
+    # With fewer images than multiprocessors, each is divided over the warps of one.
+    images, shared_loads = 1, n > processors
+    if shared_loads:
+        while images * 32 < n and steps_of(images * width) * laid.sizes.features < 2 * WARPS:
+            images += 1
+    tiles = steps_of(n)
+    for cluster in CLUSTERS:
+        if cluster > laid.sizes.level_pairs:
+            continue
+        clusters = active_clusters(laid, cluster, 1, sizes)
+        most = 1 if cluster == ALONE else cluster
+        while most > 1 and not active_clusters(laid, cluster, most, sizes):
+            most -= 1
+        if clusters and (cluster != ALONE or tiles <= clusters):
+            return Plan(cluster, min(most, -(-tiles // clusters)), images, shared_loads)
+    return Plan(1, 1, images, shared_loads)
+
+
+class State:
+    """The caches of one job on its device, and the row drawn last.
+
+    Attributes:
+        plan: how its images are divided.
+        vertical: what ``VerticalRow`` is made of, by name, but for ``y``.
+        horizontal: likewise ``HorizontalRow``.
+    """
+
+    def __init__(self, laid: Laid, job: Job) -> None:
+        self.laid, self.job = laid, job
+        self.y = -1
+        config, sizes = laid.packed.config, laid.sizes
+        n, channels, height, width = job.picture.shape
+        numbers = {
+            "images": n,
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "layers": config.prior_layers,
+            "reach": config.reach,
+            "first_reach": config.first_reach,
+            "group_steps": sizes.group,
+        }
+        of_horizontal = {
+            "levels": config.levels,
+            "unit_steps": sizes.units,
+            "level_pairs": sizes.level_pairs,
+        }
+        self.plan = make_plan(laid, job, numbers | of_horizontal)
+        both = self.shared_arrays()
+        self.vertical: dict[str, Any] = {
+            **numbers,
+            "feature_steps": sizes.features,
+            "condition_steps": sizes.condition,
+            "images_per_block": self.plan.images_per_block,
+            **laid.vertical,
+            **both,
+            **self.vertical_arrays(),
+        }
+        self.horizontal: dict[str, Any] = {
+            **numbers,
+            **of_horizontal,
+            "tiles": self.plan.tiles,
+            "given_offset": -1,
+            "chain_offset": -1,
+            **laid.horizontal,
+            **both,
+            **self.horizontal_arrays(),
+        }
+        self.check()
+
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What rows read before they have written it."""
+        return torch.zeros(shape, dtype=dtype, device=self.job.picture.device)
+
+    def scratch(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What is written before it is read."""
+        return torch.empty(shape, dtype=dtype, device=self.job.picture.device)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of 16 images; the last one may have places without an image, which stay zero."""
+        return steps_of(len(self.job.picture))
+
+    def shared_arrays(self) -> dict[str, Tensor]:
+        """What both kernels use."""
+        config = self.laid.packed.config
+        _, channels, height, width = self.job.picture.shape
+        images, p0 = STEP * self.tiles, config.first_reach
+        group = STEP * self.laid.sizes.group
+        return {
+            "values": self.zeros(images, p0 + height, p0 + width + p0, channels),
+            "above": self.zeros(images, width, config.prior_layers, channels, 2, group),
+        }
+
+    def vertical_arrays(self) -> dict[str, Tensor]:
+        """What ``VerticalRow`` has for itself."""
+        config, sizes, operand = self.laid.packed.config, self.laid.sizes, self.laid.operand
+        n, _, _, width = self.job.picture.shape
+        p, images = config.reach, self.plan.images_per_block
+        condition = self.job.features.permute(0, 2, 3, 1).to(operand)
+        cache = (n, config.prior_layers, p + 1, p + width + p, STEP * sizes.features)
+        preactivations = (-(-n // images), 2, steps_of(images * width), 2 * sizes.features)
+        return {
+            "cache": self.zeros(*cache, dtype=operand),
+            "condition": fit(condition, STEP * sizes.condition).contiguous(),
+            "preactivations": self.scratch(*preactivations, *lane_shape(operand), dtype=operand),
+        }
+
+    def horizontal_arrays(self) -> dict[str, Tensor | None]:
+        """What ``HorizontalRow`` has for itself."""
+        job, config, sizes = self.job, self.laid.packed.config, self.laid.sizes
+        operand, plan, tiles = self.laid.operand, self.plan, self.tiles
+        layers, p, width = config.prior_layers, config.reach, job.picture.shape[3]
+        steps, lanes = config.channels * sizes.group, lane_shape(operand)
+        blocks = -(-tiles // plan.tiles) * plan.cluster
+        units = (blocks, plan.tiles, config.channels * sizes.units)
+        return {
+            "kept": self.zeros(tiles, layers + 1, p + width, steps, *lanes, dtype=operand),
+            "gated": self.zeros(tiles, layers, steps, *lanes, dtype=operand),
+            "given": self.scratch(tiles, layers, 6 * sizes.group, 32, 4),
+            "residual": self.scratch(tiles, 2 * sizes.group, 32, 4),
+            "units": self.scratch(*units, *lanes, dtype=operand),
+            # No copy of logits that were made in this order, as those of our own networks are.
+            "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
+            "noise": job.noise.contiguous(),
+            "temperature": job.temperature.contiguous(),
+            "known": None if job.mask is None else job.mask.contiguous(),
+            "picture": job.picture,
+        }
+
+    def check(self) -> None:
+        """Raise ValueError unless every tensor lies where the kernels can read it as it is."""
+        device = self.job.picture.device
+        for name, value in {**self.vertical, **self.horizontal}.items():
+            if isinstance(value, Tensor) and (value.device != device or not value.is_contiguous()):
+                raise ValueError(
+                    f"{name} must be contiguous on {device}, "
+                    f"got strides {list(value.stride())} on {value.device}"
+                )
+        n, channels, height, width = self.job.picture.shape
+        levels = self.laid.packed.config.levels
+        wanted = {
+            "conditioning": (torch.float32, (n, height, width, channels, levels)),
+            "noise": (torch.float32, (n, height, width, channels)),
+            "temperature": (torch.float32, (n,)),
+            "known": (torch.bool, (n, channels, height, width)),
+            "picture": (torch.uint8, (n, channels, height, width)),
+            "condition": (
+                self.laid.operand,
+                (n, height, width, STEP * self.laid.sizes.condition),
+            ),
+        }
+        for name, (dtype, shape) in wanted.items():
+            value = {**self.vertical, **self.horizontal}[name]
+            if value is not None and (value.dtype != dtype or tuple(value.shape) != shape):
+                raise ValueError(
+                    f"{name} must be {dtype} {list(shape)}, got {value.dtype} {list(value.shape)}"
+                )
+
+
+def addresses(arguments: dict[str, Any]) -> dict[str, int]:
+    """Tensors as their addresses, None as null."""
+    return {
+        name: value.data_ptr() if isinstance(value, Tensor) else value or 0
+        for name, value in arguments.items()
+    }
+
+
+def stream_of(device: torch.device) -> int:
+    """The address of torch's current stream there."""
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+class CUDAEngine(Engine):
+    """CUDA kernels: on NVIDIA GPUs."""
+
+    name = "cuda"
+
+    @override
+    def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
+        reasons = []
+        if _cuda is None:
+            reasons.append(_absence)
+        if device.type != DEVICE:
+            reasons.append(f"it runs on NVIDIA GPUs, but the model lies on {device}")
+        elif device.type == "cuda" and torch.cuda.is_available():
+            if torch.version.cuda is None:
+                reasons.append("it runs on NVIDIA GPUs, and torch is built for others")
+            elif torch.cuda.get_device_capability(device) < OLDEST:
+                major, minor = torch.cuda.get_device_capability(device)
+                reasons.append(f"it takes compute capability 8.0 or newer, not {major}.{minor}")
+        if precision not in OPERANDS:
+            reasons.append(f"it has no precision {precision}")
+        return reasons
+
+    @override
+    def pack(self, prior: PriorNetwork, precision: str) -> Laid:
+        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision)
+
+    @override
+    def start(self, packed: Laid, job: Job) -> State:
+        with torch.cuda.device_of(job.picture):
+            return State(packed, job)
+
+    @override
+    def row(self, state: State, y: int) -> None:
+        assert _cuda is not None
+        precision, plan = state.laid.precision, state.plan
+        with torch.cuda.device_of(state.job.picture):
+            stream = stream_of(state.job.picture.device)
+            vertical = _cuda.VerticalRow(**addresses(state.vertical), y=y)
+            horizontal = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
+            shared = _cuda.place(precision, horizontal, plan.cluster, _cuda.shared_limit())
+            _cuda.launch_vertical(precision, vertical, plan.shared_loads, stream)
+            _cuda.launch_horizontal(precision, horizontal, plan.cluster, shared, stream)
+        state.y = y
+
+    @override
+    def probe(self, state: State, layer: int) -> Probe:
+        config, sizes = state.laid.packed.config, state.laid.sizes
+        n, _, _, width = state.job.picture.shape
+        p, grouping = config.reach, state.laid.packed.features
+        natural = grouping.order.argsort()
+        cache = state.vertical["cache"][:, layer, state.y % (p + 1), p : p + width]
+        kept = features_of(state.horizontal["kept"][:, layer, p:])  # [tiles, W, 16, D·16·S]
+        groups = kept.unflatten(-1, (config.channels, STEP * sizes.group))
+        own = [groups[..., g, : r.stop - r.start] for g, r in enumerate(grouping.ranges)]
+        horizontal = torch.cat(own, dim=-1).transpose(1, 2).flatten(0, 1)[:n]
+        vertical = cache[..., : config.prior_channels]
+        return Probe(
+            *(side[..., natural].transpose(1, 2).float() for side in (vertical, horizontal))
+        )

@@ -1,0 +1,269 @@
+"""A prior's weights and its features as the CUDA kernels read them: in steps of 16 inputs.
+
+The names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/operands.h`` says how a step
+is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here has three
+dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prsr.checks import check_finite
+from prsr.config import PRSRConfig
+from prsr.engines.packing import Grouping, Packed
+
+STEP = 16  # inputs of a step, outputs of a pair of tiles, images of a tile
+TILE = 8  # outputs, or features, of a tile
+LANES = 32
+
+OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""The type of all weights but biases and those of the first layers, by precision."""
+
+
+def steps_of(count: int) -> int:
+    """How many steps hold so many numbers."""
+    return -(-count // STEP)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a configuration's numbers are padded to, in steps.
+
+    Attributes:
+        features: E, of the C features of the vertical stack.
+        condition: of the features that conditional gates read.
+        group: S, of a colour's features.
+        units: U, of a colour's hidden units.
+        level_pairs: P, of a colour's levels.
+    """
+
+    features: int
+    condition: int
+    group: int
+    units: int
+    level_pairs: int
+
+    @classmethod
+    def of(cls, config: PRSRConfig) -> Sizes:
+        """Those of a configuration."""
+        colours = config.channels
+        return cls(
+            features=steps_of(config.prior_channels),
+            condition=steps_of(config.gate_inputs),
+            group=steps_of(-(-config.prior_channels // colours)),
+            units=steps_of(-(-config.head_channels // colours)),
+            level_pairs=steps_of(config.levels),
+        )
+
+
+def lane_shape(operand: torch.dtype) -> tuple[int, int, int]:
+    """The dimensions of one step, ``[vectors, 32, numbers]``."""
+    return operand.itemsize // 2, LANES, 16 // operand.itemsize
+
+
+def weight_steps(matrix: Tensor) -> Tensor:
+    """Weights ``[…, 16·steps, 16·pairs]`` as ``[…, pairs, steps, vectors, 32, numbers]``.
+
+    A lane has of both tiles output ``lane // 4``, and of it the inputs 2·(lane % 4) and the next, in
+    both halves of the step.
+    """
+    *batch, inputs, outputs = matrix.shape
+    steps, pairs = inputs // STEP, outputs // STEP
+    split = matrix.reshape(-1, steps, 2, 4, 2, pairs, 2, TILE)
+    # [batch, step, half, column, number, pair, tile, output]
+    if matrix.dtype == torch.float32:
+        ordered = split.permute(0, 5, 1, 6, 7, 3, 2, 4)  # the tile is the vector
+    else:
+        ordered = split.permute(0, 5, 1, 7, 3, 6, 2, 4)
+    return ordered.reshape(*batch, pairs, steps, *lane_shape(matrix.dtype)).contiguous()
+
+
+def features_of(steps: Tensor) -> Tensor:
+    """Features ``[…, steps, vectors, 32, numbers]`` as ``[…, 16 images, 16·steps]``.
+
+    A lane has, of both tiles, images ``lane // 4`` and 8 more, of them the features 2·(lane % 4) and
+    the next.
+    """
+    *batch, count, _, _, _ = steps.shape
+    if steps.dtype == torch.float32:
+        split = steps.reshape(-1, count, 2, 8, 4, 2, 2)  # tile, image, column, image half, number
+        ordered = split.permute(0, 5, 3, 1, 2, 4, 6)
+    else:
+        split = steps.reshape(-1, count, 8, 4, 2, 2, 2)  # image, column, tile, image half, number
+        ordered = split.permute(0, 5, 2, 1, 4, 3, 6)
+    return ordered.reshape(*batch, STEP, count * STEP)
+
+
+def fit(tensor: Tensor, *sizes: int) -> Tensor:
+    """The tensor with zeros up to these sizes of its last dimensions."""
+    added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
+    return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
+
+
+def padded_groups(tensor: Tensor, ranges: list[slice], size: int, dim: int) -> Tensor:
+    """Each colour group of a dimension, of those that are there, padded with zeros to ``size``.
+
+    Groups beyond the tensor's end are zeros altogether.
+    """
+    tensor = tensor.movedim(dim, -1)
+    groups = [fit(tensor[..., part], size) for part in ranges]
+    return torch.cat(groups, dim=-1).movedim(-1, dim)
+
+
+def interleaved(halves: Tensor) -> Tensor:
+    """``[…, 2, n]`` as ``[…, 2·n]``: 8 of the one half, 8 of the other, and so on."""
+    return halves.unflatten(-1, (-1, TILE)).transpose(-3, -2).flatten(-3)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A prior as the kernels read it.
+
+    Attributes:
+        packed: the same by colour groups.
+        precision: of :data:`OPERANDS`.
+        sizes: what it is padded to.
+        vertical: the weights of ``VerticalRow`` by name.
+        horizontal: those of ``HorizontalRow``.
+    """
+
+    packed: Packed
+    precision: str
+    sizes: Sizes
+    vertical: dict[str, Tensor]
+    horizontal: dict[str, Tensor]
+
+    @property
+    def operand(self) -> torch.dtype:
+        """The type of features and weights."""
+        return OPERANDS[self.precision]
+
+
+def lay_out(packed: Packed, precision: str) -> Laid:
+    """The weights of a prior in the kernels' layout.
+
+    Raises:
+        ValueError: some are not finite in that precision.
+    """
+    sizes = Sizes.of(packed.config)
+    operand = OPERANDS[precision]
+
+    def steps(matrix: Tensor) -> Tensor:
+        rounded = matrix.to(operand)
+        check_finite(rounded, f"the prior's weights in {precision}")
+        return weight_steps(rounded)
+
+    vertical = vertical_matrices(packed, sizes)
+    horizontal = horizontal_matrices(packed, sizes)
+    for name in ("gates", "link"):
+        vertical[name] = steps(vertical[name])
+    for name in ("gates", "mix", "hidden", "output"):
+        horizontal[name] = steps(horizontal[name])
+    horizontal["chain"] = own_steps(horizontal["gates"], horizontal["mix"], sizes.group)
+    return Laid(packed, precision, sizes, vertical, horizontal)
+
+
+def vertical_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
+    """The weights of ``VerticalRow``, fp32, padded; matrices are not in steps yet."""
+    config, blocks = packed.config, packed.blocks
+    features, width, inputs = config.prior_channels, STEP * sizes.features, STEP * sizes.condition
+
+    def both_halves(tensor: Tensor) -> Tensor:
+        """The last dimension, 2C, as [2, 16·E]."""
+        return fit(tensor.unflatten(-1, (2, features)), width)
+
+    gates, links = [], []
+    for block in blocks:
+        kernel = block.vertical.weight.permute(2, 3, 1, 0)  # [p + 1, k, C, 2C]
+        window = fit(kernel, width, kernel.shape[-1]).flatten(0, 2)
+        condition = fit(block.conditional, inputs, 2 * features)
+        gates.append(interleaved(both_halves(torch.cat([window, condition]))))
+        linked = grouped_halves(block.link.weight, packed.features, sizes.group).flatten(1, 3)
+        own, condition = linked[: 2 * features], linked[2 * features :]
+        own = interleaved(both_halves(own.T)).T
+        links.append(torch.cat([own, fit(condition, inputs, condition.shape[-1])]))
+    link_outputs = torch.stack(links).unflatten(-1, (config.channels, 2, -1))
+    biases = [grouped_halves(b.link.bias, packed.features, sizes.group) for b in blocks]
+    first = packed.first_vertical
+    return {
+        "first": fit(first.weight.permute(2, 3, 1, 0).flatten(1, 2), width).contiguous(),
+        "first_bias": fit(first.bias, width),
+        "gates": torch.stack(gates),
+        "gate_bias": torch.stack([both_halves(b.vertical.bias) for b in blocks]),
+        "link": interleaved(link_outputs).flatten(-2),
+        "link_bias": torch.stack(biases),
+    }
+
+
+def grouped_halves(tensor: Tensor, features: Grouping, group_steps: int) -> Tensor:
+    """Of the last dimension, a horizontal layer's 2C: ``[…, D, 2, 16·S]``."""
+    parts = [
+        fit(tensor[..., 2 * part.start : 2 * part.stop].unflatten(-1, (2, -1)), STEP * group_steps)
+        for part in features.ranges
+    ]
+    return torch.stack(parts, dim=-3)
+
+
+def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
+    """The weights of ``HorizontalRow``, fp32, padded; matrices are not in steps yet."""
+    config, blocks = packed.config, packed.blocks
+    ranges, unit_ranges = packed.features.ranges, packed.units.ranges
+    colours, reach, first_reach = config.channels, config.reach, config.first_reach
+    group, units = STEP * sizes.group, STEP * sizes.units
+    levels = STEP * sizes.level_pairs
+
+    def stacked(groups: list[Tensor]) -> Tensor:
+        return torch.stack(groups)
+
+    gates = []
+    for taps, block in zip(packed.taps, blocks, strict=True):
+        left = taps.unflatten(0, (reach, -1)) if reach else taps.view(0, config.prior_channels, -1)
+        left = padded_groups(left, ranges, group, 1).flatten(0, 1)
+        outputs = grouped_halves(left, packed.features, sizes.group)
+        of_colours = []
+        for g, centre in enumerate(block.centre):
+            own = padded_groups(centre, ranges, group, 0)
+            halves = fit(own.unflatten(-1, (2, -1)), group)
+            of_colours.append(interleaved(torch.cat([outputs[:, g], halves])))
+        gates.append(stacked(of_colours))
+    mixes = [
+        stacked([fit(padded_groups(m.weight, ranges, group, 0), group) for m in block.mix])
+        for block in blocks
+    ]
+    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    left = packed.first_left.weight.view(colours, first_reach, -1).transpose(0, 1).flatten(0, 1)
+    first = [
+        torch.cat([fit(left[:, part], group), fit(own, colours, group)])
+        for part, own in zip(ranges, packed.first_own, strict=True)
+    ]
+    outputs = [padded_groups(o.weight, unit_ranges, units, 0) for o in packed.output]
+    return {
+        "first": stacked(first),
+        "first_bias": stacked([fit(packed.first_left.bias[part], group) for part in ranges]),
+        "gates": stacked(gates),
+        "mix": stacked(mixes),
+        "mix_bias": stacked([stacked([fit(m.bias, group) for m in b.mix]) for b in blocks]),
+        "hidden": stacked(
+            [fit(padded_groups(h.weight, ranges, group, 0), units) for h in packed.hidden]
+        ),
+        "hidden_bias": stacked([fit(h.bias, units) for h in packed.hidden]),
+        "output": stacked([fit(matrix, levels) for matrix in outputs]),
+        "output_bias": stacked([fit(o.bias, levels) for o in packed.output]),
+    }
+
+
+def own_steps(gates: Tensor, mix: Tensor, group: int) -> Tensor:
+    """Of both, the steps that read a colour's own features: ``[L, D, 3·S·S, …]``."""
+    layers, colours = mix.shape[:2]
+    left = gates.shape[3] - mix.shape[3]  # steps of the pixels to the left
+    chains = []
+    for g in range(colours):
+        own = slice(g * group, (g + 1) * group)
+        of_gates = gates[:, g, :, left:][:, :, own].flatten(1, 2)
+        chains.append(torch.cat([of_gates, mix[:, g, :, own].flatten(1, 2)], dim=1))
+    return torch.stack(chains, dim=1).contiguous()

@@ -1,0 +1,65 @@
+// The module _cuda whose kernels run on the CPU, in tests/emulation.h, on tensors of the CPU.
+#include "../csrc/cuda/bindings.cpp"
+#include "../csrc/cuda/place.h"
+#include "../csrc/cuda/vertical.h"
+
+namespace prsr {
+
+namespace {
+
+// Of the order in which fibers go on, from one launch to the next.
+uint32_t launches = 0;
+
+template <typename P>
+void run_vertical(const VerticalRow& row, bool shared_loads) {
+  emulation::launch(vertical_blocks(row), 1, kThreads, 0, launches++, [&] {
+    if (shared_loads) {
+      vertical_row<P, 2, 2>(row);
+    } else {
+      vertical_row<P, 1, 1>(row);
+    }
+  });
+}
+
+template <typename P>
+void run_horizontal(const HorizontalRow& row, int cluster, int shared) {
+  emulation::launch(horizontal_blocks(row, cluster), cluster, kThreads, shared, launches++, [&] {
+    PRSR_SHARED(memory);
+    horizontal_row<P>(row, memory);
+  });
+}
+
+}  // namespace
+
+std::string cuda_version() { return "emulated"; }
+std::vector<std::string> architectures() { return {"sm_90"}; }
+std::vector<Device> devices() { return {}; }
+
+// Of an H100, and so many clusters that each has one tile where there are few.
+int shared_limit() { return 227 * 1024; }
+int active_clusters(Precision, int cluster, int) { return 132 / cluster; }
+
+void launch_vertical(Precision precision, const VerticalRow& row, bool shared_loads, uint64_t) {
+  switch (precision) {
+    case Precision::kFp16:
+      return run_vertical<Fp16>(row, shared_loads);
+    case Precision::kBf16:
+      return run_vertical<Bf16>(row, shared_loads);
+    default:
+      return run_vertical<Tf32>(row, shared_loads);
+  }
+}
+
+void launch_horizontal(Precision precision, const HorizontalRow& row, int cluster, int shared,
+                       uint64_t) {
+  switch (precision) {
+    case Precision::kFp16:
+      return run_horizontal<Fp16>(row, cluster, shared);
+    case Precision::kBf16:
+      return run_horizontal<Bf16>(row, cluster, shared);
+    default:
+      return run_horizontal<Tf32>(row, cluster, shared);
+  }
+}
+
+}  // namespace prsr
