@@ -20,7 +20,8 @@ from PIL import Image
 from prsr import PRESETS, PRSR, PRSRConfig
 
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parents[1]))  # for benchmarks; behind the prsr that is installed
+# For benchmarks and the helpers beside this file; behind the prsr that is installed.
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 settings.register_profile(
     "prsr",
     derandomize=True,

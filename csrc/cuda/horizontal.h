@@ -169,7 +169,7 @@ struct Horizontal {
   // sum += steps of inputs, from `inputs` on, by a pair's weights.
   PRSR_DEVICE static void accumulate(float (&sum)[2][4], const uint4* inputs, const uint4* weights,
                                      int steps) {
-#pragma unroll 4
+#pragma unroll (4 / P::kVectors)
     for (int s = 0; s < steps; ++s) {
       P::add(sum, P::load(inputs + vectors<P>(s)), P::weights(weights + vectors<P>(s)));
     }
@@ -326,18 +326,21 @@ struct Horizontal {
   }
 
   // A colour's own features through all layers, by one warp, in registers: S steps of them. A layer
-  // is two products that wait for each other; what it reads was asked for a layer before.
+  // is two products that wait for each other.
   template <int S>
   PRSR_DEVICE void chain(int x, int colour) const {
     float own[2 * S][4];
 #pragma unroll
     for (int i = 0; i < 2 * S; ++i) read(residual(i), own[i]);
+    // Where registers hold two layers, the next one is asked for while this one is computed.
+    constexpr bool kAhead = S * P::kVectors <= 2;
     Layer<S> next;
-    read_layer<S>(next, 0, colour);
+    if (kAhead) read_layer<S>(next, 0, colour);
     const int64_t column = vectors<P>(a.reach * colour_steps() + colour * S);
     for (int l = 0; l < a.layers; ++l) {
+      if (!kAhead) read_layer<S>(next, l, colour);
       Layer<S> layer = next;
-      if (l + 1 < a.layers) read_layer<S>(next, l + 1, colour);
+      if (kAhead && l + 1 < a.layers) read_layer<S>(next, l + 1, colour);
       Inputs inputs[S];
       put<S>(inputs, own, kept(l, x) + column);
       float gates[2 * S][4];

@@ -128,7 +128,7 @@ struct Vertical {
   PRSR_DEVICE void accumulate(float (&sum)[Tiles][Pairs][2][4],
                               const Element* const (&rows)[Tiles][2], int64_t offset, int steps,
                               const uint4*& weights, int64_t pair_size) const {
-#pragma unroll 2
+#pragma unroll (2 / P::kVectors)
     for (int s = 0; s < steps; ++s) {
       typename P::Inputs inputs[Tiles];
 #pragma unroll
@@ -239,7 +239,7 @@ struct Vertical {
 #pragma unroll
       for (int h = 0; h < 2; ++h) conditions[i][h] = condition(at.image[h], at.column[h]);
     }
-#pragma unroll 2
+#pragma unroll (2 / P::kVectors)
     for (int s = 0; s < own_steps; ++s) {
       typename P::Inputs own[Tiles];
 #pragma unroll

@@ -222,7 +222,7 @@ def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
 
     gates = []
     for taps, block in zip(packed.taps, blocks, strict=True):
-        left = taps.unflatten(0, (reach, -1)) if reach else taps.view(0, config.prior_channels, -1)
+        left = taps.view(reach, config.prior_channels, 2 * config.prior_channels)
         left = padded_groups(left, ranges, group, 1).flatten(0, 1)
         outputs = grouped_halves(left, packed.features, sizes.group)
         of_colours = []

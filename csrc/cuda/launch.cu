@@ -1,26 +1,15 @@
-// The kernels for GPUs, and their launches.
+// The launches on GPUs.
 #include <cuda_runtime.h>
 
 #include <stdexcept>
 #include <string>
 
+#include "kernels.h"
 #include "place.h"
-#include "vertical.h"
 
 namespace prsr {
 
 namespace {
-
-template <typename P, int Tiles, int Pairs>
-PRSR_KERNEL(kThreads) vertical_kernel(const __grid_constant__ VerticalRow row) {
-  vertical_row<P, Tiles, Pairs>(row);
-}
-
-template <typename P>
-PRSR_KERNEL(kThreads) horizontal_kernel(const __grid_constant__ HorizontalRow row) {
-  PRSR_SHARED(memory);
-  horizontal_row<P>(row, memory);
-}
 
 void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
@@ -28,28 +17,25 @@ void check(cudaError_t error, const char* call) {
   throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
 }
 
-using VerticalKernel = void (*)(const VerticalRow);
-using HorizontalKernel = void (*)(const HorizontalRow);
-
 VerticalKernel vertical_of(Precision precision, bool shared_loads) {
   switch (precision) {
     case Precision::kFp16:
-      return shared_loads ? vertical_kernel<Fp16, 2, 2> : vertical_kernel<Fp16, 1, 1>;
+      return Kernels<Fp16>::vertical(shared_loads);
     case Precision::kBf16:
-      return shared_loads ? vertical_kernel<Bf16, 2, 2> : vertical_kernel<Bf16, 1, 1>;
+      return Kernels<Bf16>::vertical(shared_loads);
     default:
-      return shared_loads ? vertical_kernel<Tf32, 2, 2> : vertical_kernel<Tf32, 1, 1>;
+      return Kernels<Tf32>::vertical(shared_loads);
   }
 }
 
 HorizontalKernel horizontal_of(Precision precision) {
   switch (precision) {
     case Precision::kFp16:
-      return horizontal_kernel<Fp16>;
+      return Kernels<Fp16>::horizontal();
     case Precision::kBf16:
-      return horizontal_kernel<Bf16>;
+      return Kernels<Bf16>::horizontal();
     default:
-      return horizontal_kernel<Tf32>;
+      return Kernels<Tf32>::horizontal();
   }
 }
 

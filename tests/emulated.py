@@ -1,0 +1,90 @@
+"""The engine ``cuda`` with its kernels emulated on the CPU: ``emulation.h`` in place of a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from prsr.engines import cuda
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (*sorted((ROOT / "csrc/cuda").glob("*.*")), *sorted((ROOT / "tests").glob("emulat*")))
+
+
+def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
+    """The emulated extension, compiled unless it is there already.
+
+    Args:
+        flags: of the compiler, beside the usual.
+        kernels: the folder of the sources.
+
+    Raises:
+        subprocess.CalledProcessError: it does not compile.
+    """
+    torch_headers = Path(torch.__file__).parent / "include"  # pybind11 among them
+    command = [
+        *(os.environ.get("CXX", "c++"), "-std=c++17", "-shared", "-fPIC", "-O2"),
+        # Memory is read as integers and as floats, as on the GPU.
+        *("-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),
+        "-Wno-array-bounds",  # GCC 12 is wrong about references to rows of an array
+        *flags,
+        *(f"-I{kernels}", f"-I{ROOT / 'tests'}", f"-isystem{torch_headers}"),
+        *(f"-isystem{sysconfig.get_path('include')}", str(ROOT / "tests/emulated_cuda.cpp")),
+    ]
+    digest = hashlib.sha256("\0".join(command).encode())
+    for file in (*sorted(kernels.glob("*.*")), *SOURCES):
+        digest.update(file.read_bytes())
+    folder = ROOT / "build/emulation" / digest.hexdigest()[:16]
+    target = folder / "_cuda.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f"{os.getpid()}.so"
+        subprocess.run([*command, "-o", str(unfinished)], check=True)
+        unfinished.replace(target)
+    return target
+
+
+def load(path: Path) -> ModuleType:
+    """The module of that file, as :mod:`prsr.engines.cuda` imports its own."""
+    spec = importlib.util.spec_from_file_location("_cuda", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Memory that no row may read before it has written it: NaN."""
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+@contextlib.contextmanager
+def emulated(module: ModuleType, plan: cuda.Plan | None = None) -> Iterator[None]:
+    """The engine serves on the CPU, by ``module``, and divides jobs as the plan says."""
+    changes = {
+        "_cuda": module,
+        "DEVICE": "cpu",
+        "stream_of": lambda device: 0,
+        "make_plan": cuda.make_plan if plan is None else lambda *job: plan,
+    }
+    kept = {name: getattr(cuda, name) for name in changes}
+    scratch = cuda.State.scratch
+    for name, value in changes.items():
+        setattr(cuda, name, value)
+    cuda.State.scratch = poisoned
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(cuda, name, value)
+        cuda.State.scratch = scratch
