@@ -33,6 +33,7 @@ from prsr.engines.triton import SHARING, Launch, State, TritonEngine, launches
 ALIGNED = [["tt.divisibility", 16]]
 TYPES = {
     torch.float32: "*fp32",
+    torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.uint8: "*u8",
     torch.bool: "*i1",
@@ -147,7 +148,7 @@ def resources(cubin: bytes) -> tuple[int, int]:
 def analyse(preset: str, architectures: list[int]) -> Iterator[Compiled]:
     """Every variant of a preset."""
     config = prsr.PRSRConfig.preset(preset)
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "fp16", "bf16"):
         for launch in variants(config, precision):
             for choice in LAUNCHES[launch.kernel.fn.__name__]:
                 for architecture in architectures:

@@ -10,7 +10,9 @@ WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
 
 @triton.jit
 def product(total, inputs, weights):
-    """``total [A, B] + inputs [A, I] @ weights [I, B]``, in IEEE fp32 or on bf16 tensor cores.
+    """``total [A, B] + inputs [A, I] @ weights [I, B]``.
+
+    In IEEE fp32, or on tensor cores in fp16 or bf16.
 
     The inputs are rounded to the type of the weights; sums are fp32. An output of an fp32 product
     is one chain of fused multiply-adds in the order of the inputs, whatever the tile.

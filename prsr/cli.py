@@ -88,7 +88,7 @@ def app(context: click.Context) -> None:
 )
 @overwrite_option
 @engine_option
-@click.option("--precision", default="fp32", help="fp32 or bf16.")
+@click.option("--precision", default="fp32", help="fp32, fp16 or bf16.")
 @device_option
 def sample_command(
     pictures: tuple[Path, ...],

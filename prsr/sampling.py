@@ -81,7 +81,7 @@ class Sampler:
             with ``with_features=True`` and returns features ``[N, F, H, W]`` as well. None is the
             bundled model.
         engine: one of :func:`prsr.engines`, or "auto" for the best that can serve.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "fp16" or "bf16".
 
     Raises:
         TypeError: ``model`` is no such module.
@@ -308,7 +308,7 @@ def sample(
         seed: from 0 to 2⁶⁴ − 1; None draws one from torch's generator.
         num_samples: draw so many for each picture. Sample s is the same whatever their number.
         engine: one of :func:`prsr.engines`, or "auto".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "fp16" or "bf16".
         known: ``uint8 [N, D, H, W]``, sub-pixels to take as given where ``mask`` says so.
         mask: ``bool``, ``[N, D, H, W]`` or what broadcasts to it.
         first_index: the noise index of the first picture: where a shard begins.

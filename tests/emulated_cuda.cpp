@@ -1,7 +1,8 @@
-// The module _cuda whose kernels run on the CPU, in tests/emulation.h, on tensors of the CPU.
-#include "../csrc/cuda/bindings.cpp"
-#include "../csrc/cuda/place.h"
-#include "../csrc/cuda/vertical.h"
+// The module _cuda whose kernels run on the CPU, in tests/emulation.h, on tensors of the CPU. Built
+// with the folder of the kernels, csrc/cuda or a mutant of it, among the folders of headers.
+#include "bindings.cpp"
+#include "place.h"
+#include "vertical.h"
 
 namespace prsr {
 

@@ -1,6 +1,8 @@
-"""Draws a few images by an emulated extension, and says whether they are right: see test_cuda.py.
+"""Draws images by an emulated extension, and says whether they are right.
 
-python emulated_images.py EXTENSION
+    python tests/emulated_images.py EXTENSION [--thorough]
+
+For test_cuda.py, under AddressSanitizer, and for mutate_cuda.py.
 """
 
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import torch
 from conftest import build_model, build_pictures
 from emulated import emulated, load
-from test_cuda import ALONE, ENGINE, EPSILON, FOUR, PAIR, SHARING, draw_all, job_of
+from test_cuda import ALONE, ENGINE, EPSILON, FOUR, PAIR, PAIR_OF_TILES, SHARING, draw_all, job_of
 
 from prsr.testing import cdf_violation
 
@@ -19,19 +21,28 @@ RUNS = (
     ("fp16", PAIR, 1, {"levels": 40, "prior_channels": 60}),
     ("fp32", FOUR, 33, {"levels": 40, "channels": 1, "prior_layers": 1}),
 )
+THOROUGH = (
+    ("fp32", ALONE, 2, {"prior_channels": 12, "prior_layers": 3, "prior_kernel": 5}),
+    ("fp32", SHARING, 5, {"channels": 1, "prior_channels": 36, "prior_layers": 3}),
+    ("fp32", PAIR, 2, {"channels": 1, "prior_channels": 36, "levels": 20}),
+    ("fp32", PAIR_OF_TILES, 20, {"levels": 40}),
+    ("fp32", FOUR, 40, {"levels": 70, "channels": 1}),
+    ("fp32", ALONE, 1, {"levels": 70, "channels": 2}),
+)
 
 
 def main() -> None:
     """Raise AssertionError at the first that is wrong."""
     extension = load(Path(sys.argv[1]))
-    for precision, plan, n, changes in RUNS:
+    thorough = "--thorough" in sys.argv
+    for precision, plan, n, changes in 2 * THOROUGH if thorough else RUNS:
         model = build_model(**changes)
-        lr, job = job_of(model, build_pictures, n, 1, 1)
+        lr, job = job_of(model, build_pictures, n, *((2, 2) if thorough else (1, 1)))
         with emulated(extension, plan):
             draw_all(ENGINE, model, job, precision)
         worst = cdf_violation(model, lr, job.picture, job.noise, 1.0).max()
         assert worst <= (EPSILON if precision == "fp32" else 0.05), worst
-        print("right")
+        print("right", flush=True)
 
 
 if __name__ == "__main__":

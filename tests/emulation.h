@@ -143,6 +143,7 @@ struct Warp {
 
 struct Block {
   int number, rank, running;
+  bool published;  // whether other blocks may know the barriers
   std::unique_ptr<unsigned char[]> shared;
   Meeting meeting;
   std::vector<Warp> warps;
@@ -218,7 +219,7 @@ inline Machine::Machine(int first_block, int blocks, int threads, size_t shared,
     // Aligned as on the device, and not a byte more than was asked for.
     auto memory = std::unique_ptr<unsigned char[]>(new unsigned char[shared]);
     std::fill(memory.get(), memory.get() + shared, 0xFF);
-    blocks_.push_back(std::make_unique<Block>(Block{first_block + rank, rank, threads,
+    blocks_.push_back(std::make_unique<Block>(Block{first_block + rank, rank, threads, true,
                                                     std::move(memory), {},
                                                     std::vector<Warp>(threads / 32)}));
     for (int thread = 0; thread < threads; ++thread) {
@@ -257,6 +258,7 @@ inline void Machine::deliver(size_t index) {
   const Message message = messages_[index];
   messages_.erase(messages_.begin() + static_cast<std::ptrdiff_t>(index));
   if (message.block->running == 0) return fail("sent to a block that has ended");
+  if (!message.block->published) return fail("sent to a barrier that was not published");
   std::memcpy(message.block->shared.get() + message.to, &message.value, sizeof message.value);
   auto& barrier = *reinterpret_cast<Barrier*>(message.block->shared.get() + message.barrier);
   barrier.bytes -= static_cast<int>(sizeof message.value);
@@ -534,8 +536,9 @@ inline float tanh_approximate(float x) {
 
 inline void init(Barrier* barrier, int arrivals) {
   *barrier = {static_cast<uint16_t>(arrivals), static_cast<uint16_t>(arrivals), 0, 0};
+  self().block->published = false;
 }
-inline void publish_barriers() {}
+inline void publish_barriers() { self().block->published = true; }
 inline void arrive_expecting(Barrier* barrier, int bytes) {
   barrier->bytes += bytes;
   --barrier->pending;

@@ -244,7 +244,9 @@ def test_arguments_are_taken_by_name_and_completely(extension):
 
 
 def test_without_its_extension_the_engine_says_how_to_get_it():
-    code = "import sys; sys.modules['prsr._cuda'] = None; from prsr.engines import cuda; import prsr"
+    code = (
+        "import sys; sys.modules['prsr._cuda'] = None; from prsr.engines import cuda; import prsr"
+    )
     code += "; import torch; print(cuda.CUDAEngine().reasons(prsr.PRSRConfig(), torch.device('cuda'), 'fp32'))"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     for fact in (b"not built", b"nvcc", b"PRSR_BUILD_CUDA=1"):

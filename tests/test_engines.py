@@ -70,7 +70,7 @@ def able(config):
     It has the same tests, on less, in test_triton.py.
     """
     reasons = prsr.engines(config)
-    return [e for e in ENGINES if not reasons[e.name] and e.name != "triton"]
+    return [e for e in ENGINES if not reasons[e.name] and e.name not in ("triton", "cuda")]
 
 
 def make_job(model, make_pictures, n=3, height=3, width=2, temperature=1.0, seed=0):
@@ -279,13 +279,19 @@ def test_refusal_gives_every_reason_of_every_engine_asked(make_model, monkeypatc
 def test_unknown_engine_and_precision_are_refused_by_name(make_model):
     with pytest.raises(ValueError, match=r"no engine 'fast'; there are: auto, .*torch, reference"):
         Sampler(make_model(), engine="fast")
-    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, got 'fp8'"):
+    with pytest.raises(ValueError, match="precision must be one of fp32, fp16, bf16, got 'fp8'"):
         Sampler(make_model(), precision="fp8")
     with pytest.raises(ValueError, match="precision must be one of"):
         prsr.engines(precision="fp8")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_precision_that_an_engine_lacks_is_refused_with_the_reason(make_model, engine):
-    with pytest.raises(ValueError, match=f"{engine}: it computes in fp32 only, not in bf16"):
-        Sampler(make_model(), engine=engine, precision="bf16")
+def test_precision_that_an_engine_lacks_is_refused_with_the_reason(make_model, engine, precision):
+    with pytest.raises(ValueError, match=f"{engine}: it computes in fp32 only, not in {precision}"):
+        Sampler(make_model(), engine=engine, precision=precision)
+
+
+def test_the_engine_cpu_has_no_fp16(make_model):
+    with pytest.raises(ValueError, match="cpu: it computes in fp32 and bf16, not in fp16"):
+        Sampler(make_model(), engine="cpu", precision="fp16")

@@ -13,6 +13,7 @@ import torch
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.cached import TorchEngine
+from prsr.engines.cuda import CUDAEngine
 from prsr.engines.native import CPUEngine
 from prsr.engines.reference import ReferenceEngine
 from prsr.engines.triton import TritonEngine
@@ -20,10 +21,16 @@ from prsr.reporting import Notice
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Job", "Probe", "choose", "engines"]
 
-ENGINES: tuple[Engine, ...] = (CPUEngine(), TritonEngine(), TorchEngine(), ReferenceEngine())
+ENGINES: tuple[Engine, ...] = (
+    CPUEngine(),
+    TritonEngine(),
+    CUDAEngine(),
+    TorchEngine(),
+    ReferenceEngine(),
+)
 """In the order that ``engine="auto"`` prefers them."""
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def engines(
@@ -36,7 +43,7 @@ def engines(
     Args:
         config: of the model to serve; None asks for the preset ``paper``.
         device: that the model lies on.
-        precision: "fp32" or "bf16".
+        precision: of :data:`PRECISIONS`.
 
     Raises:
         ValueError: there is no such precision, or no such kind of device.

@@ -1,7 +1,7 @@
-"""The engine ``cuda``: the kernels of ``csrc/cuda/``, which divide the head over clusters of blocks.
+"""The engine ``cuda``: the kernels of ``csrc/cuda/``, which divide the head over clusters.
 
-A row is two launches, which the host queues without waiting for any. Python keeps the memory, checks
-it and chooses the launches; the extension knows nothing of torch.
+A row is two launches, which the host queues without waiting for any. Python keeps the memory,
+checks it and chooses the launches; the extension knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from prsr.engines.cuda_layout import (
     steps_of,
 )
 from prsr.engines.packing import pack_prior
+from prsr.engines.ranges import check_fp16
 from prsr.model import PriorNetwork
 
 _cuda: ModuleType | None
@@ -291,7 +292,11 @@ class CUDAEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        return lay_out(pack_prior(copy.deepcopy(prior).float()), precision)
+        prior_weights = pack_prior(copy.deepcopy(prior).float())
+        laid = lay_out(prior_weights, precision)
+        if precision == "fp16":
+            check_fp16(prior_weights)
+        return laid
 
     @override
     def start(self, packed: Laid, job: Job) -> State:

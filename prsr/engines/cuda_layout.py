@@ -1,8 +1,8 @@
 """A prior's weights and its features as the CUDA kernels read them: in steps of 16 inputs.
 
-The names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/operands.h`` says how a step
-is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here has three
-dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
+The names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/operands.h`` says how a
+step is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here has
+three dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def lane_shape(operand: torch.dtype) -> tuple[int, int, int]:
 def weight_steps(matrix: Tensor) -> Tensor:
     """Weights ``[…, 16·steps, 16·pairs]`` as ``[…, pairs, steps, vectors, 32, numbers]``.
 
-    A lane has of both tiles output ``lane // 4``, and of it the inputs 2·(lane % 4) and the next, in
-    both halves of the step.
+    A lane has of both tiles output ``lane // 4``, and of it the inputs 2·(lane % 4) and the next,
+    in both halves of the step.
     """
     *batch, inputs, outputs = matrix.shape
     steps, pairs = inputs // STEP, outputs // STEP
@@ -86,8 +86,8 @@ def weight_steps(matrix: Tensor) -> Tensor:
 def features_of(steps: Tensor) -> Tensor:
     """Features ``[…, steps, vectors, 32, numbers]`` as ``[…, 16 images, 16·steps]``.
 
-    A lane has, of both tiles, images ``lane // 4`` and 8 more, of them the features 2·(lane % 4) and
-    the next.
+    A lane has, of both tiles, images ``lane // 4`` and 8 more, of them the features 2·(lane % 4)
+    and the next.
     """
     *batch, count, _, _, _ = steps.shape
     if steps.dtype == torch.float32:
@@ -241,7 +241,7 @@ def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
         torch.cat([fit(left[:, part], group), fit(own, colours, group)])
         for part, own in zip(ranges, packed.first_own, strict=True)
     ]
-    outputs = [padded_groups(o.weight, unit_ranges, units, 0) for o in packed.output]
+    of_levels = [padded_groups(o.weight, unit_ranges, units, 0) for o in packed.output]
     return {
         "first": stacked(first),
         "first_bias": stacked([fit(packed.first_left.bias[part], group) for part in ranges]),
@@ -252,14 +252,14 @@ def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
             [fit(padded_groups(h.weight, ranges, group, 0), units) for h in packed.hidden]
         ),
         "hidden_bias": stacked([fit(h.bias, units) for h in packed.hidden]),
-        "output": stacked([fit(matrix, levels) for matrix in outputs]),
+        "output": stacked([fit(matrix, levels) for matrix in of_levels]),
         "output_bias": stacked([fit(o.bias, levels) for o in packed.output]),
     }
 
 
 def own_steps(gates: Tensor, mix: Tensor, group: int) -> Tensor:
     """Of both, the steps that read a colour's own features: ``[L, D, 3·S·S, …]``."""
-    layers, colours = mix.shape[:2]
+    colours = mix.shape[1]
     left = gates.shape[3] - mix.shape[3]  # steps of the pixels to the left
     chains = []
     for g in range(colours):

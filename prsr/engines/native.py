@@ -276,6 +276,8 @@ class CPUEngine(Engine):
         reasons = []
         if _native is None:
             reasons.append(_absence)
+        if precision not in ("fp32", "bf16"):
+            reasons.append(f"it computes in fp32 and bf16, not in {precision}")
         if device.type != "cpu":
             reasons.append(f"it runs on the CPU, but the model lies on {device}")
         return reasons

@@ -21,13 +21,17 @@ from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.effective import plain_copy
 from prsr.engines.packing import Layer, Packed, PackedBlock, pack_prior
+from prsr.engines.ranges import check_fp16
 from prsr.model import PriorNetwork
 
 IN = 32  # inputs that a product takes at a time
 SMALLEST = 16  # side of a product
 WIDEST = 64  # features of a colour that registers can hold
 
-SHARING = {torch.float32: (4, 8), torch.bfloat16: (4, 16)}
+OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""The type of all weights but biases and those of the first layers, by precision."""
+
+SHARING = {torch.float32: (4, 8), torch.float16: (4, 16), torch.bfloat16: (4, 16)}
 """Pictures that a program of each kernel takes where there are many, by the type of the weights:
 of the horizontal one sixteen, the rows of a tensor core, or in fp32 the eight whose sums it can
 hold."""
@@ -259,7 +263,9 @@ class TritonEngine(Engine):
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
         packed = pack_prior(plain_copy(prior))
-        operand = torch.bfloat16 if precision == "bf16" else torch.float32
+        if precision == "fp16":
+            check_fp16(packed)
+        operand = OPERANDS[precision]
         tiles = Tiles.of(packed.config)
         sides = lay_out_vertical(packed, tiles), lay_out_horizontal(packed, tiles)
         for side in sides:

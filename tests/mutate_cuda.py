@@ -1,0 +1,69 @@
+"""Removes each wait, arrival and barrier of the CUDA kernels in turn: does a run notice?
+
+    python tests/mutate_cuda.py [NUMBER …]
+
+Builds a mutant of csrc/cuda for the emulation, draws some images, and prints for each mutant where
+it is and what was seen: a wrong image, a deadlock, or nothing. The exit code is 1 if one passed.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from emulated import ROOT, build
+
+STATEMENT = re.compile(
+    r"^ *(?:if \([^;{]*\) )?device::"
+    r"(?:block_barrier|cluster_barrier|wait|arrive_expecting|publish_barriers)\([^;]*\);",
+    re.MULTILINE,
+)
+
+
+def mutants() -> Iterator[tuple[Path, int, str, str]]:
+    """File, line, what is removed, and the file's text without it."""
+    for file in sorted((ROOT / "csrc/cuda").glob("*.h")):
+        text = file.read_text()
+        for found in STATEMENT.finditer(text) if file.name != "device.h" else ():
+            line = text.count("\n", 0, found.start()) + 1
+            yield file, line, found[0].strip(), text[: found.start()] + ";" + text[found.end() :]
+
+
+def judged(file: Path, text: str) -> str:
+    """What a run shows of a mutant."""
+    with tempfile.TemporaryDirectory() as folder:
+        kernels = Path(folder)
+        for source in (ROOT / "csrc/cuda").glob("*.*"):
+            (kernels / source.name).write_text(source.read_text())
+        (kernels / file.name).write_text(text)
+        module = build("-O1", kernels=kernels)
+        command = [sys.executable, ROOT / "tests/emulated_images.py", module, "--thorough"]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        except subprocess.TimeoutExpired:
+            return "does not end"
+        finally:
+            module.unlink()
+            module.parent.rmdir()
+    if run.returncode == 0:
+        return "PASSES"
+    return run.stderr.strip().splitlines()[-1][:80] if run.stderr else f"exit {run.returncode}"
+
+
+def main() -> None:
+    """Try all, or those of the numbers."""
+    chosen = {int(number) for number in sys.argv[1:]}
+    passed = 0
+    for number, (file, line, removed, text) in enumerate(mutants()):
+        if chosen and number not in chosen:
+            continue
+        seen = judged(file, text)
+        passed += seen == "PASSES"
+        print(f"{number:2} {file.name}:{line} {' '.join(removed.split())} -> {seen}", flush=True)
+    sys.exit(passed > 0)
+
+
+if __name__ == "__main__":
+    main()
