@@ -63,8 +63,9 @@ struct HorizontalRow {
   const float* above;         // as above, 16 images for each tile
   uint4* kept;                // [tiles, L + 1, p + W, D·S]: each layer's input, and the head's
   uint4* gated;               // [tiles, L, D·S]: outputs of the gates at the pixel
-  float* given;               // [tiles, L, 6·S, 32, 4]: sums that wait for the colour's own features
-  float* residual;            // [tiles, 2·S, 32, 4]: the colour's own features, in fp32
+  float* given;     // [tiles, 2, L, 6·S, 32, 4]: sums that wait for a colour's own features, of the
+                    // even and odd sub-pixels of a row
+  float* residual;  // [tiles, 2, 2·S, 32, 4]: a colour's own features in fp32, likewise
   uint4* units;               // [blocks, tiles of a cluster, D·U]: hidden units of the pixel
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]

@@ -13,14 +13,14 @@ inline int vectors_of(Precision precision) {
 int place(Precision precision, HorizontalRow& row, int cluster, int limit) {
   const int vectors = vectors_of(precision), steps = row.group_steps;
   int64_t end = SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors,
-                                 cluster > 1).end;
+                                 cluster).end;
   const auto put = [&](int64_t bytes) {
-    if (steps > 2 || end + bytes > limit) return -1;  // for wide colours neither is read
+    if (steps > kNarrow || end + bytes > limit) return -1;  // for wide colours neither is read
     const auto offset = static_cast<int>(end);
     end += bytes;
     return offset;
   };
-  row.given_offset = put(static_cast<int64_t>(row.layers) * 6 * steps * 512);
+  row.given_offset = put(static_cast<int64_t>(row.layers) * 2 * 6 * steps * 512);
   row.chain_offset = put(static_cast<int64_t>(row.layers) * row.channels * 3 * steps * steps *
                          vectors * 512);
   return end > limit ? limit + 1 : static_cast<int>(end);

@@ -214,8 +214,8 @@ class State:
         return {
             "kept": self.zeros(tiles, layers + 1, p + width, steps, *lanes, dtype=operand),
             "gated": self.zeros(tiles, layers, steps, *lanes, dtype=operand),
-            "given": self.scratch(tiles, layers, 6 * sizes.group, 32, 4),
-            "residual": self.scratch(tiles, 2 * sizes.group, 32, 4),
+            "given": self.scratch(tiles, 2, layers, 6 * sizes.group, 32, 4),
+            "residual": self.scratch(tiles, 2, 2 * sizes.group, 32, 4),
             "units": self.scratch(*units, *lanes, dtype=operand),
             # No copy of logits that were made in this order, as those of our own networks are.
             "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),

@@ -1,0 +1,92 @@
+// Hidden units and logits: what every block of a cluster computes for its levels of each tile.
+#pragma once
+
+#include "row.h"
+
+namespace prsr {
+
+// 16 hidden units of a colour, ready as inputs.
+template <typename P>
+PRSR_DEVICE typename P::Inputs hidden(const Row<P>& r, const uint4* features, int colour,
+                                      int step) {
+  const int number = colour * r.a.unit_steps + step;
+  float sum[2][4];
+  begin_at(sum, r.a.hidden_bias + 16 * number, r.place.column);
+  accumulate<P>(sum, features,
+                r.a.hidden + vectors<P>(static_cast<int64_t>(number) * r.colour_steps()) + r.lane,
+                (colour + 1) * r.a.group_steps);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum[i][k] = sum[i][k] > 0 ? sum[i][k] : 0;
+  }
+  return P::pack(sum[0], sum[1]);
+}
+
+// Logits of this block's levels for one of the cluster's tiles, from the features at `features`.
+//
+// A warp adds up every eighth step of a colour's units, and warps are added in order: how levels
+// are divided over blocks changes no sum. Units of earlier colours are what the warp itself, lane
+// by lane, wrote when they were computed. `half` is which half of the partial sums is written next.
+template <typename P>
+PRSR_DEVICE void head(const Row<P>& r, const uint4* features, int of_tile, int colour, int& half) {
+  const int all = r.a.channels * r.a.unit_steps;
+  uint4* const kept_units = r.units(of_tile);
+  for (int first = 0; first < r.pairs; first += kPairsAtOnce) {
+    const int count = r.pairs - first < kPairsAtOnce ? r.pairs - first : kPairsAtOnce;
+    const int64_t pair =
+        static_cast<int64_t>(colour) * r.a.level_pairs + r.first_pair + first;
+    const uint4* const weights = r.a.output + vectors<P>(pair * all) + r.lane;
+    float sum[kPairsAtOnce][2][4] = {};
+    for (int c = 0; c <= colour; ++c) {
+      for (int s = r.warp; s < r.a.unit_steps; s += kWarps) {
+        const int step = c * r.a.unit_steps + s;
+        uint4* const at = kept_units + vectors<P>(step);
+        typename P::Inputs inputs;
+        if (c == colour && first == 0) {
+          inputs = hidden(r, features, colour, s);
+#pragma unroll
+          for (int v = 0; v < P::kVectors; ++v) at[32 * v] = P::vector(inputs, v);
+        } else {
+          inputs = P::load(at);
+        }
+#pragma unroll
+        for (int q = 0; q < kPairsAtOnce; ++q) {
+          if (q < count) P::add(sum[q], inputs, P::weights(weights + vectors<P>(q * all + step)));
+        }
+      }
+    }
+#pragma unroll
+    for (int q = 0; q < kPairsAtOnce; ++q) {
+      if (q >= count) continue;
+      write(r.partial(half, r.warp, q) + r.lane, sum[q][0]);
+      write(r.partial(half, r.warp, q) + 32 + r.lane, sum[q][1]);
+    }
+    // Orders the writes of the sums before they are added up; and, since the two halves take turns,
+    // the reads of the other half before it is written again.
+    device::block_barrier();
+    if (r.thread < 64 * count) {
+      const int q = r.thread / 64, place = r.thread % 64;
+      float total[4], more[4];
+      read(r.partial(half, 0, q) + place, total);
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) {
+        read(r.partial(half, w, q) + place, more);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) total[k] += more[k];
+      }
+      float4* const to = r.logits(2 * (r.first_pair + first + q) + place / 32) + r.lane;
+      if (r.sends) {
+        device::send(reinterpret_cast<uint4*>(to),
+                     {device::bits_of(total[0]), device::bits_of(total[1]),
+                      device::bits_of(total[2]), device::bits_of(total[3])},
+                     r.logits_arrived(), of_tile);
+      } else {
+        write(to, total);
+      }
+    }
+    half ^= 1;
+  }
+}
+
+}  // namespace prsr
