@@ -2,10 +2,10 @@
 
     python -m benchmarks.cuda_kernels [--json]
 
-reads the extension ``_cuda`` as it was built and prints, for each kernel and architecture, registers
-a thread, bytes spilled, instructions, how many of them are products on tensor cores, and how many
-wait for all of the GPU's memory, outside of loops and inside. The tool that reads it comes with CUDA
-or with Triton.
+reads the extension ``_cuda`` as it was built and prints, for each kernel and architecture,
+registers a thread, bytes spilled, instructions, how many of them are products on tensor cores, and
+how many wait for all of the GPU's memory, outside of loops and inside. The tool that reads it comes
+with CUDA or with Triton.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PRECISIONS = {"Tf32": "fp32", "Fp16": "fp16", "Bf16": "bf16"}
 class Compiled:
     """One kernel for one architecture.
 
-    ``products`` counts instructions on tensor cores; ``fences`` those that wait for all of the GPU's
-    memory, ``looped_fences`` such as lie in a loop; ``spilled`` is bytes of a thread's stack, which
-    holds nothing but spilled registers.
+    ``products`` counts instructions on tensor cores; ``fences`` those that wait for all of the
+    GPU's memory, ``looped_fences`` such as lie in a loop; ``spilled`` is bytes of a thread's stack,
+    which holds nothing but spilled registers.
     """
 
     kernel: str
@@ -65,7 +65,7 @@ def extension() -> Path | None:
 
 def analyse(file: Path, cuobjdump: str) -> Iterator[Compiled]:
     """Every kernel in it, for every architecture that it has machine code for."""
-    command = [cuobjdump, "-sass", "-res-usage", file]
+    command = [cuobjdump, "-sass", "-res-usage", str(file)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage: dict[str, tuple[int, int]] = {}
     for section in re.split(r"\narch = ", told)[1:]:

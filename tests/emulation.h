@@ -1,10 +1,10 @@
-// csrc/cuda/device.h on a CPU: a block's threads are fibers, the blocks of a cluster run side by side,
-// and a warp's instructions are collective.
+// csrc/cuda/device.h on a CPU: a block's threads are fibers, the blocks of a cluster run side by
+// side, and a warp's instructions are collective.
 //
 // Fibers go on in random order, and one warp at a time sleeps until nobody else can move: shuffling
 // alone would seldom show a barrier that is missing. What one block sends another arrives some time
-// later. Shared memory begins as NaN, and what is sent to a block that has ended is an error. Tensor
-// cores truncate their sums here, and tanh has the error that the instruction may have.
+// later. Shared memory begins as NaN, and what is sent to a block that has ended is an error.
+// Tensor cores truncate their sums here, and tanh has the error that the instruction may have.
 #pragma once
 
 #include <algorithm>
@@ -219,8 +219,12 @@ inline Machine::Machine(int first_block, int blocks, int threads, size_t shared,
     // Aligned as on the device, and not a byte more than was asked for.
     auto memory = std::unique_ptr<unsigned char[]>(new unsigned char[shared]);
     std::fill(memory.get(), memory.get() + shared, 0xFF);
-    blocks_.push_back(std::make_unique<Block>(Block{first_block + rank, rank, threads, true,
-                                                    std::move(memory), {},
+    blocks_.push_back(std::make_unique<Block>(Block{first_block + rank,
+                                                    rank,
+                                                    threads,
+                                                    true,
+                                                    std::move(memory),
+                                                    {},
                                                     std::vector<Warp>(threads / 32)}));
     for (int thread = 0; thread < threads; ++thread) {
       auto fiber = std::make_unique<Fiber>();
@@ -388,7 +392,8 @@ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
     for (int row = 0; row < 16; ++row) {
       double sums[8] = {};
       for (int k = 0; k < Inputs; ++k) {
-        for (int column = 0; column < 8; ++column) sums[column] += rows[row][k] * columns[k][column];
+        for (int column = 0; column < 8; ++column)
+          sums[column] += rows[row][k] * columns[k][column];
       }
       for (int column = 0; column < 8; ++column) {
         const int l = row % 8 * 4 + column / 2, i = row / 8 * 2 + column % 2;
@@ -443,6 +448,7 @@ inline int thread() { return self().thread; }
 inline int lane() { return self().thread % 32; }
 inline int warp() { return self().thread / 32; }
 inline int block() { return self().block->number; }
+inline int64_t clock() { return 0; }
 inline int rank() { return self().block->rank; }
 inline int ranks() { return emulation::machine().ranks(); }
 inline unsigned char* shared_memory() { return self().block->shared.get(); }
@@ -519,8 +525,12 @@ inline uint32_t to_fp16(float x) {
   if (n < 1024) return sign | n;
   return sign | ((static_cast<uint32_t>(exponent + 14) << 10) + (n - 1024));
 }
-inline uint32_t pack_bf16(float lower, float upper) { return to_bf16(lower) | to_bf16(upper) << 16; }
-inline uint32_t pack_fp16(float lower, float upper) { return to_fp16(lower) | to_fp16(upper) << 16; }
+inline uint32_t pack_bf16(float lower, float upper) {
+  return to_bf16(lower) | to_bf16(upper) << 16;
+}
+inline uint32_t pack_fp16(float lower, float upper) {
+  return to_fp16(lower) | to_fp16(upper) << 16;
+}
 inline float lower_fp16(uint32_t both) { return emulation::from_fp16(both & 0xFFFF); }
 inline float upper_fp16(uint32_t both) { return emulation::from_fp16(both >> 16); }
 // Half a unit is rounded away from zero; what lies below is no part of the number.

@@ -14,10 +14,13 @@ from emulated import ROOT, build, emulated, load
 from torch.testing import assert_close
 
 import prsr
+from benchmarks import cuda_kernels
 from benchmarks.precision import with_rounded_operands
 from prsr.engines import Job, cuda
 from prsr.engines.base import draw
+from prsr.engines.cached import TorchEngine
 from prsr.engines.cuda import Plan
+from prsr.engines.cuda_layout import Sizes
 from prsr.testing import cdf_violation, parting_distance
 
 EPSILON = 1e-4
@@ -107,7 +110,7 @@ def test_images_are_right_and_so_are_all_layers(make_model, make_pictures, exten
     assert cdf_violation(model, *call, job.mask).max() <= EPSILON
     assert torch.equal(job.picture[job.mask], given[job.mask])
     other = job_of(model, make_pictures, n, *size, temperature=temperature, masked=True)[1]
-    engine = next(e for e in prsr.engines.__globals__["ENGINES"] if e.name == "torch")
+    engine = TorchEngine()
     draw_all(engine, model, other)
     apart = parting_distance(model, lr, job.picture, other.picture, job.noise, temperature)
     assert apart.max() <= EPSILON
@@ -245,9 +248,8 @@ def test_arguments_are_taken_by_name_and_completely(extension):
 
 def test_without_its_extension_the_engine_says_how_to_get_it():
     code = (
-        "import sys; sys.modules['prsr._cuda'] = None; from prsr.engines import cuda; import prsr"
+        "import sys; sys.modules['prsr._cuda'] = None; import prsr; print(prsr.engines()['cuda'])"
     )
-    code += "; import torch; print(cuda.CUDAEngine().reasons(prsr.PRSRConfig(), torch.device('cuda'), 'fp32'))"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     for fact in (b"not built", b"nvcc", b"PRSR_BUILD_CUDA=1"):
         assert fact in printed
@@ -259,7 +261,39 @@ def test_it_serves_no_cpu():
     )
 
 
-def test_memory_is_in_bounds(tmp_path):
+def test_shared_memory_fits_every_gpu(make_model, extension):
+    """99 KiB is what GPUs for desktops let a block have, 163 an A100, 227 an H100 and a B200."""
+    for preset in ("paper", "paper-64", "digits"):
+        config = prsr.PRSRConfig.preset(preset)
+        sizes = Sizes.of(config)
+        row = extension.HorizontalRow(**dict.fromkeys(extension.HorizontalRow.fields, 0))
+        row.channels, row.layers = config.channels, config.prior_layers
+        row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
+        for precision in cuda.OPERANDS:
+            for kib, cluster, tiles in (99, 1, 1), (163, 1, 1), (227, 16, 1), (227, 8, 8):
+                row.tiles = tiles
+                assert 0 < extension.place(precision, row, cluster, 1024 * kib) <= 1024 * kib
+                in_shared = [row.given_offset >= 0, row.chain_offset >= 0]
+                if preset == "digits":
+                    assert all(in_shared) == (tiles == 1)
+        assert extension.place("fp32", row, 1, 50 * 1024) > 50 * 1024
+
+
+@pytest.mark.skipif(
+    not (cuda_kernels.extension() and cuda_kernels.tool()),
+    reason="the extension is not built (no nvcc), or there is no cuobjdump to read it",
+)
+def test_kernels_are_compiled_without_spilling():
+    compiled = list(cuda_kernels.analyse(cuda_kernels.extension(), cuda_kernels.tool()))
+    assert len(compiled) == 27  # three kernels, precisions and architectures
+    for kernel in compiled:
+        assert kernel.spilled == 0, kernel
+        assert kernel.registers * 256 <= 2**16, kernel
+        assert kernel.products > 0, kernel
+        assert kernel.looped_fences == 0, kernel
+
+
+def test_memory_is_in_bounds():
     """One image of each kind of chain and cluster under AddressSanitizer."""
     library = subprocess.run(
         [os.environ.get("CXX", "c++"), "-print-file-name=libasan.so"],

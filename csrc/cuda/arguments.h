@@ -2,9 +2,9 @@
 // (prsr/engines/cuda.py), where the shapes stand as well.
 //
 // Letters as in prsr.PRSRConfig. Features and units are in the order of their colour groups. In the
-// horizontal stack and the head each group is padded with zeros to whole steps of 16: S of features,
-// U of units; P counts the pairs of tiles, 16 levels each, of a colour's logits. A uint4 array's
-// shape leaves out its last dimensions, [kVectors, 32] for a step (operands.h).
+// horizontal stack and the head each group is padded with zeros to whole steps of 16: S of
+// features, U of units; P counts the pairs of tiles, 16 levels each, of a colour's logits. A uint4
+// array's shape leaves out its last dimensions, [kVectors, 32] for a step (operands.h).
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,9 @@ struct VerticalRow {
   float* above;           // [N, W, L, D, 2, 16·S]
 };
 
+// What a sub-pixel's time goes into, as far as a block's first thread sees it that leads a tile.
+enum Phase { kChain, kHead, kLate, kLogits, kDraw, kPhases };
+
 // The horizontal stack, the head and the draws of one row of all images.
 struct HorizontalRow {
   int images, height, width, y;
@@ -59,19 +62,20 @@ struct HorizontalRow {
   const uint4* output;       // [D, P pairs, D·U]
   const float* output_bias;  // [D, 16·P]
 
-  float* values;              // as above, 16 images for each tile
-  const float* above;         // as above, 16 images for each tile
-  uint4* kept;                // [tiles, L + 1, p + W, D·S]: each layer's input, and the head's
-  uint4* gated;               // [tiles, L, D·S]: outputs of the gates at the pixel
+  float* values;       // as above, 16 images for each tile
+  const float* above;  // as above, 16 images for each tile
+  uint4* kept;         // [tiles, L + 1, p + W, D·S]: each layer's input, and the head's
+  uint4* gated;        // [tiles, L, D·S]: outputs of the gates at the pixel
   float* given;     // [tiles, 2, L, 6·S, 32, 4]: sums that wait for a colour's own features, of the
                     // even and odd sub-pixels of a row
   float* residual;  // [tiles, 2, 2·S, 32, 4]: a colour's own features in fp32, likewise
-  uint4* units;               // [blocks, tiles of a cluster, D·U]: hidden units of the pixel
+  uint4* units;     // [blocks, tiles of a cluster, D·U]: hidden units of the pixel
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
   const uint8_t* known;       // bool [N, D, H, W], or null if no sub-pixel is known
   uint8_t* picture;           // [N, D, H, W]
+  int64_t* clocks;            // [kPhases] to add to, by block 0; or null
 };
 
 }  // namespace prsr

@@ -10,6 +10,7 @@
 
 #include "devices.h"
 #include "launch.h"
+#include "measure.h"
 
 namespace py = pybind11;
 
@@ -30,12 +31,10 @@ class Fields {
   Fields(py::module_& module, const char* name, const char* doc) : class_(module, name, doc) {}
 
   template <typename Value>
-  Fields& field(const char* name, Value Struct::*member) {
+  Fields& field(const char* name, Value Struct::* member) {
     names_.append(name);
     if constexpr (std::is_pointer_v<Value>) {
-      const auto get = [member](const Struct& s) {
-        return reinterpret_cast<uintptr_t>(s.*member);
-      };
+      const auto get = [member](const Struct& s) { return reinterpret_cast<uintptr_t>(s.*member); };
       const auto set = [member](Struct& s, uintptr_t address) {
         s.*member = reinterpret_cast<Value>(address);
       };
@@ -137,6 +136,7 @@ void bind_rows(py::module_& module) {
       .field("temperature", &HorizontalRow::temperature)
       .field("known", &HorizontalRow::known)
       .field("picture", &HorizontalRow::picture)
+      .field("clocks", &HorizontalRow::clocks)
       .finish();
 }
 
@@ -149,6 +149,8 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("devices", &devices,
              "Name, compute capability and bytes of memory of each GPU; RuntimeError if none.");
   bind_rows(module);
+  module.attr("phases") = py::make_tuple("chain", "head", "late", "logits", "draw");
+  module.def("use", &prsr::use, py::arg("device"), "Make a device this thread's current one.");
   module.def("shared_limit", &prsr::shared_limit,
              "Bytes of shared memory that a block may have on the current device.");
   module.def(
@@ -168,9 +170,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.def(
       "launch_vertical",
       [](const std::string& name, const prsr::VerticalRow& row, bool shared_loads,
-         uint64_t stream) {
-        prsr::launch_vertical(precision(name), row, shared_loads, stream);
-      },
+         uint64_t stream) { prsr::launch_vertical(precision(name), row, shared_loads, stream); },
       py::arg("precision"), py::arg("row"), py::arg("shared_loads"), py::arg("stream"),
       "Queue the vertical stack of a row on a stream of the current device.");
   module.def(
@@ -181,4 +181,6 @@ PYBIND11_MODULE(_cuda, module) {
       },
       py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("shared"),
       py::arg("stream"), "Queue the draws of a row on a stream of the current device.");
+  module.def("measure", &prsr::measure, py::arg("scratch"), py::arg("bytes"), py::arg("stream"),
+             "For benchmarks: what the current device can do (csrc/cuda/measure.h).");
 }

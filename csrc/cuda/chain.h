@@ -76,8 +76,7 @@ PRSR_DEVICE void chain(const Row<P>& r, int n) {
 #pragma unroll
   for (int i = 0; i < 2 * S; ++i) {
     read(r.residual(n, i), own[i]);
-    const float2 w =
-        *reinterpret_cast<const float2*>(r.last_weights(n) + 8 * i + r.place.column);
+    const float2 w = *reinterpret_cast<const float2*>(r.last_weights(n) + 8 * i + r.place.column);
     own[i][0] += one * w.x;
     own[i][1] += one * w.y;
     own[i][2] += other * w.x;

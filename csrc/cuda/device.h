@@ -1,5 +1,5 @@
-// Every instruction that is not C++, one function each. The kernels use nothing else of CUDA, so that
-// tests/emulation.h, which implements the same functions, runs them on a CPU.
+// Every instruction that is not C++, one function each. The kernels use nothing else of CUDA, so
+// that tests/emulation.h, which implements the same functions, runs them on a CPU.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -21,6 +21,7 @@ PRSR_DEVICE int lane() { return static_cast<int>(threadIdx.x & 31); }
 // Through a shuffle, so that the compiler knows it to be the same in all lanes.
 PRSR_DEVICE int warp() { return __shfl_sync(~0u, static_cast<int>(threadIdx.x >> 5), 0); }
 PRSR_DEVICE int block() { return static_cast<int>(blockIdx.x); }
+PRSR_DEVICE int64_t clock() { return clock64(); }
 
 // All threads of the block wait; what any of them wrote before, each can read behind it.
 PRSR_DEVICE void block_barrier() { __syncthreads(); }
@@ -122,8 +123,8 @@ PRSR_DEVICE void cluster_barrier() {
           : "memory");
 }
 
-// A barrier in shared memory. A phase ends when all arrivals and all bytes that it expects have come
-// in, and the next begins; phases are told apart by the parity of their number.
+// A barrier in shared memory. A phase ends when all arrivals and all bytes that it expects have
+// come in, and the next begins; phases are told apart by the parity of their number.
 using Barrier = uint64_t;
 
 PRSR_DEVICE uint32_t shared_address(const void* p) {
@@ -140,17 +141,19 @@ PRSR_DEVICE void publish_barriers() {
 }
 // One arrival, and so many bytes more to wait for in this phase.
 PRSR_DEVICE void arrive_expecting(Barrier* barrier, int bytes) {
-  asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(
+          shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 // Waits for the end of the phase of that parity; behind it, what was sent can be read.
 PRSR_DEVICE void wait(Barrier* barrier, uint32_t parity) {
   uint32_t over;
   do {
     asm volatile(
-        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, "
+        "p;}"
         : "=r"(over)
         : "r"(shared_address(barrier)), "r"(parity)
         : "memory");

@@ -1,18 +1,7 @@
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-
+#include "check.h"
 #include "devices.h"
 
 namespace prsr {
-
-namespace {
-
-void check(cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
-}
-
-}  // namespace
 
 std::string cuda_version() {
   return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
@@ -28,11 +17,11 @@ std::vector<std::string> architectures() {
 
 std::vector<Device> devices() {
   int count = 0;
-  check(cudaGetDeviceCount(&count));
+  check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
   std::vector<Device> result;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties;
-    check(cudaGetDeviceProperties(&properties, i));
+    check(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");
     result.push_back(
         {properties.name, properties.major, properties.minor, properties.totalGlobalMem});
   }

@@ -19,9 +19,9 @@ PRSR_DEVICE float warp_max(float x) {
 
 // The smallest level v with Σ_{j≤v} p_j > u, p = softmax(logits / temperature); collective.
 //
-// Greedy (temperature 0) is the same with u = 0 and mass on the largest logits alone. A level without
-// mass is never drawn: neither for rounding, nor because sums over lanes of nothing but zeros may not
-// be constant. The result is below `levels`, whatever the logits.
+// Greedy (temperature 0) is the same with u = 0 and mass on the largest logits alone. A level
+// without mass is never drawn: neither for rounding, nor because sums over lanes of nothing but
+// zeros may not be constant. The result is below `levels`, whatever the logits.
 PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float temperature) {
   const int lane = device::lane();
   float most = -INFINITY;
@@ -39,7 +39,7 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
 #pragma unroll
   for (int i = 0; i < kLaneLevels; ++i) {
     const float below = logits[i] - most;
-    const float mass = below == 0      ? 1.f
+    const float mass = below == 0          ? 1.f
                        : warm && below < 0 ? device::power_of_two(below * sharpness * kLog2e)
                                            : 0.f;
     massive |= mass > 0 ? 1u << i : 0u;

@@ -18,9 +18,9 @@ PRSR_DEVICE void gate_sums(const Row<P>& r, float (&sum)[2][4], int x, int colou
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int64_t pixel = r.image(r.place.row + 8 * h) * r.a.width + x;
-    const float* above =
-        r.a.above + ((pixel * r.a.layers + layer) * r.a.channels + colour) * 2 * r.group() +
-        8 * feature_tile + r.place.column;
+    const float* above = r.a.above +
+                         ((pixel * r.a.layers + layer) * r.a.channels + colour) * 2 * r.group() +
+                         8 * feature_tile + r.place.column;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float2 v = *reinterpret_cast<const float2*>(above + half * r.group());
@@ -45,13 +45,12 @@ template <typename P>
 PRSR_DEVICE void first_sums(const Row<P>& r, float (&sum)[4], int x, int colour, int feature_tile,
                             int inputs) {
   const int output = 8 * feature_tile + r.place.column;
-  const float* weight = r.a.first + output +
-                        static_cast<int64_t>(colour) * (r.a.first_reach + 1) * r.a.channels *
-                            r.group();
+  const float* weight =
+      r.a.first + output +
+      static_cast<int64_t>(colour) * (r.a.first_reach + 1) * r.a.channels * r.group();
   const float* one = r.value(r.place.row, x);
   const float* other = r.value(r.place.row + 8, x);
-  const float2 b =
-      *reinterpret_cast<const float2*>(r.a.first_bias + colour * r.group() + output);
+  const float2 b = *reinterpret_cast<const float2*>(r.a.first_bias + colour * r.group() + output);
   sum[0] = sum[2] = b.x;
   sum[1] = sum[3] = b.y;
 #pragma unroll 4
@@ -122,7 +121,7 @@ PRSR_DEVICE void late(const Row<P>& r, int n) {
   const int mixes = in.mix_steps > 0 ? r.a.layers * S : 0;
   const int64_t gate_offset = vectors<P>(in.gate_steps - S);
   const int64_t mix_offset = vectors<P>(in.mix_steps - S);
-#pragma unroll (2 / P::kVectors)
+#pragma unroll(2 / P::kVectors)
   for (int i = r.warp; i < gates + mixes; i += kWarps) {
     const bool gate = i < gates;
     const int layer = gate ? i / tiles : (i - gates) / S;

@@ -34,8 +34,7 @@ PRSR_DEVICE void head(const Row<P>& r, const uint4* features, int of_tile, int c
   uint4* const kept_units = r.units(of_tile);
   for (int first = 0; first < r.pairs; first += kPairsAtOnce) {
     const int count = r.pairs - first < kPairsAtOnce ? r.pairs - first : kPairsAtOnce;
-    const int64_t pair =
-        static_cast<int64_t>(colour) * r.a.level_pairs + r.first_pair + first;
+    const int64_t pair = static_cast<int64_t>(colour) * r.a.level_pairs + r.first_pair + first;
     const uint4* const weights = r.a.output + vectors<P>(pair * all) + r.lane;
     float sum[kPairsAtOnce][2][4] = {};
     for (int c = 0; c <= colour; ++c) {

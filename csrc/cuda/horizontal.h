@@ -7,13 +7,14 @@
 //     a value for each image
 //
 // Two things are waited for across blocks, each by a barrier that counts bytes; everything else is
-// ordered by barriers of the block. A cluster of one sends nothing: its head reads the features where
-// the chain has put them. Colours too wide for registers go through wide_chain(), by all warps.
+// ordered by barriers of the block. A cluster of one sends nothing: its head reads the features
+// where the chain has put them. Colours too wide for registers go through wide_chain(), by all
+// warps.
 //
-// Why one buffer for features and one for logits are enough: a leader sends features n + 1 when it has
-// drawn n, so when it has the logits n of every block that has levels, and a block has sent those when
-// all its warps have read features n. And a block sends logits n + 1 when it has features n + 1, which
-// the leader sends when its warps have read the logits n.
+// Why one buffer for features and one for logits are enough: a leader sends features n + 1 when it
+// has drawn n, so when it has the logits n of every block that has levels, and a block has sent
+// those when all its warps have read features n. And a block sends logits n + 1 when it has
+// features n + 1, which the leader sends when its warps have read the logits n.
 #pragma once
 
 #include "chain.h"
@@ -45,13 +46,29 @@ PRSR_DEVICE void draw_values(const Row<P>& r, int n) {
     if (r.known()[row] >= 0) level = r.known()[row];
     if (r.lane == 0) {
       r.a.picture[r.picture_index(row, x, colour)] = static_cast<uint8_t>(level);
-      const float value =
-          static_cast<float>(level) / static_cast<float>(r.a.levels - 1) - 0.5f;
+      const float value = static_cast<float>(level) / static_cast<float>(r.a.levels - 1) - 0.5f;
       r.value(row, x + r.a.first_reach)[colour] = value;
       r.drawn()[row] = value;
     }
   }
 }
+
+// For benchmarks: adds up the clocks of each phase.
+struct Stopwatch {
+  int64_t* const clocks;  // null but in one thread of one block, and there unless wanted
+  int64_t before;
+
+  PRSR_DEVICE explicit Stopwatch(int64_t* wanted)
+      : clocks(device::block() == 0 && device::thread() == 0 ? wanted : nullptr), before(0) {
+    if (clocks != nullptr) before = device::clock();
+  }
+  PRSR_DEVICE void ends(Phase phase) {
+    if (clocks == nullptr) return;
+    const int64_t now = device::clock();
+    clocks[phase] += now - before;
+    before = now;
+  }
+};
 
 template <typename P>
 PRSR_DEVICE int features_bytes(const Row<P>& r) {
@@ -101,6 +118,7 @@ template <typename P>
 PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
   const Row<P> r(a, shared);
   begin(r);
+  Stopwatch watch(a.clocks);
   int half = 0;
   for (int n = 0; n < r.sub_pixels(); ++n) {
     const uint32_t parity = n & 1;
@@ -119,6 +137,7 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
       // Orders the chain's writes of features and gates, and those of early() and prepare_draw(),
       // before their reads by head(), late() and the draw.
       device::block_barrier();
+      watch.ends(kChain);
     }
     if (r.pairs > 0) {
       for (int t = 0; t < r.cluster_tiles; ++t) {
@@ -132,9 +151,11 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
         }
         head(r, features, t, n % a.channels, half);
       }
+      watch.ends(kHead);
     }
     if (r.leads) {
       if (!r.wide() && n + 1 < r.sub_pixels()) late(r, n + 1);
+      watch.ends(kLate);
       if (r.sends) {
         device::wait(r.logits_arrived(), parity);
         // For the next sub-pixel, whose logits come when this block has sent features.
@@ -143,10 +164,12 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
         // Orders the writes of logits before the draw reads them.
         device::block_barrier();
       }
+      watch.ends(kLogits);
       draw_values(r, n);
       // Orders the writes of values and of late() before their reads in the next round, and the
       // reads of what prepare_draw() wrote, and of logits, before these are written again.
       device::block_barrier();
+      watch.ends(kDraw);
     }
   }
 }

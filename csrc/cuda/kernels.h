@@ -1,4 +1,5 @@
-// The kernels of one precision; each precision is compiled by itself, so that they build in parallel.
+// The kernels of one precision; each precision is compiled by itself, so that they build in
+// parallel.
 #pragma once
 
 #include "horizontal.h"

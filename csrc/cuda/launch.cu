@@ -1,21 +1,11 @@
 // The launches on GPUs.
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
-
+#include "check.h"
 #include "kernels.h"
 #include "place.h"
 
 namespace prsr {
 
 namespace {
-
-void check(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would be blamed for it
-  throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
-}
 
 VerticalKernel vertical_of(Precision precision, bool shared_loads) {
   switch (precision) {
@@ -57,6 +47,9 @@ struct Configuration {
   }
 };
 
+constexpr int kSharedOfProcessor =
+    228 * 1024;  // of an H100; elsewhere less, and the hint too large
+
 void allow(HorizontalKernel kernel, int cluster, int shared) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
         "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
@@ -64,9 +57,16 @@ void allow(HorizontalKernel kernel, int cluster, int shared) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)");
   }
+  // One block fills a multiprocessor's registers: what it leaves of the shared memory is cache.
+  const int share = (100 * (shared + 1024) + kSharedOfProcessor - 1) / kSharedOfProcessor;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             share < 100 ? share : 100),
+        "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)");
 }
 
 }  // namespace
+
+void use(int device) { check(cudaSetDevice(device), "cudaSetDevice"); }
 
 int shared_limit() {
   int device, bytes;

@@ -10,6 +10,9 @@ enum class Precision { kFp32, kFp16, kBf16 };
 
 // Errors of the CUDA runtime are std::runtime_error, which name the call.
 
+// Makes a device the current one of this thread, as torch's runtime is not this one.
+void use(int device);
+
 // Bytes of shared memory that a block may have on the current device.
 int shared_limit();
 

@@ -1,14 +1,15 @@
 // The products that all layers are made of, in each precision.
 //
-// A product is made of steps. A step adds, for 16 images (or columns of images), what 16 inputs give
-// to 16 outputs. Its weights are two tiles of 8 outputs, so that one load serves both; which outputs
-// these are is up to the layer. Sums are fp32, in the layout of accumulators (device.h): lane l has
-// of each tile outputs 2(l%4) and the one behind it, of images l/4 and l/4 + 8.
+// A product is made of steps. A step adds, for 16 images (or columns of images), what 16 inputs
+// give to 16 outputs. Its weights are two tiles of 8 outputs, so that one load serves both; which
+// outputs these are is up to the layer. Sums are fp32, in the layout of accumulators (device.h):
+// lane l has of each tile outputs 2(l%4) and the one behind it, of images l/4 and l/4 + 8.
 //
 // A lane's inputs are those of the same places in two tiles of 8 features. So what a product gives
 // is, packed, the next product's input without moving between lanes.
 //
-// In memory, inputs and weights of a step are kVectors × 32 uint4: every lane reads its own 16 bytes.
+// In memory, inputs and weights of a step are kVectors × 32 uint4: every lane reads its own 16
+// bytes.
 #pragma once
 
 #include "device.h"

@@ -12,23 +12,23 @@ inline int vectors_of(Precision precision) {
 
 int place(Precision precision, HorizontalRow& row, int cluster, int limit) {
   const int vectors = vectors_of(precision), steps = row.group_steps;
-  int64_t end = SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors,
-                                 cluster).end;
+  int64_t end =
+      SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;
   const auto put = [&](int64_t bytes) {
-    if (steps > kNarrow || end + bytes > limit) return -1;  // for wide colours neither is read
+    // Wide colours read neither. Where a block reads its weights for several tiles, the memory does
+    // more as a cache of these.
+    if (steps > kNarrow || row.tiles > 1 || end + bytes > limit) return -1;
     const auto offset = static_cast<int>(end);
     end += bytes;
     return offset;
   };
   row.given_offset = put(static_cast<int64_t>(row.layers) * 2 * 6 * steps * 512);
-  row.chain_offset = put(static_cast<int64_t>(row.layers) * row.channels * 3 * steps * steps *
-                         vectors * 512);
+  row.chain_offset =
+      put(static_cast<int64_t>(row.layers) * row.channels * 3 * steps * steps * vectors * 512);
   return end > limit ? limit + 1 : static_cast<int>(end);
 }
 
-inline int cluster_tiles(const HorizontalRow& row) {
-  return (row.images + kImages - 1) / kImages;
-}
+inline int cluster_tiles(const HorizontalRow& row) { return (row.images + kImages - 1) / kImages; }
 
 // Blocks of both grids.
 inline int vertical_blocks(const VerticalRow& row) {

@@ -137,10 +137,9 @@ struct Row {
   }
   // Of a sub-pixel: sums of both halves of 8 features, then those of the mix, a tile each.
   PRSR_DEVICE float4* given(int n, int layer) const {
-    float4* const first = a.given_offset >= 0
-                              ? reinterpret_cast<float4*>(memory + a.given_offset)
-                              : reinterpret_cast<float4*>(a.given) +
-                                    tile * 2 * a.layers * 6 * a.group_steps * 32;
+    float4* const first = a.given_offset >= 0 ? reinterpret_cast<float4*>(memory + a.given_offset)
+                                              : reinterpret_cast<float4*>(a.given) +
+                                                    tile * 2 * a.layers * 6 * a.group_steps * 32;
     return first + (n % 2 * a.layers + layer) * 6 * a.group_steps * 32 + lane;
   }
   PRSR_DEVICE float4* residual(int n, int feature_tile) const {
@@ -189,7 +188,7 @@ PRSR_DEVICE void write(float4* to, const float (&x)[4]) { *to = {x[0], x[1], x[2
 template <typename P>
 PRSR_DEVICE void accumulate(float (&sum)[2][4], const uint4* inputs, const uint4* weights,
                             int steps) {
-#pragma unroll (4 / P::kVectors)
+#pragma unroll(4 / P::kVectors)
   for (int s = 0; s < steps; ++s) {
     P::add(sum, P::load(inputs + vectors<P>(s)), P::weights(weights + vectors<P>(s)));
   }

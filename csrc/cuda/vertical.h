@@ -1,9 +1,9 @@
-// The vertical stack of one row: v' = gate(a), a = v * kernel over rows y − p … y of a layer's input
-// v, and above = a·link. Row y of every layer depends on image rows above y alone, so all columns
-// are one product: its rows are positions, a column of an image each, 16 of them to a tile.
+// The vertical stack of one row: v' = gate(a), a = v * kernel over rows y − p … y of a layer's
+// input v, and above = a·link. Row y of every layer depends on image rows above y alone, so all
+// columns are one product: its rows are positions, a column of an image each, 16 of them to a tile.
 //
-// A layer reads what the layer below wrote of the columns beside, so a block keeps whole rows of its
-// images, and blocks share nothing.
+// A layer reads what the layer below wrote of the columns beside, so a block keeps whole rows of
+// its images, and blocks share nothing.
 #pragma once
 
 #include "arguments.h"
@@ -23,8 +23,8 @@ struct Positions {
   PRSR_DEVICE int tiles() const { return (count + kImages - 1) / kImages; }
 };
 
-// The two positions of a tile that this lane has, in whole tiles; those beyond the last one read the
-// last one, and write nothing.
+// The two positions of a tile that this lane has, in whole tiles; those beyond the last one read
+// the last one, and write nothing.
 struct Pair {
   int64_t image[2];
   int column[2];
@@ -117,8 +117,8 @@ struct Vertical {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (!at.live[h]) continue;
-      Element* row = window(layer, at.image[h], at.column[h] + a.reach) +
-                     a.y % (a.reach + 1) * row_size();
+      Element* row =
+          window(layer, at.image[h], at.column[h] + a.reach) + a.y % (a.reach + 1) * row_size();
       P::scatter(row + 8 * outputs, x[h][0], x[h][1]);
     }
   }
@@ -128,7 +128,7 @@ struct Vertical {
   PRSR_DEVICE void accumulate(float (&sum)[Tiles][Pairs][2][4],
                               const Element* const (&rows)[Tiles][2], int64_t offset, int steps,
                               const uint4*& weights, int64_t pair_size) const {
-#pragma unroll (2 / P::kVectors)
+#pragma unroll(2 / P::kVectors)
     for (int s = 0; s < steps; ++s) {
       typename P::Inputs inputs[Tiles];
 #pragma unroll
@@ -239,7 +239,7 @@ struct Vertical {
 #pragma unroll
       for (int h = 0; h < 2; ++h) conditions[i][h] = condition(at.image[h], at.column[h]);
     }
-#pragma unroll (2 / P::kVectors)
+#pragma unroll(2 / P::kVectors)
     for (int s = 0; s < own_steps; ++s) {
       typename P::Inputs own[Tiles];
 #pragma unroll

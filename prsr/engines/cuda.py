@@ -223,6 +223,7 @@ class State:
             "temperature": job.temperature.contiguous(),
             "known": None if job.mask is None else job.mask.contiguous(),
             "picture": job.picture,
+            "clocks": None,
         }
 
     def check(self) -> None:
@@ -264,7 +265,9 @@ def addresses(arguments: dict[str, Any]) -> dict[str, int]:
 
 
 def stream_of(device: torch.device) -> int:
-    """The address of torch's current stream there."""
+    """The address of torch's current stream on its current device, also the extension's then."""
+    assert _cuda is not None
+    _cuda.use(torch.cuda.current_device())
     return torch.cuda.current_stream(device).cuda_stream
 
 
@@ -301,6 +304,7 @@ class CUDAEngine(Engine):
     @override
     def start(self, packed: Laid, job: Job) -> State:
         with torch.cuda.device_of(job.picture):
+            stream_of(job.picture.device)
             return State(packed, job)
 
     @override

@@ -1,8 +1,8 @@
 """A prior's weights and its features as the CUDA kernels read them: in steps of 16 inputs.
 
 The names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/operands.h`` says how a
-step is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here has
-three dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
+step is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here
+has three dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
 """
 
 from __future__ import annotations
