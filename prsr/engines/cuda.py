@@ -271,6 +271,40 @@ def stream_of(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream
 
 
+def launch_vertical(state: State, y: int) -> None:
+    """Queue the vertical stack of row ``y`` on torch's current stream."""
+    assert _cuda is not None
+    with torch.cuda.device_of(state.job.picture):
+        stream = stream_of(state.job.picture.device)
+        row = _cuda.VerticalRow(**addresses(state.vertical), y=y)
+        _cuda.launch_vertical(state.laid.precision, row, state.plan.shared_loads, stream)
+
+
+def launch_horizontal(state: State, y: int) -> None:
+    """Queue the draws of row ``y``."""
+    assert _cuda is not None
+    precision, cluster = state.laid.precision, state.plan.cluster
+    with torch.cuda.device_of(state.job.picture):
+        stream = stream_of(state.job.picture.device)
+        row = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
+        shared = _cuda.place(precision, row, cluster, _cuda.shared_limit())
+        _cuda.launch_horizontal(precision, row, cluster, shared, stream)
+
+
+def phases() -> list[str]:
+    """For benchmarks: what ``state.horizontal["clocks"]`` counts, ``int64``, where it is set."""
+    assert _cuda is not None
+    return list(_cuda.phases)
+
+
+def measure(device: torch.device, size: int) -> dict[str, float]:
+    """For benchmarks: what the device can do (``csrc/cuda/measure.h``), with ``size`` bytes."""
+    assert _cuda is not None
+    scratch = torch.zeros(size, dtype=torch.uint8, device=device)
+    with torch.cuda.device_of(scratch):
+        return dict(_cuda.measure(scratch.data_ptr(), size, stream_of(device)))
+
+
 class CUDAEngine(Engine):
     """CUDA kernels: on NVIDIA GPUs."""
 
@@ -309,15 +343,8 @@ class CUDAEngine(Engine):
 
     @override
     def row(self, state: State, y: int) -> None:
-        assert _cuda is not None
-        precision, plan = state.laid.precision, state.plan
-        with torch.cuda.device_of(state.job.picture):
-            stream = stream_of(state.job.picture.device)
-            vertical = _cuda.VerticalRow(**addresses(state.vertical), y=y)
-            horizontal = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
-            shared = _cuda.place(precision, horizontal, plan.cluster, _cuda.shared_limit())
-            _cuda.launch_vertical(precision, vertical, plan.shared_loads, stream)
-            _cuda.launch_horizontal(precision, horizontal, plan.cluster, shared, stream)
+        launch_vertical(state, y)
+        launch_horizontal(state, y)
         state.y = y
 
     @override
