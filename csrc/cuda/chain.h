@@ -19,34 +19,35 @@ PRSR_DEVICE void send_step(const Row<P>& r, const typename P::Inputs& inputs, in
   }
 }
 
-// What a layer of the chain reads, in registers.
-template <typename P, int S>
-struct Layer {
+// What a layer of the chain reads, in registers, from this lane's part of it in memory.
+template <int S>
+struct Sums {
   float gates[2 * S][2][4], mix[S][2][4];
-  typename P::Weights gate_weights[2 * S][S], mix_weights[S][S];
 
-  PRSR_DEVICE void load(const Row<P>& r, int n, int number, int colour) {
-    const float4* const sums = r.given(n, number);
-    const uint4* const all = r.a.chain_offset >= 0
-                                 ? reinterpret_cast<const uint4*>(r.memory + r.a.chain_offset)
-                                 : r.a.chain;
-    const uint4* const weights =
-        all + vectors<P>(static_cast<int64_t>(number * r.a.channels + colour) * 3 * S * S) + r.lane;
+  PRSR_DEVICE void load(const float4* from) {
 #pragma unroll
     for (int i = 0; i < 2 * S; ++i) {
-      read(sums + i * 64, gates[i][0]);
-      read(sums + i * 64 + 32, gates[i][1]);
-#pragma unroll
-      for (int s = 0; s < S; ++s) gate_weights[i][s] = P::weights(weights + vectors<P>(i * S + s));
+      read(from + i * 64, gates[i][0]);
+      read(from + i * 64 + 32, gates[i][1]);
     }
 #pragma unroll
     for (int i = 0; i < S; ++i) {
-      read(sums + (2 * S + i) * 64, mix[i][0]);
-      read(sums + (2 * S + i) * 64 + 32, mix[i][1]);
+      read(from + (2 * S + i) * 64, mix[i][0]);
+      read(from + (2 * S + i) * 64 + 32, mix[i][1]);
+    }
+  }
+};
+template <typename P, int S>
+struct ChainWeights {
+  typename P::Weights gates[2 * S][S], mix[S][S];
+
+  PRSR_DEVICE void load(const uint4* from) {
 #pragma unroll
-      for (int s = 0; s < S; ++s) {
-        mix_weights[i][s] = P::weights(weights + vectors<P>((2 * S + i) * S + s));
-      }
+    for (int s = 0; s < S; ++s) {
+#pragma unroll
+      for (int i = 0; i < 2 * S; ++i) gates[i][s] = P::weights(from + vectors<P>(i * S + s));
+#pragma unroll
+      for (int i = 0; i < S; ++i) mix[i][s] = P::weights(from + vectors<P>((2 * S + i) * S + s));
     }
   }
 };
@@ -63,14 +64,22 @@ PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4]
 }
 
 // One warp takes S steps of features through all layers in its registers. A layer is two products
-// that wait for each other.
-template <typename P, int S>
+// that wait for each other. `Halves` is 1 where the tile has at most 8 images: the gates of the
+// other eight rows would take as long as those of the first.
+template <typename P, int S, int Halves>
 PRSR_DEVICE void chain(const Row<P>& r, int n) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
-  // Where registers hold two layers, the next one is asked for while this one is computed.
-  constexpr bool kAhead = S * P::kVectors <= 2;
-  Layer<P, S> next;
-  if (kAhead) next.load(r, n, 0, colour);
+  const float4* sums = r.given(n, 0);
+  const int64_t layer_sums = 6 * S * 32;
+  const uint4* weights =
+      (r.a.chain_offset >= 0 ? reinterpret_cast<const uint4*>(r.memory + r.a.chain_offset)
+                             : r.a.chain) +
+      vectors<P>(colour * 3 * S * S) + r.lane;
+  const int64_t layer_weights = vectors<P>(r.a.channels * 3 * S * S);
+  uint4* features = r.kept(0, x) + vectors<P>(r.a.reach * r.colour_steps() + colour * S);
+  const int64_t layer_features = r.kept(1, 0) - r.kept(0, 0);
+  uint4* gated = r.gated(0) + vectors<P>(colour * S);
+  const int64_t layer_gated = vectors<P>(r.colour_steps());
   float own[2 * S][4];
   const float one = r.drawn()[r.place.row], other = r.drawn()[r.place.row + 8];
 #pragma unroll
@@ -82,36 +91,64 @@ PRSR_DEVICE void chain(const Row<P>& r, int n) {
     own[i][2] += other * w.x;
     own[i][3] += other * w.y;
   }
-  const int64_t column = vectors<P>(r.a.reach * r.colour_steps() + colour * S);
+  // What a layer reads is asked for a layer before; of its weights only where registers hold both.
+  constexpr bool kAhead = S == 1;
+  Sums<S> next_sums;
+  ChainWeights<P, S> next_weights;
+  next_sums.load(sums);
+  if (kAhead) next_weights.load(weights);
   typename P::Inputs inputs[S];
   for (int l = 0; l < r.a.layers; ++l) {
-    if (!kAhead) next.load(r, n, l, colour);
-    Layer<P, S> layer = next;
-    if (kAhead && l + 1 < r.a.layers) next.load(r, n, l + 1, colour);
-    put<P, S>(inputs, own, r.kept(l, x) + column);
-    float gates[2 * S][4];
+    if (!kAhead) next_weights.load(weights);
+    Sums<S> sum = next_sums;
+    const ChainWeights<P, S> weight = next_weights;
+    sums += layer_sums;
+    weights += layer_weights;
+    if (l + 1 < r.a.layers) {
+      next_sums.load(sums);
+      if (kAhead) next_weights.load(weights);
+    }
+    put<P, S>(inputs, own, features);
+    features += layer_features;
+    float gates[2 * S][4] = {};
 #pragma unroll
     for (int i = 0; i < 2 * S; ++i) {
 #pragma unroll
-      for (int s = 0; s < S; ++s) P::add(layer.gates[i], inputs[s], layer.gate_weights[i][s]);
-      gate_tile<P>(layer.gates[i], gates[i]);
+      for (int s = 0; s < S; ++s) P::add(sum.gates[i], inputs[s], weight.gates[i][s]);
     }
-    put<P, S>(inputs, gates, r.gated(l) + vectors<P>(colour * S));
+#pragma unroll
+    for (int i = 0; i < 2 * S; ++i) {
+#pragma unroll
+      for (int k = 0; k < 2 * Halves; ++k) {
+        gates[i][k] = P::gate(sum.gates[i][0][k], sum.gates[i][1][k]);
+      }
+    }
+    put<P, S>(inputs, gates, gated);
+    gated += layer_gated;
 #pragma unroll
     for (int i = 0; i < S; ++i) {
 #pragma unroll
-      for (int s = 0; s < S; ++s) P::add(layer.mix[i], inputs[s], layer.mix_weights[i][s]);
+      for (int s = 0; s < S; ++s) P::add(sum.mix[i], inputs[s], weight.mix[i][s]);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        own[2 * i][k] += layer.mix[i][0][k];
-        own[2 * i + 1][k] += layer.mix[i][1][k];
+        own[2 * i][k] += sum.mix[i][0][k];
+        own[2 * i + 1][k] += sum.mix[i][1][k];
       }
     }
   }
-  put<P, S>(inputs, own, r.kept(r.a.layers, x) + column);
+  put<P, S>(inputs, own, features);
   if (!r.sends) return;
 #pragma unroll
   for (int s = 0; s < S; ++s) send_step(r, inputs[s], colour * S + s);
+}
+
+template <typename P, int S>
+PRSR_DEVICE void chain(const Row<P>& r, int n) {
+  if (r.live_images() <= kImages / 2) {
+    chain<P, S, 1>(r, n);
+  } else {
+    chain<P, S, 2>(r, n);
+  }
 }
 
 // The same for any number of features, by all warps: 8 features each in turn, through memory. A
