@@ -22,10 +22,10 @@ RUNS = (
     ("fp32", FOUR, 33, {"levels": 40, "channels": 1, "prior_layers": 1}),
 )
 THOROUGH = (
-    ("fp32", ALONE, 2, {"prior_channels": 12, "prior_layers": 3, "prior_kernel": 5}),
+    ("fp32", ALONE, 2, {"prior_channels": 12, "prior_layers": 3, "head_channels": 150}),
     ("fp32", SHARING, 5, {"channels": 1, "prior_channels": 36, "prior_layers": 3}),
-    ("fp32", PAIR, 2, {"channels": 1, "prior_channels": 36, "levels": 20}),
-    ("fp32", PAIR_OF_TILES, 20, {"levels": 40}),
+    ("fp32", PAIR, 2, {"channels": 1, "prior_channels": 36, "levels": 20, "head_channels": 40}),
+    ("fp32", PAIR_OF_TILES, 20, {"levels": 40, "head_channels": 100}),
     ("fp32", FOUR, 40, {"levels": 70, "channels": 1}),
     ("fp32", ALONE, 1, {"levels": 70, "channels": 2}),
 )

@@ -43,6 +43,7 @@ CASES = {
     "tiny": (ALONE, 2, {}),
     "even groups, conditional": (SHARING, 3, {"prior_channels": 12, "conditional_gates": True}),
     "one colour, one layer": (SHARING, 2, {"channels": 1, "prior_layers": 1, "levels": 2}),
+    "many hidden units": (ALONE, 2, {"head_channels": 150, "prior_kernel": 5}),
     "two steps of a colour": (ALONE, 2, {"prior_channels": 60, "prior_kernel": 5}),
     "wide colours": (ALONE, 1, {"channels": 2, "prior_channels": 70, "head_channels": 35}),
     "two blocks": (PAIR, 2, {"levels": 40, "head_channels": 70, "conditional_gates": True}),
