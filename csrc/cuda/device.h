@@ -147,17 +147,30 @@ PRSR_DEVICE void arrive_expecting(Barrier* barrier, int bytes) {
       "r"(bytes)
       : "memory");
 }
-// Waits for the end of the phase of that parity; behind it, what was sent can be read.
+PRSR_DEVICE bool over(Barrier* barrier, uint32_t parity) {
+  uint32_t result;
+  asm volatile(
+      "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+      : "=r"(result)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return result;
+}
+PRSR_DEVICE uint64_t nanoseconds() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+constexpr uint64_t kPatience = 10'000'000'000;
+// Waits for the end of the phase of that parity; behind it, what was sent can be read. What is
+// waited for takes microseconds: after ten seconds the kernel ends with an error, which would else
+// never end.
 PRSR_DEVICE void wait(Barrier* barrier, uint32_t parity) {
-  uint32_t over;
-  do {
-    asm volatile(
-        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, "
-        "p;}"
-        : "=r"(over)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-  } while (!over);
+  if (over(barrier, parity)) return;
+  const uint64_t start = nanoseconds();
+  while (!over(barrier, parity)) {
+    if (nanoseconds() - start > kPatience) __trap();
+  }
 }
 // Stores 16 bytes at the same place of another block's shared memory, and there counts them on the
 // barrier; both are given by their addresses in this block.

@@ -47,8 +47,15 @@ struct Configuration {
   }
 };
 
-constexpr int kSharedOfProcessor =
-    228 * 1024;  // of an H100; elsewhere less, and the hint too large
+// An attribute of the current device.
+int attribute_of(cudaDeviceAttr which) {
+  int device, value;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+constexpr int kReserved = 1024;  // bytes of a block that the system takes
 
 void allow(HorizontalKernel kernel, int cluster, int shared) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
@@ -58,7 +65,8 @@ void allow(HorizontalKernel kernel, int cluster, int shared) {
           "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)");
   }
   // One block fills a multiprocessor's registers: what it leaves of the shared memory is cache.
-  const int share = (100 * (shared + 1024) + kSharedOfProcessor - 1) / kSharedOfProcessor;
+  const int whole = attribute_of(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  const int share = static_cast<int>((100ll * (shared + kReserved) + whole - 1) / whole);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                              share < 100 ? share : 100),
         "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)");
@@ -68,23 +76,11 @@ void allow(HorizontalKernel kernel, int cluster, int shared) {
 
 void use(int device) { check(cudaSetDevice(device), "cudaSetDevice"); }
 
-int shared_limit() {
-  int device, bytes;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "cudaDeviceGetAttribute(MaxSharedMemoryPerBlockOptin)");
-  return bytes;
-}
+int shared_limit() { return attribute_of(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 int active_clusters(Precision precision, int cluster, int shared) {
-  int device, supported, processors;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device),
-        "cudaDeviceGetAttribute(ClusterLaunch)");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute(MultiProcessorCount)");
-  if (cluster == 1) return processors;
-  if (!supported) return 0;
+  if (cluster == 1) return attribute_of(cudaDevAttrMultiProcessorCount);
+  if (!attribute_of(cudaDevAttrClusterLaunch)) return 0;
   const HorizontalKernel kernel = horizontal_of(precision);
   allow(kernel, cluster, shared);
   const Configuration launch(cluster, cluster, shared, 0);
