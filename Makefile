@@ -43,8 +43,13 @@ lint: $(VENV)/.installed-dev
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
 gpu:
-	@$(PYTHON) -c 'import prsr._native, prsr.kernels' 2>/dev/null || $(PYTHON) -m benchmarks.gpu_build
-	$(PYTHON) -m benchmarks.gpu --json gpu.json
+	@$(PYTHON) -c 'import prsr._native, prsr._cuda, prsr.kernels' 2>/dev/null \
+	  || $(PYTHON) -m benchmarks.gpu_build
+	@failed=0; \
+	for command in 'gpu --json gpu.json' 'gpu --engine cuda --only checks --json gpu-checks.json' \
+	  'gpu_cuda --json gpu-cuda.json'; do \
+	  echo "python -m benchmarks.$$command"; $(PYTHON) -m benchmarks.$$command || failed=1; \
+	done; exit $$failed
 
 # What each variable is: benchmarks/gpu_all.py. LIMITS and SHARES hold NAME=NUMBER, more than one too.
 OUT ?= runs/gpu-all

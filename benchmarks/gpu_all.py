@@ -4,8 +4,8 @@
     python -m benchmarks.gpu_all --data packed --seconds 560 --out results
 
 In the order of worth: **build** (the C++ and CUDA modules, into the Python that runs this),
-**engine-NAME** (is the engine right on this card?), **figures**, and **train-NAME** for each data
-set, in the time that is left. Each is a process of its own, with a log and a time limit. Whatever
+**engine-NAME** (is the engine right on this card?), **figures**, **cuda** (those of that engine),
+and **train-NAME** for each data set, in the time that is left. Each is a process of its own, with a log and a time limit. Whatever
 becomes of one, the next one runs. The exit code is 1 at the end if one failed or timed out.
 
 **What to carry:**
@@ -50,10 +50,10 @@ from typing import Any
 from benchmarks.parts import read_archive, write_archive, write_file
 from benchmarks.stages import FAILED, SKIPPED, TIMED_OUT, Result, run_stage, summary, summary_json
 
-ENGINES = ("triton", "torch")
+ENGINES = ("triton", "cuda", "torch")
 """Engines that are checked. ``reference`` is what they are checked against."""
 
-LIMITS = {"build": 180.0, "engine": 180.0, "figures": 120.0}
+LIMITS = {"build": 180.0, "engine": 180.0, "figures": 120.0, "cuda": 60.0}
 """Seconds that a stage may take; training may take what is left."""
 
 SHARES = {"portraits": 0.6, "cartoons": 0.4}
@@ -112,6 +112,8 @@ class Session:
         preset = chosen.preset if chosen.device == "cpu" else "paper"
         figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
         yield "figures", [*gpu, *figures, "--preset", preset]
+        cuda = ["-m", "benchmarks.gpu_cuda", "--quick", "--json", str(self.work / "cuda.json")]
+        yield "cuda", [*cuda, "--preset", preset]
 
     def limit(self, name: str, most: float) -> float:
         """Seconds that a stage may take."""
@@ -276,7 +278,7 @@ def options() -> argparse.Namespace:
     chosen = parser.parse_args()
     chosen.limit, chosen.share = dict(chosen.limit), dict(chosen.share) or SHARES
     stages = {f"engine-{name}" for name in ENGINES} | {f"train-{name}" for name in chosen.share}
-    if unknown := chosen.limit.keys() - stages - {"build", "engine", "figures", "train"}:
+    if unknown := chosen.limit.keys() - stages - {"build", "engine", "figures", "cuda", "train"}:
         parser.error(f"--limit: there is no stage {', '.join(sorted(unknown))}")
     return chosen
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,6 +30,10 @@ from prsr.testing import cdf_violation, parting_distance
 BF16_EPSILON = 0.02
 """How far u may lie outside the CDF of the model whose products round as the engine's: a sum in
 another order rounds now and then to the next bfloat16, and moves that CDF by a little."""
+
+FP16_EPSILON = 0.01
+"""The same in fp16, whose numbers are eight times as close; the engine ``cuda`` takes a tanh that
+is off by up to 2⁻¹¹ of it."""
 
 PARTED = 0.03
 """Of the pictures of two engines, fewer than these may differ: SPEC, section 2."""
@@ -55,6 +60,7 @@ features of the second. The third has the tiles and conditional gates of ``paper
 
 TRUTHS: dict[str, tuple[Callable[[prsr.PRSR], prsr.PRSR], float]] = {
     "fp32": (lambda model: model, EPSILON),
+    "fp16": (partial(with_rounded_operands, operand=torch.float16), FP16_EPSILON),
     "bf16": (with_rounded_operands, BF16_EPSILON),
 }
 """By precision: the model whose distributions are drawn from, and how far u may be outside."""
@@ -216,7 +222,10 @@ def sanitized(checks: Checks) -> None:
         print("not here: compute-sanitizer")
         return
     code = (
-        "import torch, prsr; m = prsr.PRSR(prsr.PRSRConfig.preset('tiny')).cuda();"
+        "import dataclasses, torch, prsr;"
+        # With levels enough for a cluster of the engine cuda.
+        "config = dataclasses.replace(prsr.PRSRConfig.preset('tiny'), levels=64);"
+        "m = prsr.PRSR(config).cuda();"
         "lr = torch.zeros(3, 3, 2, 2, dtype=torch.uint8, device='cuda');"
         f"prsr.sample(lr, model=m, seed=0, engine={checks.engine!r})"
     )

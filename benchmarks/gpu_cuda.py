@@ -24,6 +24,7 @@ import prsr
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_figures import replayed, seconds
 from benchmarks.report import Column, Record, Report, ms
+from benchmarks.stages import CANNOT_SERVE
 from prsr.engines import Job, cuda
 from prsr.engines.cuda_layout import OPERANDS
 
@@ -186,7 +187,8 @@ def main() -> None:
     chosen = parser.parse_args()
     config, device = prsr.PRSRConfig.preset(chosen.preset), torch.device("cuda")
     if reasons := prsr.engines(config, device)["cuda"]:
-        sys.exit(f"benchmarks.gpu_cuda: engine cuda: {'; '.join(reasons)}")
+        print(f"engine cuda cannot serve here: {'; '.join(reasons)}")
+        sys.exit(CANNOT_SERVE)
     bench = Bench(config, device, chosen.quick, Report())
     try:
         measured(bench, [1, 128, 2048] if chosen.quick else [1, 16, 128, 256, 1024, 2048, 4096])
