@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prsr.strips import pack
 
 from benchmarks import gpu, gpu_build, gpu_checks, gpu_training, parts
 from benchmarks.gpu_all import Session
@@ -23,6 +22,7 @@ from benchmarks.gpu_training import Pace, Plan, Training, make_plan
 from benchmarks.parts import read_archive, write_archive
 from benchmarks.stages import run_stage
 from prsr import PRSRConfig
+from prsr.strips import pack
 from prsr.trainer import Trainer, TrainSettings
 
 ROOT = Path(__file__).parents[1]
