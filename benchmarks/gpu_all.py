@@ -6,7 +6,8 @@
 In the order of worth: **build** (the C++ and CUDA modules, into the Python that runs this),
 **engine-NAME** (is the engine right on this card?), **figures**, **cuda** (those of that engine),
 and **train-NAME** for each data set, in the time that is left. Each is a process of its own, with a
-log and a time limit. Whatever becomes of one, the next one runs. The exit code is 1 at the end if one failed or timed out.
+log and a time limit. Whatever becomes of one, the next one runs. The exit code is 1 at the end if
+one failed or timed out.
 
 **What to carry:**
 

@@ -293,5 +293,5 @@ def test_precision_that_an_engine_lacks_is_refused_with_the_reason(make_model, e
 
 
 def test_the_engine_cpu_has_no_fp16(make_model):
-    with pytest.raises(ValueError, match="cpu: .*it computes in fp32 and bf16, not in fp16"):
+    with pytest.raises(ValueError, match=r"cpu: .*it computes in fp32 and bf16, not in fp16"):
         Sampler(make_model(), engine="cpu", precision="fp16")
