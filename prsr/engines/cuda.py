@@ -6,7 +6,6 @@ checks it and chooses the launches; the extension knows nothing of torch.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -28,6 +27,7 @@ from prsr.engines.cuda_layout import (
     lay_out,
     steps_of,
 )
+from prsr.engines.effective import plain_copy
 from prsr.engines.packing import pack_prior
 from prsr.engines.ranges import check_fp16
 from prsr.model import PriorNetwork
@@ -329,7 +329,7 @@ class CUDAEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        prior_weights = pack_prior(copy.deepcopy(prior).float())
+        prior_weights = pack_prior(plain_copy(prior))
         laid = lay_out(prior_weights, precision)
         if precision == "fp16":
             check_fp16(prior_weights)
