@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from emulated import ROOT, build, emulated, load
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import prsr
@@ -23,6 +25,7 @@ from prsr.engines.base import draw
 from prsr.engines.cached import TorchEngine
 from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
+from prsr.engines.native import CPUEngine
 from prsr.testing import cdf_violation, parting_distance
 
 EPSILON = 1e-4
@@ -88,6 +91,44 @@ def draw_all(engine, model, job, precision="fp32"):
     state = engine.start(engine.pack(model.prior, precision), job)
     engine.rows(state, 0, job.picture.shape[2])
     return state
+
+
+CONFIGURATIONS = st.builds(
+    dict,
+    channels=st.sampled_from([1, 2, 3]),
+    levels=st.sampled_from([2, 7, 17, 40]),
+    prior_channels=st.integers(3, 40),
+    prior_layers=st.integers(1, 3),
+    prior_kernel=st.sampled_from([1, 3, 5]),
+    first_kernel=st.sampled_from([3, 5]),
+    head_channels=st.integers(3, 150),
+    conditional_gates=st.booleans(),
+    conditioning_channels=st.sampled_from([3, 17]),
+)
+
+
+@settings(max_examples=8)
+@given(
+    CONFIGURATIONS,
+    st.sampled_from([1, 2, 17]),
+    st.sampled_from([(1, 1), (1, 2), (2, 1)]),
+    st.sampled_from([ALONE, SHARING, PAIR, PAIR_OF_TILES, FOUR]),
+)
+def test_random_configurations_agree_with_other_engines(
+    make_model, make_pictures, extension, changes, n, size, plan
+):
+    model = make_model(**changes)
+    lr, job = job_of(model, make_pictures, n, *size)
+    with emulated(extension, plan):
+        draw_all(ENGINE, model, job)
+    assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= EPSILON
+    for engine in (TorchEngine(), CPUEngine()):
+        if engine.reasons(model.config, torch.device("cpu"), "fp32"):
+            continue
+        other = job_of(model, make_pictures, n, *size)[1]
+        draw_all(engine, model, other)
+        apart = parting_distance(model, lr, job.picture, other.picture, job.noise)
+        assert apart.max() <= EPSILON
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -274,7 +274,7 @@ def test_rehearsal_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     assert stages["train-portraits"]["detail"].startswith("step 12 of 24, 4 images each")
     assert "portraits/checkpoint.safetensors" in names(first / "portraits.tar.0")
     assert {"logs/engine-torch.log", "logs/train-damaged.log"} <= names(first / "report.tar.0")
-    assert (first / "summary.txt").read_text().count("\n") == 7
+    assert (first / "summary.txt").read_text().count("\n") == 9
 
     left_out = ("--limit", "engine=0", "--limit", "figures=0", "--limit", "train-damaged=0")
     code, stages = session(packed, tmp_path, second, *left_out, "--resume", first)

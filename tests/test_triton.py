@@ -403,7 +403,7 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 13
+    assert run.stdout.count("holds: ") == 17
     assert run.stdout.count("rehearsed on a CPU: no figures") == 2
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
