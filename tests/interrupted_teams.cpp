@@ -30,7 +30,7 @@ const Kernel kernel_baseline = {meet_twice, 2, 2}, kernel_avx2 = kernel_baseline
 }  // namespace prsr
 
 int main(int, char** arguments) {
-  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, false};
+  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, 0, false};
   const float weights[1] = {};
   const int64_t offsets[64] = {};
   const prsr::Network network(config, weights, offsets);
