@@ -26,6 +26,7 @@ namespace prsr {
 
 const Kernel kernel_baseline = {meet_twice, 2, 2}, kernel_avx2 = kernel_baseline,
              kernel_avx512 = kernel_baseline;
+const Condition condition_baseline = nullptr, condition_avx2 = nullptr, condition_avx512 = nullptr;
 
 }  // namespace prsr
 

@@ -1,0 +1,171 @@
+// The conditioning network of one image, compiled once per instruction set; PRSR_CONDITION is the
+// name it gets.
+//
+// Every convolution is a product of product.h whose rows are the pixels of a row of the image: the
+// inputs of a pixel's window lie in as many segments as the window has rows. A pixel's sums do not
+// depend on the pixels beside it in a tile, so the bits do not depend on who computes which rows.
+#include "conditioning.h"
+#include "place.h"
+#include "product.h"
+
+namespace {
+
+using prsr::ConditioningConfig;
+using prsr::ConditioningJob;
+using prsr::ConditioningNetwork;
+using prsr::ConditioningScratch;
+using prsr::Plane;
+
+// What a member of a team computes of one image: its share of the rows of every layer.
+class Conditioner {
+ public:
+  Conditioner(const ConditioningConfig& config, const ConditioningNetwork& network,
+              const ConditioningJob& job, ConditioningScratch& scratch, Team& team, int64_t member,
+              int64_t image)
+      : c(config), net(network), j(job), s(scratch), team(team), member(member), image(image) {}
+
+  bool compute_image() {
+    first_layer(s.planes[0].x);
+    int64_t step = 0;
+    for (int64_t stage = 0;; ++stage) {
+      ConditioningScratch::Pair& planes = s.planes[stage];
+      for (const ConditioningNetwork::Block& block : net.stages[stage]) {
+        if (step++ == j.steps) return give(planes.x);
+        convolve(planes.x, block.first, true, planes.between, false);
+        convolve(planes.between, block.second, false, planes.x, true);
+      }
+      if (stage == c.doublings || step++ == j.steps) return give(planes.x);
+      double_size(planes.x, net.doublings[stage], s.planes[stage + 1].x);
+    }
+  }
+
+ private:
+  void first_layer(Plane& to) {
+    const Share rows(to.height, member, team.size());
+    for (int64_t y = rows.first; y < rows.last; ++y) {
+      float* const values = s.values.data() + y * to.width * c.channels;
+      for (int64_t g = 0; g < c.channels; ++g) {
+        const uint8_t* const low = j.low + ((image * c.channels + g) * to.height + y) * to.width;
+        for (int64_t x = 0; x < to.width; ++x) {
+          values[x * c.channels + g] =
+              static_cast<float>(low[x]) / static_cast<float>(c.levels - 1) - 0.5f;
+        }
+      }
+      Product p = product(net.first.weights, net.first.bias, to, y);
+      p.in = values;
+      p.lda = p.length = c.channels;
+      compute(p, Rows{});
+    }
+    team.meet();
+  }
+
+  // A 3×3 convolution; `residual` adds what `to` holds.
+  void convolve(Plane& from, const Layer& layer, bool relu, Plane& to, bool residual) {
+    const Share rows(to.height, member, team.size());
+    for (int64_t y = rows.first; y < rows.last; ++y) {
+      Product p = product(layer.weights, layer.bias, to, y);
+      p.in = from.at(y - 1, -1);
+      p.segments = 3;
+      p.segment_stride = from.row;
+      p.length = 3 * c.features;
+      p.lda = c.features;
+      p.relu = relu;
+      if (residual) {
+        p.then = p.out;
+        p.ld_then = p.ld_out;
+      }
+      compute(p, Rows{});
+    }
+    team.meet();
+  }
+
+  void double_size(Plane& from, const ConditioningNetwork::Doubling& doubling, Plane& to) {
+    const Share rows(from.height, member, team.size());
+    for (int64_t y = rows.first; y < rows.last; ++y) {
+      for (int64_t py = 0; py < 2; ++py) {
+        for (int64_t px = 0; px < 2; ++px) {
+          Product p = product(doubling.phases[py][px], doubling.bias, to, 2 * y + py);
+          p.in = from.at(y, 0);
+          p.segments = 1 + py;
+          p.segment_stride = from.row;
+          p.length = (1 + px) * c.features;
+          p.lda = c.features;
+          p.relu = true;
+          p.out += px * c.features;
+          p.ld_out = 2 * c.features;
+          p.last_row = from.width;
+          compute(p, Rows{});
+        }
+      }
+    }
+    team.meet();
+  }
+
+  // Writes features and logits where they are asked for.
+  bool give(Plane& from) {
+    const Share rows(from.height, member, team.size());
+    Vec finite = {};
+    for (int64_t y = rows.first; y < rows.last; ++y) {
+      const int64_t pixel = (image * from.height + y) * from.width;
+      if (j.features) {
+        const int64_t size = from.width * c.features;
+        float* const to = j.features + pixel * c.features;
+        std::memcpy(to, from.at(y, 0), size * sizeof(float));
+        look(to, size, finite);
+      }
+      if (j.logits) {
+        const int64_t levels = c.channels * c.levels;
+        Product p;
+        p.weights = net.last.weights;
+        p.bias = net.last.bias;
+        p.in = from.at(y, 0);
+        p.lda = p.length = c.features;
+        p.outputs = p.ld_out = levels;
+        p.out = j.logits + pixel * levels;
+        p.last_row = from.width;
+        compute(p, Rows{});
+        look(p.out, from.width * levels, finite);
+      }
+    }
+    team.meet();  // the next image is written where others may still read
+    return sum(finite) == 0;
+  }
+
+  // Zero times anything finite is zero.
+  static void look(const float* at, int64_t count, Vec& finite) {
+    for (int64_t i = 0; i < count; i += kLanes) finite += load_first(at + i, count - i) * 0.0f;
+  }
+
+  // One row of a layer's result, all pixels.
+  Product product(const float* weights, const float* bias, Plane& to, int64_t y) const {
+    Product p;
+    p.weights = weights;
+    p.bias = bias;
+    p.outputs = c.features;
+    p.out = to.at(y, 0);
+    p.ld_out = c.features;
+    p.last_row = to.width;
+    return p;
+  }
+
+  const ConditioningConfig& c;
+  const ConditioningNetwork& net;
+  const ConditioningJob& j;
+  ConditioningScratch& s;
+  Team& team;
+  const int64_t member, image;
+};
+
+bool condition(const ConditioningConfig& config, const ConditioningNetwork& network,
+               const ConditioningJob& job, ConditioningScratch& scratch, Team& team, int64_t member,
+               int64_t image) {
+  return Conditioner(config, network, job, scratch, team, member, image).compute_image();
+}
+
+}  // namespace
+
+namespace prsr {
+
+const Condition PRSR_CONDITION = condition;
+
+}  // namespace prsr
