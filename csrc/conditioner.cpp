@@ -4,6 +4,8 @@
 // Every convolution is a product of product.h whose rows are the pixels of a row of the image: the
 // inputs of a pixel's window lie in as many segments as the window has rows. A pixel's sums do not
 // depend on the pixels beside it in a tile, so the bits do not depend on who computes which rows.
+#include <chrono>
+
 #include "conditioning.h"
 #include "place.h"
 #include "product.h"
@@ -16,32 +18,46 @@ using prsr::ConditioningNetwork;
 using prsr::ConditioningScratch;
 using prsr::Plane;
 
+// Members wait some microseconds for each other, forty times an image.
+constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);  // in all
+
 // What a member of a team computes of one image: its share of the rows of every layer.
 class Conditioner {
  public:
   Conditioner(const ConditioningConfig& config, const ConditioningNetwork& network,
               const ConditioningJob& job, ConditioningScratch& scratch, Team& team, int64_t member,
               int64_t image)
-      : c(config), net(network), j(job), s(scratch), team(team), member(member), image(image) {}
+      : c(config),
+        net(network),
+        j(job),
+        s(scratch),
+        team(team),
+        member(member),
+        image(image),
+        members(team.size()) {}
 
+  // Returns whether all that this member has given is finite.
   bool compute_image() {
-    first_layer(s.planes[0].x);
+    if (!first_layer(s.planes[0].x)) return true;
     int64_t step = 0;
     for (int64_t stage = 0;; ++stage) {
       ConditioningScratch::Pair& planes = s.planes[stage];
       for (const ConditioningNetwork::Block& block : net.stages[stage]) {
         if (step++ == j.steps) return give(planes.x);
-        convolve(planes.x, block.first, true, planes.between, false);
-        convolve(planes.between, block.second, false, planes.x, true);
+        if (!convolve(planes.x, block.first, true, planes.between, false)) return true;
+        if (!convolve(planes.between, block.second, false, planes.x, true)) return true;
       }
       if (stage == c.doublings || step++ == j.steps) return give(planes.x);
-      double_size(planes.x, net.doublings[stage], s.planes[stage + 1].x);
+      if (!double_size(planes.x, net.doublings[stage], s.planes[stage + 1].x)) return true;
     }
   }
 
  private:
-  void first_layer(Plane& to) {
-    const Share rows(to.height, member, team.size());
+  using Clock = std::chrono::steady_clock;
+
+  // Each layer returns whether this member goes on.
+  bool first_layer(Plane& to) {
+    const Share rows(to.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
       float* const values = s.values.data() + y * to.width * c.channels;
       for (int64_t g = 0; g < c.channels; ++g) {
@@ -56,12 +72,12 @@ class Conditioner {
       p.lda = p.length = c.channels;
       compute(p, Rows{});
     }
-    team.meet();
+    return meet();
   }
 
   // A 3×3 convolution; `residual` adds what `to` holds.
-  void convolve(Plane& from, const Layer& layer, bool relu, Plane& to, bool residual) {
-    const Share rows(to.height, member, team.size());
+  bool convolve(Plane& from, const Layer& layer, bool relu, Plane& to, bool residual) {
+    const Share rows(to.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
       Product p = product(layer.weights, layer.bias, to, y);
       p.in = from.at(y - 1, -1);
@@ -76,11 +92,11 @@ class Conditioner {
       }
       compute(p, Rows{});
     }
-    team.meet();
+    return meet();
   }
 
-  void double_size(Plane& from, const ConditioningNetwork::Doubling& doubling, Plane& to) {
-    const Share rows(from.height, member, team.size());
+  bool double_size(Plane& from, const ConditioningNetwork::Doubling& doubling, Plane& to) {
+    const Share rows(from.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
       for (int64_t py = 0; py < 2; ++py) {
         for (int64_t px = 0; px < 2; ++px) {
@@ -98,12 +114,12 @@ class Conditioner {
         }
       }
     }
-    team.meet();
+    return meet();
   }
 
   // Writes features and logits where they are asked for.
   bool give(Plane& from) {
-    const Share rows(from.height, member, team.size());
+    const Share rows(from.height, member, members);
     Vec finite = {};
     for (int64_t y = rows.first; y < rows.last; ++y) {
       const int64_t pixel = (image * from.height + y) * from.width;
@@ -127,8 +143,24 @@ class Conditioner {
         look(p.out, from.width * levels, finite);
       }
     }
-    team.meet();  // the next image is written where others may still read
     return sum(finite) == 0;
+  }
+
+  // Waits until the layer is complete. Returns whether this member goes on: where others want the
+  // cores too, the first member soon goes on alone, for waiting takes it longer than the work.
+  bool meet() {
+    if (members == 1) return true;
+    ++meeting;
+    const auto start = Clock::now();
+    if (member == 0 && waited > kPatience && 2 * waited > start - begun) {
+      // In advance, so that all members leave at the same meeting.
+      __atomic_store_n(&s.last_meeting, meeting, __ATOMIC_RELEASE);
+    }
+    team.meet();
+    waited += Clock::now() - start;
+    if (__atomic_load_n(&s.last_meeting, __ATOMIC_ACQUIRE) > meeting) return true;
+    members = 1;
+    return member == 0;
   }
 
   // Zero times anything finite is zero.
@@ -154,6 +186,9 @@ class Conditioner {
   ConditioningScratch& s;
   Team& team;
   const int64_t member, image;
+  int64_t members, meeting = 0;
+  const Clock::time_point begun = Clock::now();
+  Clock::duration waited{0};
 };
 
 bool condition(const ConditioningConfig& config, const ConditioningNetwork& network,

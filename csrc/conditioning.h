@@ -63,7 +63,7 @@ class Plane {
   std::vector<float> memory_;
 };
 
-// Working memory of one team.
+// Working memory of one team. A team of several computes one image.
 struct ConditioningScratch {
   ConditioningScratch(const ConditioningConfig& config, const ConditioningJob& job);
 
@@ -71,11 +71,12 @@ struct ConditioningScratch {
   struct Pair {
     Plane x, between;  // a block's input and result; what lies between its convolutions
   };
-  std::vector<Pair> planes;  // at each resolution
+  std::vector<Pair> planes;          // at each resolution
+  int64_t last_meeting = INT64_MAX;  // after it the first member goes on alone
 };
 
-// Computes one image; every member of the team calls it.
-// Returns whether what this member has written is finite.
+// Computes one image; every member of the team calls it. Returns whether what this member has
+// written is finite.
 using Condition = bool (*)(const ConditioningConfig&, const ConditioningNetwork&,
                            const ConditioningJob&, ConditioningScratch&, Team&, int64_t member,
                            int64_t image);
