@@ -190,9 +190,10 @@ PYBIND11_MODULE(_native, module) {
   py::class_<prsr::ConditioningJob>(module, "ConditioningJob",
                                     "Sizes, and addresses of inputs and outputs.")
       .def(py::init(&conditioning_job_of));
-  module.def("condition", &condition, py::arg("instruction_set"), py::arg("config"),
-             py::arg("weights"), py::arg("job"), py::arg("threads"),
-             "Compute a conditioning network's features and logits; whether they are finite.");
+  module.def(
+      "condition", &condition, py::arg("instruction_set"), py::arg("config"), py::arg("weights"),
+      py::arg("job"), py::arg("threads"),
+      "Compute a conditioning network's features and logits; whether the logits are finite.");
   module.def(
       "exponentials",
       [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {

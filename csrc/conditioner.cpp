@@ -36,7 +36,7 @@ class Conditioner {
         image(image),
         members(team.size()) {}
 
-  // Returns whether all that this member has given is finite.
+  // Returns whether all logits that this member has given are finite. If they are, features are.
   bool compute_image() {
     if (!first_layer(s.planes[0].x)) return true;
     int64_t step = 0;
@@ -124,10 +124,8 @@ class Conditioner {
     for (int64_t y = rows.first; y < rows.last; ++y) {
       const int64_t pixel = (image * from.height + y) * from.width;
       if (j.features) {
-        const int64_t size = from.width * c.features;
-        float* const to = j.features + pixel * c.features;
-        std::memcpy(to, from.at(y, 0), size * sizeof(float));
-        look(to, size, finite);
+        std::memcpy(j.features + pixel * c.features, from.at(y, 0),
+                    from.width * c.features * sizeof(float));
       }
       if (j.logits) {
         const int64_t levels = c.channels * c.levels;

@@ -75,15 +75,15 @@ struct ConditioningScratch {
   int64_t last_meeting = INT64_MAX;  // after it the first member goes on alone
 };
 
-// Computes one image; every member of the team calls it. Returns whether what this member has
-// written is finite.
+// Computes one image; every member of the team calls it. Returns whether the logits that
+// this member has written are finite.
 using Condition = bool (*)(const ConditioningConfig&, const ConditioningNetwork&,
                            const ConditioningJob&, ConditioningScratch&, Team&, int64_t member,
                            int64_t image);
 extern const Condition condition_baseline, condition_avx2, condition_avx512;
 
 // Computes all images with up to `threads` threads: the result is the same to a bit. Returns
-// whether all of it is finite. Throws std::bad_alloc where working memory is lacking.
+// whether all logits are finite. Throws std::bad_alloc where working memory is lacking.
 bool condition_images(Condition kernel, const ConditioningConfig& config,
                       const ConditioningNetwork& network, const ConditioningJob& job,
                       int64_t threads);

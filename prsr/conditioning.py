@@ -69,7 +69,6 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
         logits, features, finite = compute(cast(ConditioningNetwork, network), lr)
         if not finite:
             check_finite(logits, "the conditioning network's logits")
-            check_finite(features, "the conditioning network's features")
         return Conditioning(logits, features)
     with evaluating(network):
         if lr.device.type != "cpu":

@@ -112,8 +112,8 @@ def compute(
     Returns:
         Logits ``float32 [N, K, D, H, W]``, in memory a sub-pixel's levels side by side; features
         ``float32 [N, F, H, W]``, in memory a pixel's side by side, F = 0 without conditional gates;
-        and whether all of both are finite. With ``steps``, no logits, and all features of the layer
-        that was reached.
+        and whether all logits are finite; if they are, all features are. With ``steps``, no logits,
+        and all features of the layer that was reached.
 
     Raises:
         ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` asks for is not here.

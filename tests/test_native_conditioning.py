@@ -38,9 +38,8 @@ def test_every_step_is_what_pytorch_computes(make_model, make_pictures, changes,
     with torch.no_grad():
         x = next(layers)(to_network(lr, network.config.levels))
         for step, kind in enumerate(kinds_of_steps(network.config)):
-            _, found, finite = compute(network, lr, steps=step)
+            _, found, _ = compute(network, lr, steps=step)
             assert_close(found, x, atol=1e-5, rtol=1e-5)
-            assert finite
             x = next(layers)(x)
             if kind is nn.ConvTranspose2d:
                 x = next(layers)(x)  # its ReLU
@@ -94,22 +93,36 @@ def test_weights_that_change_are_noticed(make_model, make_pictures, change):
         assert_close(after, model.conditioning(lr), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("threads_of_call", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("what", ["logits", "features"])
-def test_what_is_not_finite_is_refused(
-    make_model, make_pictures, threads, what, value, threads_of_call
-):
-    threads(threads_of_call)
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_what_is_not_finite_is_refused(make_model, make_pictures, threads, layer, value, count):
+    threads(count)
     model = make_model(conditional_gates=True)
-    # The last feature, and the last colour's last level.
-    layer = model.conditioning[-1] if what == "logits" else model.conditioning[-2][4]
-    layer.bias.data[-1] = value
-    if what == "features":
-        model.conditioning[-1].weight.data[:, -1] = 0
+    model.conditioning[layer].bias.data[-1] = value
     lr = make_pictures(model.config, 3, 2, 2)
-    with pytest.raises(ValueError, match=r"the conditioning network's \w+ must be finite"):
+    with pytest.raises(ValueError, match=r"the conditioning network's logits must be finite"):
         condition(model.conditioning, lr, model.config)
+
+
+@pytest.mark.parametrize("pixel", [(0, 0), (4, 6)])
+@pytest.mark.parametrize("level", [0, -1])
+def test_one_value_that_is_not_finite_is_noticed(make_model, threads, pixel, level):
+    threads(2)
+    model = make_model(scale=1, conditioning_blocks=0, channels=1, levels=37)
+    first, last = model.conditioning
+    with torch.no_grad():
+        for layer in (first, last):
+            layer.weight.zero_()
+        first.weight += 1e20
+        first.bias.fill_(0.5e20)  # features are 0 where the image is black
+        last.weight[level] = 1e20
+    lr = torch.zeros(1, 1, 5, 7, dtype=torch.uint8)
+    condition(model.conditioning, lr, model.config)
+    lr[0, 0][pixel] = 36
+    logits, _, finite = compute(model.conditioning, lr)
+    assert not finite
+    assert int(logits.isinf().sum()) == 1
 
 
 class Other(ConditioningNetwork):
