@@ -97,15 +97,41 @@ prsr::Job job_of(const py::kwargs& given) {
   return j;
 }
 
+prsr::ConditioningConfig conditioning_config_of(const py::kwargs& given) {
+  prsr::ConditioningConfig c;
+  Fields(given)
+      .read("channels", c.channels)
+      .read("levels", c.levels)
+      .read("features", c.features)
+      .read("blocks", c.blocks)
+      .read("doublings", c.doublings)
+      .no_more();
+  return c;
+}
+
+prsr::ConditioningJob conditioning_job_of(const py::kwargs& given) {
+  prsr::ConditioningJob j;
+  Fields(given)
+      .read("images", j.images)
+      .read("height", j.height)
+      .read("width", j.width)
+      .read("steps", j.steps)
+      .read("low", j.low)
+      .read("features", j.features)
+      .read("logits", j.logits)
+      .no_more();
+  return j;
+}
+
 std::vector<std::string> names() {
   std::vector<std::string> result;
   for (const auto& set : prsr::instruction_sets()) result.push_back(set.name);
   return result;
 }
 
-const prsr::Kernel& kernel(const std::string& instruction_set) {
+const prsr::InstructionSet& find(const std::string& instruction_set) {
   for (const auto& set : prsr::instruction_sets()) {
-    if (set.name == instruction_set) return set.kernel;
+    if (set.name == instruction_set) return set;
   }
   throw std::invalid_argument("no instruction set " + instruction_set + " here");
 }
@@ -120,13 +146,21 @@ void draw_rows(const std::string& instruction_set, const prsr::Config& config,
                const Weights& weights, const prsr::Job& job, int64_t y, int64_t end,
                int64_t threads) {
   const prsr::Network network(config, weights.memory, weights.offsets);
-  const prsr::DrawRow chosen = kernel(instruction_set).draw_row;
+  const prsr::DrawRow chosen = find(instruction_set).kernel.draw_row;
   bool done;
   {
     const py::gil_scoped_release released;
     done = prsr::draw_rows(chosen, config, network, job, y, end, threads, undisturbed);
   }
   if (!done) throw py::error_already_set();
+}
+
+bool condition(const std::string& instruction_set, const prsr::ConditioningConfig& config,
+               const Weights& weights, const prsr::ConditioningJob& job, int64_t threads) {
+  const prsr::ConditioningNetwork network(config, weights.memory, weights.offsets);
+  const prsr::Condition chosen = find(instruction_set).condition;
+  const py::gil_scoped_release released;
+  return prsr::condition_images(chosen, config, network, job, threads);
 }
 
 }  // namespace
@@ -138,7 +172,7 @@ PYBIND11_MODULE(_native, module) {
   module.def(
       "strips",
       [](const std::string& set) {
-        const prsr::Kernel& chosen = kernel(set);
+        const prsr::Kernel& chosen = find(set).kernel;
         return std::array<int64_t, 2>{chosen.row_strip, chosen.pixel_strip};
       },
       "How many outputs its strips of weights have, in the vertical stack and for a pixel.");
@@ -150,6 +184,16 @@ PYBIND11_MODULE(_native, module) {
   module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
              py::arg("weights"), py::arg("job"), py::arg("y"), py::arg("end"), py::arg("threads"),
              "Draw rows y … end − 1 of every picture, in place; signals are heard after each.");
+  py::class_<prsr::ConditioningConfig>(module, "ConditioningConfig",
+                                       "The numbers of a conditioning network.")
+      .def(py::init(&conditioning_config_of));
+  py::class_<prsr::ConditioningJob>(module, "ConditioningJob",
+                                    "Sizes, and addresses of inputs and outputs.")
+      .def(py::init(&conditioning_job_of));
+  module.def(
+      "condition", &condition, py::arg("instruction_set"), py::arg("config"), py::arg("weights"),
+      py::arg("job"), py::arg("threads"),
+      "Compute a conditioning network's features and logits; whether the logits are finite.");
   module.def(
       "exponentials",
       [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {

@@ -132,7 +132,7 @@ struct Sums {
       if constexpr (kPair > 1) one_by_one(sum, kAllLanes);
       for (int side = 0; side < kSides; ++side) {
         const int64_t left = count - side * kLanes;
-        const Vec v = relu ? max(sum[side], Vec{}) : sum[side];
+        const Vec v = relu ? max(Vec{}, sum[side]) : sum[side];
         if (left > 0) store_first(out + offset + side * kLanes, v, left);
       }
     });

@@ -12,10 +12,8 @@ namespace {
 
 // Images that are drawn together: enough rows for full tiles, few enough to stay in the cache.
 constexpr int64_t kTogether = 24, kBundlesTogether = 4;
-// With fewer images a thread, threads do better to share each picture's work …
+// With fewer images a thread, threads do better to share each picture's work.
 constexpr int64_t kAlone = 4;
-// … but no more of them than this, for they wait for each other six times a pixel.
-constexpr int64_t kTeam = 4;
 
 // Where others want the cores too, members are rarely at work at the same time, and wait for each
 // other far longer than it takes to do the work alone. After a row of which that was true, so many
@@ -32,19 +30,19 @@ void remember(bool contended) {
 
 std::vector<InstructionSet> find_instruction_sets() {
 #if defined(__x86_64__)
-  std::vector<InstructionSet> sets = {{"baseline", kernel_baseline}};
+  std::vector<InstructionSet> sets = {{"baseline", kernel_baseline, condition_baseline}};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    sets.push_back({"avx2", kernel_avx2});
+    sets.push_back({"avx2", kernel_avx2, condition_avx2});
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
-      sets.push_back({"avx512", kernel_avx512});
+      sets.push_back({"avx512", kernel_avx512, condition_avx512});
     }
   }
   return sets;
 #elif defined(__aarch64__)
-  return {{"neon", kernel_baseline}};
+  return {{"neon", kernel_baseline, condition_baseline}};
 #else
-  return {{"baseline", kernel_baseline}};
+  return {{"baseline", kernel_baseline, condition_baseline}};
 #endif
 }
 
@@ -55,6 +53,8 @@ const std::vector<InstructionSet>& instruction_sets() {
   return sets;
 }
 
+bool cores_contended() { return rows_alone.load() > 0; }
+
 bool draw_rows(DrawRow kernel, const Config& config, const Network& network, const Job& job,
                int64_t y, int64_t end, int64_t threads, const std::function<bool()>& go_on) {
   if (job.bundles == 0) return go_on();
@@ -64,7 +64,7 @@ bool draw_rows(DrawRow kernel, const Config& config, const Network& network, con
   std::atomic<bool> going{true};
   while (y < end && going) {
     const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;
-    const int64_t members = plenty || contended ? 1 : std::min(threads, kTeam);
+    const int64_t members = plenty || contended ? 1 : std::min(threads, kMostMembers);
     const int64_t teams = std::min(threads / members, job.bundles);
     int64_t most = (job.bundles + teams - 1) / teams;
     if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "conditioning.h"
 #include "engine.h"
 
 namespace prsr {
@@ -12,10 +13,17 @@ namespace prsr {
 struct InstructionSet {
   std::string name;
   Kernel kernel;
+  Condition condition;
 };
 
 // Those that this machine has too, the best one last.
 const std::vector<InstructionSet>& instruction_sets();
+
+// Threads that share an image: no more than this, for they wait for each other all the time.
+constexpr int64_t kMostMembers = 4;
+
+// Whether other work has lately kept threads that share an image waiting for each other.
+bool cores_contended();
 
 // Draws rows y … end − 1 of all images with up to `threads` threads, or one if the others serve
 // another caller just now: the result is the same to a bit. After each row of its own, the calling

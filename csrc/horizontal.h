@@ -192,7 +192,7 @@ class HorizontalStack : Place {
     int64_t alive = alive_before(g);
     for (int64_t unit = units.begin_of(g); unit < units.end_of(g); ++unit) {
       s.alive[alive] = static_cast<int32_t>(unit);
-      alive += s.hidden[unit] > 0;
+      alive += !(s.hidden[unit] <= 0);  // NaN counts, as it does in a bundle
     }
     s.alive_end[g] = alive;
   }

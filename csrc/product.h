@@ -121,7 +121,7 @@ inline void end_sums(const Product& p, const Strip<Weight>& strip, int64_t row,
                      Vec (&sums)[Rows][Vecs]) {
   const int64_t left = p.outputs - strip.column;
   if (p.then) add(p.then + row * p.ld_then + strip.column, p.ld_then, left, sums);
-  if (p.relu) for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = max(sums[r][v], Vec{}); });
+  if (p.relu) for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = max(Vec{}, sums[r][v]); });
   float* const out = p.out + row * p.ld_out + strip.column;
   if (left >= Vecs * kLanes) {
     for_each<Rows, Vecs>([&](int r, int v) { store(out + r * p.ld_out + v * kLanes, sums[r][v]); });

@@ -100,8 +100,9 @@ inline void store_first(float* to, Vec v, int64_t count) {
 // x − 0 is x, and compilers know it; x + 0 is not, for x = −0, and costs an addition.
 inline Vec broadcast(float x) { return x - Vec{}; }
 
-// a > b ? a : b, and a < b ? a : b: with constants, GCC makes two instructions of that. Masks keep
-// all lanes: without one, GCC 12 warns of undefined lanes in a header of its own.
+// a > b ? a : b, and a < b ? a : b, which is b where either is NaN. With constants, GCC makes two
+// instructions of that. Masks keep all lanes: without one, GCC 12 warns of undefined lanes in a
+// header of its own.
 inline Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.evaluating import evaluating
+from prsr.model import ConditioningNetwork
+from prsr.native_conditioning import can_compute, compute
 from prsr.threads import side_by_side
 
 
@@ -28,9 +30,10 @@ class Conditioning(NamedTuple):
 def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
     """Run the conditioning network in evaluation mode.
 
-    On a CPU images pass through it one by one, each with one thread: how a convolution is summed,
-    and so its last bits, depends on the size of a batch and on the threads that share it. On a GPU,
-    which wants many at a time, they pass together, and the bits may differ from batch to batch.
+    On a CPU, prsr's own network is computed in C++, in one order for every image. Any other runs
+    in PyTorch, image by image, each with one thread: how a convolution is summed, and so its last
+    bits, depends on the size of a batch and on the threads that share it. On a GPU, which wants
+    many at a time, they pass together, and the bits may differ from batch to batch.
 
     Args:
         network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. Where the model has
@@ -62,6 +65,11 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
                 check_finite(tensor, f"the conditioning network's {name}")
         return result
 
+    if lr.device.type == "cpu" and can_compute(network, config):
+        logits, features, finite = compute(cast(ConditioningNetwork, network), lr)
+        if not finite:
+            check_finite(logits, "the conditioning network's logits")
+        return Conditioning(logits, features)
     with evaluating(network):
         if lr.device.type != "cpu":
             return of(lr)

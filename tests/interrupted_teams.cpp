@@ -26,11 +26,12 @@ namespace prsr {
 
 const Kernel kernel_baseline = {meet_twice, 2, 2}, kernel_avx2 = kernel_baseline,
              kernel_avx512 = kernel_baseline;
+const Condition condition_baseline = nullptr, condition_avx2 = nullptr, condition_avx512 = nullptr;
 
 }  // namespace prsr
 
 int main(int, char** arguments) {
-  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, false};
+  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, 0, false};
   const float weights[1] = {};
   const int64_t offsets[64] = {};
   const prsr::Network network(config, weights, offsets);

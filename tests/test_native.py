@@ -87,13 +87,16 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
 
 
 # What depends on the instruction set: every draw, cache and sum.
-DEPENDS = "noise_decides or caches or presets or extremes or outside or (any_threads and tiny)"
+DEPENDS = (
+    "noise_decides or caches or presets or extremes or outside or (any_threads and tiny) or pytorch"
+)
 
 
 @pytest.mark.parametrize("name", instruction_sets())
 def test_every_instruction_set_of_this_machine_passes_the_tests_of_engines(name):
     folder = Path(__file__).parent
-    files = [folder / "test_engines.py", folder / "test_native.py"]
+    names = "test_engines", "test_native", "test_native_conditioning"
+    files = [folder / f"{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", DEPENDS, *files]
     environment = {**os.environ, "PRSR_INSTRUCTION_SET": name}
     subprocess.run(command, env=environment, check=True)

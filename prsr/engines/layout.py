@@ -194,6 +194,11 @@ def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> W
             parts += [of_pixel(block.centre[g]), *layer(of_pixel, mix.weight, mix.bias)]
         for head in (packed.hidden[g], packed.output[g]):
             parts += layer(of_head, head.weight, head.bias)
+    return line_up(parts)
+
+
+def line_up(parts: list[Tensor]) -> Weights:
+    """Matrices and biases behind one another, each from a line on."""
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):

@@ -198,16 +198,13 @@ _operator = getattr(torch.ops, NAMESPACE).draw_rows
 
 def bundled(features: Tensor, bundle: int) -> Tensor:
     """``[N, F, H, W]`` as ``csrc/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
-    n, count, height, width = features.shape
-    result = features.new_empty(n // bundle, height, width, count, bundle)
-    if count == 0:
-        return result
+    images = features.permute(0, 2, 3, 1).contiguous()  # no copy of what our own network computed
+    shape = len(images) // bundle, *images.shape[1:], bundle
+    if bundle == 1 or images.numel() == 0:
+        return images.view(shape)
     # One transposed matrix per bundle: PyTorch copies that several times faster than a permutation
     # of five dimensions.
-    for own, images in zip(result, features.unflatten(0, (-1, bundle)), strict=True):
-        rows = images.transpose(0, 1).reshape(count * bundle, height * width)
-        own.view(height * width, count * bundle).copy_(rows.T)
-    return result
+    return torch.stack([own.flatten(1).T for own in images.unflatten(0, (-1, bundle))]).view(shape)
 
 
 class Part:

@@ -1,0 +1,171 @@
+"""The conditioning network in C++: what PyTorch computes, and the same bits in any batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from prsr import PRESETS
+from prsr.conditioning import condition
+from prsr.engines.native import instruction_sets
+from prsr.model import ConditioningNetwork, to_network
+from prsr.native_conditioning import can_compute, compute, kinds_of_steps
+
+pytestmark = pytest.mark.skipif(
+    not instruction_sets(), reason="the extension is not built: there was no compiler"
+)
+
+# Widths that fill no vector, one that fills several blocks of weights; every number of blocks and
+# doublings from none on; images one pixel high or wide.
+CASES = [
+    ({}, (3, 4)),
+    ({"scale": 1}, (1, 1)),
+    ({"scale": 1, "conditioning_blocks": 0}, (2, 3)),
+    ({"conditioning_blocks": 0, "channels": 1, "conditioning_channels": 1}, (1, 5)),
+    ({"scale": 4, "conditioning_blocks": 2, "conditioning_channels": 33}, (5, 1)),
+    ({"scale": 8, "conditioning_channels": 16, "levels": 100}, (2, 7)),
+    ({"conditioning_channels": 130, "conditional_gates": True}, (3, 2)),
+]
+
+
+@pytest.mark.parametrize(("changes", "size"), CASES)
+def test_every_step_is_what_pytorch_computes(make_model, make_pictures, changes, size):
+    network = make_model(gain=1, **changes).conditioning
+    lr = make_pictures(network.config, 2, *size)
+    layers = iter(network)
+    with torch.no_grad():
+        x = next(layers)(to_network(lr, network.config.levels))
+        for step, kind in enumerate(kinds_of_steps(network.config)):
+            _, found, _ = compute(network, lr, steps=step)
+            assert_close(found, x, atol=1e-5, rtol=1e-5)
+            x = next(layers)(x)
+            if kind is nn.ConvTranspose2d:
+                x = next(layers)(x)  # its ReLU
+
+
+@pytest.mark.parametrize(("changes", "size"), CASES)
+def test_logits_and_features_are_what_pytorch_computes(make_model, make_pictures, changes, size):
+    model = make_model(gain=1, **changes)
+    lr = make_pictures(model.config, 3, *size)
+    with torch.no_grad():
+        logits, features = model.conditioning(lr, with_features=True)
+    found = condition(model.conditioning.train(), lr, model.config)
+    assert_close(found.logits, logits, atol=1e-5, rtol=1e-5)
+    assert_close(found.features, features[:, : model.config.gate_inputs], atol=1e-5, rtol=1e-5)
+    assert found.logits.stride(1) == 1  # as a draw reads them
+
+
+@pytest.mark.parametrize("name", ["tiny", "digits"])
+def test_an_image_is_the_same_to_a_bit_with_any_threads_and_in_any_batch(
+    make_model, make_pictures, threads, name
+):
+    model = make_model(config=PRESETS[name], conditional_gates=True)
+    lr = make_pictures(model.config, 9, 5, 4)
+    threads(1)
+    expected = compute(model.conditioning, lr)
+    for count in (1, 2, 3, 5, 20):
+        threads(count)
+        for images in (slice(0, 9), slice(0, 1), slice(3, 5), slice(4, 9)):
+            found = compute(model.conditioning, lr[images])
+            assert torch.equal(found[0], expected[0][images])
+            assert torch.equal(found[1], expected[1][images])
+
+
+def change_weight(network):
+    network[1][3].weight.data *= 2
+
+
+def change_statistics(network):
+    network[1][1].running_var.data *= 2
+
+
+@pytest.mark.parametrize("change", [change_weight, change_statistics])
+def test_weights_that_change_are_noticed(make_model, make_pictures, change):
+    model = make_model()
+    lr = make_pictures(model.config, 1, 2, 2)
+    before, *_ = compute(model.conditioning, lr)
+    change(model.conditioning)
+    after, *_ = compute(model.conditioning, lr)
+    assert not torch.equal(before, after)
+    with torch.no_grad():
+        assert_close(after, model.conditioning(lr), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_what_is_not_finite_is_refused(make_model, make_pictures, threads, layer, value, count):
+    threads(count)
+    model = make_model(conditional_gates=True)
+    model.conditioning[layer].bias.data[-1] = value
+    lr = make_pictures(model.config, 3, 2, 2)
+    with pytest.raises(ValueError, match=r"the conditioning network's logits must be finite"):
+        condition(model.conditioning, lr, model.config)
+
+
+@pytest.mark.parametrize("pixel", [(0, 0), (4, 6)])
+@pytest.mark.parametrize("level", [0, -1])
+def test_one_value_that_is_not_finite_is_noticed(make_model, threads, pixel, level):
+    threads(2)
+    model = make_model(scale=1, conditioning_blocks=0, channels=1, levels=37)
+    first, last = model.conditioning
+    with torch.no_grad():
+        for layer in (first, last):
+            layer.weight.zero_()
+        first.weight += 1e20
+        first.bias.fill_(0.5e20)  # features are 0 where the image is black
+        last.weight[level] = 1e20
+    lr = torch.zeros(1, 1, 5, 7, dtype=torch.uint8)
+    condition(model.conditioning, lr, model.config)
+    lr[0, 0][pixel] = 36
+    logits, _, finite = compute(model.conditioning, lr)
+    assert not finite
+    assert int(logits.isinf().sum()) == 1
+
+
+class Other(ConditioningNetwork):
+    pass
+
+
+def negative(network):
+    network.forward = lambda lr: -ConditioningNetwork.forward(network, lr)
+
+
+CHANGES = {
+    "hook": lambda network: network[1].register_forward_hook(lambda *_: None),
+    "hook before": lambda network: network[2].register_forward_pre_hook(lambda *_: None),
+    "forward": negative,
+    "class": lambda network: setattr(network, "__class__", Other),
+    "module": lambda network: network[1].__setitem__(2, nn.LeakyReLU()),
+    "further module": lambda network: network.append(nn.Identity()),
+    "setting": lambda network: setattr(network[1][0], "padding_mode", "circular"),
+    "epsilon": lambda network: setattr(network[1][1], "eps", 0.1),
+    "statistics": lambda network: setattr(network[1][1], "running_mean", None),
+    "shape": lambda network: setattr(network[0], "bias", None),
+    "dtype": lambda network: network.double(),
+    "device": lambda network: network[1].to("meta"),
+    "parametrization": lambda network: nn.utils.parametrizations.weight_norm(network[0]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_was_changed_runs_in_pytorch(make_model, change):
+    model = make_model()
+    assert can_compute(model.conditioning, model.config)
+    CHANGES[change](model.conditioning)
+    assert not can_compute(model.conditioning, model.config)
+
+
+def test_hooks_of_all_modules_are_heard(make_model, make_pictures):
+    model = make_model()
+    heard = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *call: heard.append(call[0]))
+    try:
+        assert not can_compute(model.conditioning, model.config)
+        condition(model.conditioning, make_pictures(model.config, 1, 2, 2), model.config)
+    finally:
+        handle.remove()
+    assert model.conditioning in heard
+    assert can_compute(model.conditioning, model.config)
