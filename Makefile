@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint gpu gpu-all gpu-wheels check-install sanitize clean
+.PHONY: help demo test lint nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
 	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
+	@echo "make nightly        many damaged inputs, kills and hostile calls"
 	@echo "make check-install  install in every way, each in a fresh environment"
 	@echo "make clean  remove the environment and what tools cached"
 
@@ -74,6 +75,12 @@ sanitize: $(VENV)/.installed-dev
 
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh
+
+# What takes too long for every push: 10,000 inputs of each parser, 100 kills of each command, 1,000
+# hostile calls. It prints what it has counted.
+nightly: $(VENV)/.installed-dev
+	PRSR_FUZZ=10000 PRSR_KILLS=100 PRSR_HOSTILE=1000 $(BIN)/python -m pytest --numprocesses 2 \
+	  -o faulthandler_timeout=0 tests/test_fuzz.py tests/test_kills.py tests/test_hostile.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

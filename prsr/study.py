@@ -24,6 +24,7 @@ from prsr.options import (
     device_option,
     model_option,
     out_option,
+    overwrite_option,
     pictures_option,
     seed_option,
     temperatures_option,
@@ -43,6 +44,7 @@ from prsr.reporting import printable
 @pictures_option(None)
 @seed_option()
 @out_option("evaluation", "Folder for table.json, table.csv and table.md.")
+@overwrite_option
 @device_option
 def evaluate_command(
     data: Path,
@@ -54,6 +56,7 @@ def evaluate_command(
     count: int | None,
     seed: int,
     out: Path,
+    overwrite: bool,
     device: str,
 ) -> None:
     """The paper's table: how near the truth and the input pictures come, how much they differ.
@@ -70,7 +73,9 @@ def evaluate_command(
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     from prsr.comparison import compare
     from prsr.metrics import describe_measures
-    from prsr.tables import as_markdown, write_tables
+    from prsr.tables import as_markdown, check_tables, write_tables
+
+    check_tables(out, overwrite)
 
     methods = open_methods(model, baselines, training_data, device)
     config = methods[next(iter(methods))].config

@@ -15,6 +15,7 @@ from prsr.metrics import Interval
 
 DECIMALS = {"pSNR": 2, "consistency": 5, "mean squared error": 5}
 OTHER_DECIMALS = 3
+TABLES = ("table.json", "table.csv", "table.md")
 UNITS = {"pSNR": "dB"}
 
 
@@ -29,15 +30,30 @@ def write_tables(comparison: Comparison, about: Mapping[str, str], folder: Path)
     Raises:
         OSError: it cannot be written.
     """
-    texts = {
-        "table.json": as_json(comparison, about),
-        "table.csv": as_csv(comparison),
-        "table.md": as_markdown(comparison, about),
-    }
-    for name, text in texts.items():
+    texts = as_json(comparison, about), as_csv(comparison), as_markdown(comparison, about)
+    for name, text in zip(TABLES, texts, strict=True):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return [folder / name for name in TABLES]
+
+
+def check_tables(folder: Path, overwrite: bool) -> None:
+    """In a folder there are no tables, or those of an earlier :func:`write_tables`.
+
+    Raises:
+        FileExistsError: there are others, and they are not to be replaced.
+    """
+    try:
+        content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+        ours = isinstance(content, dict) and {"about", "likelihood", "pictures"} <= content.keys()
+    except (OSError, ValueError, RecursionError):
+        ours = False
+    there = [folder / name for name in TABLES if (folder / name).exists()]
+    if there and not ours and not overwrite:
+        raise FileExistsError(
+            f"{there[0]} is there already, and nothing says that prsr wrote it: --overwrite "
+            "replaces it, or choose another out"
+        )
 
 
 def as_json(comparison: Comparison, about: Mapping[str, str]) -> str:

@@ -201,18 +201,41 @@ class Reporter:
             values = dict(zip(columns, row, strict=True))
             if not math.isfinite(values["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {values['loss']} at step {step}: "
-                    "resume from the last checkpoint with a lower learning rate or clip"
+                    f"the loss is {values['loss']} at step {step}: {self.advice()}"
                 )
             if self.writer:
                 for name, value in values.items():
                     self.writer.add_scalar(f"training/{name}", value, step)
             progress.update(task, state=f"loss {values['loss']:.3f}")
 
+    def advice(self) -> str:
+        """What to do about a training that has diverged; a resumed one would diverge again."""
+        if not has_checkpoint(self.plan.folder):
+            return "begin anew with a lower learning rate or clip"
+        return (
+            f"{self.plan.folder} holds the run as it last was finite. To go on from there with a "
+            f"lower learning rate or clip, begin another run: --from {self.plan.folder / 'model'}"
+        )
+
+    def check_finite(self, results: dict[str, float]) -> None:
+        """Nothing that a report would write is NaN or infinite.
+
+        Raises:
+            FloatingPointError: a weight, a value of the optimiser's or a result is.
+        """
+        bad = [name for name, value in results.items() if not math.isfinite(value)]
+        bad += [name for name, t in self.trainer.tensors().items() if not bool(t.isfinite().all())]
+        if bad:
+            step = self.trainer.step
+            raise FloatingPointError(f"{bad[0]} is not finite at step {step}: {self.advice()}")
+
     def report(self, progress: Progress, task: TaskID) -> None:
-        """Validate, sample, and replace the model and the checkpoint.
+        """Validate, sample, and replace the model and the checkpoint, if all is finite.
 
         The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
+
+        Raises:
+            FloatingPointError: the training has diverged; nothing is written.
         """
         if self.unread:
             self.read(progress, task)
@@ -221,6 +244,7 @@ class Reporter:
         if self.trainer.average is not None:
             raw = validate(self.trainer.model, self.validation)
             results |= {f"{name}, raw weights": value for name, value in raw.items()}
+        self.check_finite(results)
         sheet = sample_sheet(self.sampler, *self.shown.batch(slice(None)), shared=True)
         if not self.writer:
             return

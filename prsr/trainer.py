@@ -116,12 +116,8 @@ class Trainer:
             "learning rate": torch.tensor(rate, dtype=torch.float64),
         }
 
-    def save(self, path: Path) -> None:
-        """Replace the checkpoint at ``path`` in one step.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
@@ -129,10 +125,18 @@ class Trainer:
         if self.average is not None:
             for name, value in self.result.state_dict().items():
                 tensors[f"average.{name}"] = value
+        return tensors
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at ``path`` in one step.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
         about["launch"] = processes.launch()
         with replacing(path) as temporary:
-            write_tensors(tensors, temporary, {"prsr": json.dumps(about)})
+            write_tensors(self.tensors(), temporary, {"prsr": json.dumps(about)})
 
     def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of the tensors of a checkpoint, by name."""

@@ -44,7 +44,7 @@ def damaged(draw, whole):
     if draw(st.integers(0, 19)) == 0:
         return draw(st.binary(max_size=300))
     data = bytearray(whole)
-    for _ in range(draw(st.integers(1, 6))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 6]))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
         how = draw(st.integers(0, 3))
         if how == 0:
@@ -221,6 +221,7 @@ def test_training_checkpoints(tmp_path, tally):
     trainer = Trainer(TrainSettings(TINY, batch_size=1), "data", torch.device("cpu"))
     trainer.train_step(*SuperResolutionPictures(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
     trainer.save(path)
+    trainer.restore(path)
     whole = path.read_bytes()
     head = 8 + int.from_bytes(whole[:8], "little")
 

@@ -192,3 +192,16 @@ def test_what_a_file_says_of_itself_is_read_from_every_place(tmp_path):
         Image.new("RGB", (4, 4)).save(path, comment=b"prsr", software="prsr of another kind")
         assert said_of(path) is None
     assert said_of(tmp_path / "nothing.png") is None
+
+
+def test_a_table_of_others_is_not_replaced(command, models, data, tmp_path):
+    out = tmp_path / "table"
+    out.mkdir()
+    (out / "table.csv").write_text("of others")
+    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baselines", "bicubic")
+    code, _, errors = command(*call, "--out", out)
+    assert code == 2
+    assert "table.csv is there already, and nothing says that prsr wrote it" in errors
+    assert (out / "table.csv").read_text() == "of others"
+    assert command(*call, "--out", out, "--overwrite")[0] == 0
+    assert command(*call, "--out", out)[0] == 0
