@@ -32,7 +32,7 @@ BUNDLED = Path(__file__).parent / "pretrained"
 WRAPPERS = ("_orig_mod", "module")
 """What a module is called inside of ``torch.compile``'s wrapper, and in those for several GPUs."""
 
-DEFAULT_MODEL = "faces"
+DEFAULT_MODEL = "portraits"
 HUB_OPTIONS = signature(hf_hub_download).parameters.keys() - {"repo_id", "filename"}
 
 

@@ -158,7 +158,7 @@ def sample_command(
     type=click.Choice(bundled_models()),
     help="One of the bundled models.",
 )
-@temperature_option(0.6)
+@temperature_option(0.8)
 @click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each picture.")
 @seed_option()
 @overwrite_option
