@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks_of_all
 
 from prsr.config import PRSRConfig
+from prsr.engines import native
 from prsr.engines.layout import Weights, blocks, by_pixels, line_up
-from prsr.engines.native import _native, chosen_instruction_set
+from prsr.engines.native import chosen_instruction_set
 from prsr.model import ConditioningNetwork, ResNetBlock
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks"
@@ -50,7 +51,11 @@ def can_compute(network: nn.Module, config: PRSRConfig) -> bool:
     It must be prsr's own, unchanged: the very classes and settings, without hooks, ``float32`` on
     the CPU.
     """
-    if _native is None or type(network) is not ConditioningNetwork or network.config != config:
+    if (
+        native._native is None
+        or type(network) is not ConditioningNetwork
+        or network.config != config
+    ):
         return False
     if any(getattr(hooks_of_all, f"_global{kind}") for kind in HOOKS):
         return False
@@ -86,7 +91,8 @@ class Pattern:
 def patterns_of(config: PRSRConfig) -> list[Pattern]:
     """What the network's modules must be like, in the order of ``modules()``."""
     with torch.device("meta"):
-        return [Pattern(module) for module in ConditioningNetwork(config).modules()]
+        network = ConditioningNetwork(config).float()  # whatever the default is
+    return [Pattern(module) for module in network.modules()]
 
 
 def shapes_of(module: nn.Module, device: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -126,24 +132,27 @@ def compute(
     height, width = scale * low_height, scale * low_width
     probing = steps is not None
     count = config.conditioning_channels if probing else config.gate_inputs
-    features = torch.empty(n, height, width, count, device="cpu")
+    single = torch.float32  # whatever the default is
+    features = torch.empty(n, height, width, count, dtype=single, device="cpu")
     levels = 0 if probing else config.levels
-    logits = torch.empty(n, height, width, config.channels, levels, device="cpu")
+    shape = n, height, width, config.channels, levels
+    logits = torch.empty(shape, dtype=single, device="cpu")
     lr, packed = lr.contiguous(), pack(network)
-    assert _native is not None
-    finite = _native.condition(
+    extension = native._native
+    assert extension is not None
+    finite = extension.condition(
         packed.instruction_set,
-        _native.ConditioningConfig(
+        extension.ConditioningConfig(
             channels=config.channels,
             levels=config.levels,
             features=config.conditioning_channels,
             blocks=config.conditioning_blocks,
             doublings=config.doublings,
         ),
-        _native.Weights(
+        extension.Weights(
             memory=packed.weights.memory.data_ptr(), offsets=packed.weights.offsets.data_ptr()
         ),
-        _native.ConditioningJob(
+        extension.ConditioningJob(
             images=n,
             height=low_height,
             width=low_width,
