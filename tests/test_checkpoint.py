@@ -155,7 +155,7 @@ def test_a_push_uploads_what_a_save_writes(monkeypatch):
 def test_what_can_be_no_id_is_told_without_asking_the_hub(monkeypatch, name):
     hub = Hub(monkeypatch)
     with pytest.raises(
-        FileNotFoundError, match=r"no bundled model \(faces\), no folder, and no id"
+        FileNotFoundError, match=r"no bundled model \(faces, portraits\), no folder, and no id"
     ):
         PRSR.from_pretrained(name)
     assert hub.asked == []
