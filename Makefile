@@ -17,7 +17,7 @@ QUICK := (tiny or two_threads or fork or outside or extremes or operator) and no
 .PHONY: help demo test lint nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
-	@echo "make demo   draw the bundled 8x8 pictures at 32x32: demo.png"
+	@echo "make demo   draw the bundled 8x8 images at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"

@@ -1,7 +1,7 @@
 """Builds the extensions with CMake and ninja; everything else is in pyproject.toml.
 
 `prsr._native`, the C++ engine, wants a C++ compiler, `prsr._cuda` nvcc as well. What cannot be
-built is left out with a warning, which pip shows with -v, and `prsr.engines()` says what is
+built is left out with a warning, which pip shows with -v, and `prsr.list_engines()` says what is
 missing. `PRSR_BUILD_NATIVE=1` and `PRSR_BUILD_CUDA=1` make a failure an error, 0 does not try.
 `PRSR_SANITIZE=address,undefined` or `thread` builds what `make sanitize` tests.
 """

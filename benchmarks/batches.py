@@ -25,7 +25,7 @@ def batches(run: Run) -> None:
     rows = list(records.values())
     run.report.table(
         "batches",
-        "ms a picture: the engine alone, conditioning logits given",
+        "ms an image: the engine alone, conditioning logits given",
         [
             Column("batch", "batch"),
             Column("engine", "engine", milliseconds),
@@ -39,7 +39,7 @@ def batches(run: Run) -> None:
     )
     run.report.table(
         "batches",
-        "ms a picture: whole calls of Sampler.sample, conditioning network and all",
+        "ms an image: whole calls of Sampler.sample, conditioning network and all",
         [
             Column("batch", "batch"),
             Column("call", "engine cpu", milliseconds),
@@ -78,7 +78,7 @@ class Compiling:
             self.trouble = str(error).strip().partition("\n")[0]
             return {}
         if not subject.violation(work()) <= EPSILON:
-            self.trouble = "draws wrong pictures"
+            self.trouble = "draws wrong images"
             return {}
         return {"compiled": work}
 
@@ -91,7 +91,7 @@ class Compiling:
 
 
 def measure(run: Run, batch: int, compiling: Compiling) -> Record:
-    """Everything about one batch size, in seconds a picture."""
+    """Everything about one batch size, in seconds an image."""
     subject = run.subject
     works: dict[str, Callable[[], object]] = {
         "engine": subject.engine_alone(batch),
@@ -126,7 +126,7 @@ def bars(run: Run, records: dict[int, Record]) -> None:
     for batch, record in records.items():
         if 1 < batch < 16:
             slower = record["call"].median / records[1]["call"].median
-            run.bar(f"batch {batch}: a picture over one of batch 1", slower, most=1.0)
+            run.bar(f"batch {batch}: an image over one of batch 1", slower, most=1.0)
             continue
         most, naive = (1.4, 2500) if batch == 1 else (1.2, 5000)
         run.bar(f"batch {batch}: engine over its bound", record["ratio"], most=most)

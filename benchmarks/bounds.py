@@ -1,10 +1,10 @@
 """What a sampler of the prior cannot avoid, counted, and how long that takes at a machine's best.
 
-The bound of a picture is the sum of its parts'. The vertical stack of a row is a matrix product:
+The bound of an image is the sum of its parts'. The vertical stack of a row is a matrix product:
 its multiply-adds over the peak. The horizontal stack and the head of a pixel wait for the pixel
 before, so their weights are read anew for each pixel, but once for a whole batch: the longer of
 their bytes over the cache's bandwidth, divided by the batch, and of their multiply-adds over the
-peak. So one picture alone is bound by bandwidth, a large batch by arithmetic.
+peak. So one image alone is bound by bandwidth, a large batch by arithmetic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXP_MULTIPLY_ADDS = 9
 
 @dataclass(frozen=True)
 class Part:
-    """What one pixel of one picture needs of a part of the prior.
+    """What one pixel of one image needs of a part of the prior.
 
     Attributes:
         multiply_adds: one for each weight that is not masked.
@@ -85,7 +85,7 @@ def streamed_bytes(parts: dict[str, Part]) -> int:
 
 
 def bounds(parts: dict[str, Part], limits: Limits, pixels: int, batch: int) -> dict[str, float]:
-    """Seconds a picture of each part, for pictures of so many pixels drawn ``batch`` at a time."""
+    """Seconds an image of each part, for images of so many pixels drawn ``batch`` at a time."""
     seconds = {name: limits.arithmetic(parts[name].multiply_adds) for name in PARTS}
     for name in ("horizontal", "head"):
         streaming = parts[name].bytes / limits.bandwidth / batch
@@ -94,5 +94,5 @@ def bounds(parts: dict[str, Part], limits: Limits, pixels: int, batch: int) -> d
 
 
 def draw_bound(config: PRSRConfig, limits: Limits, pixels: int) -> float:
-    """Seconds a picture for the exponentials alone that its draws take: K for each sub-pixel."""
+    """Seconds an image for the exponentials alone that its draws take: K for each sub-pixel."""
     return pixels * limits.arithmetic(EXP_MULTIPLY_ADDS * config.levels * config.channels)

@@ -2,7 +2,7 @@
 
 What a careful user of PyTorch gets: a pixel, the chain of all its colours, is one pure function of
 tensors, so that neither x nor y is compiled in and one graph of fixed shapes serves the whole
-picture. On a CPU, ``cpp_wrapper`` calls the kernels from C++, not from Python; on a GPU,
+image. On a CPU, ``cpp_wrapper`` calls the kernels from C++, not from Python; on a GPU,
 ``benchmarks.gpu`` makes it a CUDA graph. The vertical stack, large convolutions once a row, stays
 eager.
 """
@@ -18,10 +18,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from prsr.engines.base import draw
-from prsr.engines.cached import State, TorchEngine, vertical_row
 from prsr.engines.packing import Packed
-from prsr.layers import gate
-from prsr.model import PriorNetwork, to_network
+from prsr.engines.torch import State, TorchEngine, vertical_row
+from prsr.models.layers import gate
+from prsr.models.networks import PriorNetwork, to_network
 
 Pixel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -44,7 +44,7 @@ class CompiledEngine(TorchEngine):
     def row(self, state: State, y: int) -> None:
         vertical_row(state, y)
         conditioning = state.job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
-        for x in range(state.job.picture.shape[3]):
+        for x in range(state.job.image.shape[3]):
             self.draw_pixel(state, y, x, conditioning[x])
 
     def draw_pixel(self, state: State, y: int, x: int, conditioning: Tensor) -> None:
@@ -59,7 +59,7 @@ class CompiledEngine(TorchEngine):
             job.noise[:, y, x],
             job.temperature,
         )
-        job.picture[:, :, y, x] = levels
+        job.image[:, :, y, x] = levels
         state.values[:, :, p0 + y, p0 + x] = to_network(levels, config.levels)
         state.horizontal[:, :, p + x] = features
 
@@ -71,7 +71,7 @@ def register() -> None:
 
 
 def pixel_of(packed: Packed) -> Pixel:
-    """The function that draws a pixel of every picture of a batch with these weights.
+    """The function that draws a pixel of every image of a batch with these weights.
 
     It takes what the vertical stack adds ``[L, N, 2C]``, each block's input at the pixels to the
     left ``[L, N, p·C]``, their values ``[N, D·p0]``, the conditioning logits ``[D, N, K]``, the

@@ -1,4 +1,4 @@
-"""A picture while other processes want the cores too."""
+"""An image while other processes want the cores too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.report import Column, Record, ms
 from benchmarks.run import Run
 from benchmarks.timing import timed
 
-PICTURES = 20
+IMAGES = 20
 
 # They end with their parent, whatever becomes of it.
 SPIN = "import os\nwhile os.getppid() == {parent}:\n    sum(range(100_000))"
@@ -36,10 +36,10 @@ def contention(run: Run) -> None:
     """A table, and its bar."""
     call = run.subject.whole_call(1)
     call()
-    quiet = [timed(call) for _ in range(PICTURES)]
+    quiet = [timed(call) for _ in range(IMAGES)]
     with busy_neighbours(run.threads):
         call()
-        busy = [timed(call) for _ in range(PICTURES)]
+        busy = [timed(call) for _ in range(IMAGES)]
     records: list[Record] = [
         {"state": state, "median": statistics.median(seconds), "most": max(seconds)}
         for state, seconds in (("quiet", quiet), ("busy", busy))
@@ -50,9 +50,9 @@ def contention(run: Run) -> None:
         [
             Column("state", ""),
             Column("median", "median", ms),
-            Column("most", f"slowest of {PICTURES}", ms),
+            Column("most", f"slowest of {IMAGES}", ms),
         ],
         records,
     )
     slower = records[1]["median"] / records[0]["median"]
-    run.bar("busy neighbours: a picture over its quiet time", slower, most=4)
+    run.bar("busy neighbours: an image over its quiet time", slower, most=4)

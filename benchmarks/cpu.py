@@ -26,7 +26,7 @@ from benchmarks.report import Report, megabytes
 from benchmarks.run import Run
 from benchmarks.split import split
 from benchmarks.subject import EPSILON
-from prsr.engines.native import BUNDLE
+from prsr.engines.cpu import BUNDLE
 
 DISTURBED = 0.03  # of the cores' time
 
@@ -44,7 +44,7 @@ def describe(run: Run) -> None:
             "peak": f"{run.limits.peak / 1e9:,.0f} GFLOP/s in fused multiply-adds",
             "cache": f"{run.limits.bandwidth / 1e9:,.0f} GB/s of a working set of "
             f"{megabytes(run.streamed)} MB, the weights of horizontal stack and head",
-            "bound of a picture": "vertical stack: FLOPs / peak; horizontal stack and head: the "
+            "bound of an image": "vertical stack: FLOPs / peak; horizontal stack and head: the "
             "larger of FLOPs / peak and bytes / bandwidth / batch",
         },
     )
@@ -53,8 +53,8 @@ def describe(run: Run) -> None:
 def check(run: Run) -> None:
     """Exit unless the engine draws what the training network decides, one by one and in bundles."""
     batches = 1, 6, BUNDLE * run.threads
-    pictures = (run.subject.whole_call(batch)() for batch in batches)
-    worst = max(run.subject.violation(hr) for hr in pictures)
+    images = (run.subject.whole_call(batch)() for batch in batches)
+    worst = max(run.subject.violation(hr) for hr in images)
     if not worst <= EPSILON:
         sys.exit(f"the engine is wrong: cdf_violation {worst:.1e} > {EPSILON:.0e}: no figures")
     run.report.facts("check", {"cdf_violation": f"{worst:.1e}, at most {EPSILON:.0e}"})

@@ -5,7 +5,7 @@
 
 (``make gpu`` first builds what it needs; ``make gpu-all`` runs checks and figures as stages.) All
 checks of ``benchmarks/gpu_checks.py`` are tried, whatever fails; the exit code is 1 at the end if
-one does not hold, and 77 if the engine cannot serve here. Then milliseconds and pictures
+one does not hold, and 77 if the engine cannot serve here. Then milliseconds and images
 a second, the split between the two kernels, the bound and, in the same run, what a good user of
 PyTorch has without prsr: the naive sampler as CUDA graphs, and the engine ``torch``, eager, as CUDA
 graphs, and compiled as well.
@@ -98,14 +98,14 @@ def main() -> None:
     )
     parser.add_argument("--preset", default="paper", choices=list(prsr.PRESETS))
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--engine", default="triton", choices=list(prsr.engines()))
+    parser.add_argument("--engine", default="triton", choices=list(prsr.list_engines()))
     parser.add_argument("--only", choices=["checks", "figures"], help="leave the other out")
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
     parser.add_argument("--json", type=Path, help="write everything here as well")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
     config = prsr.PRSRConfig.preset(chosen.preset)
-    if reasons := prsr.engines(config, device)[chosen.engine]:
+    if reasons := prsr.list_engines(config, device)[chosen.engine]:
         print(f"engine {chosen.engine} cannot serve here: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
     bench = Bench(config, device, chosen.quick, Report())

@@ -10,13 +10,13 @@ from torch import Tensor
 import prsr
 from benchmarks.report import Report
 from benchmarks.subject import lively
-from prsr.conditioning import condition
-from prsr.engines import Job
+from prsr.engines.base import Job
+from prsr.sampling.conditioning import condition
 
 
 @dataclass
 class Bench:
-    """A model with random weights on a device; its pictures hang on both of its networks.
+    """A model with random weights on a device; its images hang on both of its networks.
 
     Attributes:
         config: the model's numbers.
@@ -24,8 +24,8 @@ class Bench:
         quick: fewer rounds.
         report: what is told.
         model: in evaluation mode.
-        low: height and width of the low-resolution pictures.
-        size: those of the pictures.
+        low: height and width of the low-resolution images.
+        size: those of the images.
     """
 
     config: prsr.PRSRConfig
@@ -44,7 +44,7 @@ class Bench:
         """Whether this is Triton's interpreter, on a CPU."""
         return self.device.type == "cpu"
 
-    def pictures(self, batch: int) -> Tensor:
+    def images(self, batch: int) -> Tensor:
         """Random ones, the first of them always the same, ``uint8 [batch, D, h, w]``."""
         shape = (batch, self.config.channels, *self.low)
         random = torch.Generator().manual_seed(0)
@@ -60,9 +60,9 @@ class Bench:
         """What an engine is given."""
         shape = (batch, self.config.channels, *self.size)
         return Job(
-            *condition(self.model.conditioning, self.pictures(batch), self.config),
+            *condition(self.model.conditioning, self.images(batch), self.config),
             noise=self.noise(batch),
             temperature=torch.ones(batch, device=self.device),
             mask=None,
-            picture=torch.zeros(shape, dtype=torch.uint8, device=self.device),
+            image=torch.zeros(shape, dtype=torch.uint8, device=self.device),
         )

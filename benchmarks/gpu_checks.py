@@ -36,9 +36,9 @@ FP16_EPSILON = 0.01
 is off by up to 2⁻¹¹ of it."""
 
 PARTED = 0.03
-"""Of the pictures of two engines, fewer than these may differ: SPEC, section 2."""
+"""Of the images of two engines, fewer than these may differ: SPEC, section 2."""
 
-CHECKED = 128  # pictures whose logits fit in memory at a time
+CHECKED = 128  # images whose logits fit in memory at a time
 
 ODD = (
     prsr.PRSRConfig(
@@ -98,9 +98,9 @@ class Checks:
         return sum(not passed for _, passed in self.outcomes)
 
 
-def violation(model: prsr.PRSR, call: dict[str, Tensor], picture: Tensor) -> float:
+def violation(model: prsr.PRSR, call: dict[str, Tensor], image: Tensor) -> float:
     """The worst of SPEC's test, in slices; ``call`` has lr, noise, temperature and a mask."""
-    parts = (tensor.split(CHECKED) for tensor in (call["lr"], picture, *list(call.values())[1:]))
+    parts = (tensor.split(CHECKED) for tensor in (call["lr"], image, *list(call.values())[1:]))
     worst = torch.cat([cdf_violation(model, *part) for part in zip(*parts, strict=True)])
     return float(worst.max())  # NaN if one is, which Python's max would lose
 
@@ -113,14 +113,14 @@ def correct(bench: Bench, checks: Checks, batches: list[int]) -> None:
             in_precision(bench, checks, precision, batches)
 
     def drawn(count: int) -> Tensor:
-        lr = bench.pictures(count)
+        lr = bench.images(count)
         return prsr.sample(lr, model=bench.model, seed=0, engine=checks.engine)
 
     with checks.attempt(f"those in a batch of {few}"):
         alike(bench, checks, drawn(more), drawn(few), f"those in a batch of {few}")
     with checks.attempt("the engine cpu's"):
         on_cpu = copy.deepcopy(bench.model).cpu()
-        theirs = prsr.sample(bench.pictures(more).cpu(), model=on_cpu, seed=0, engine="cpu")
+        theirs = prsr.sample(bench.images(more).cpu(), model=on_cpu, seed=0, engine="cpu")
         alike(bench, checks, drawn(more), theirs.to(bench.device), "the engine cpu's")
 
 
@@ -131,41 +131,41 @@ def in_precision(bench: Bench, checks: Checks, precision: str, batches: list[int
     sampler = prsr.Sampler(bench.model, engine=checks.engine, precision=precision)
     for batch in batches:
         with checks.attempt(f"{precision}, batch {batch}"):
-            picture = sampler.sample(bench.pictures(batch), seed=0)
-            worst = violation(truth, plain(bench, batch), picture)
+            image = sampler.sample(bench.images(batch), seed=0)
+            worst = violation(truth, plain(bench, batch), image)
             checks.require(worst <= limit, f"{precision}, batch {batch}: CDF violation {worst:.2g}")
     few, runs = batches[1], 2 if bench.quick else 20
-    told = f"{precision}: {runs} more runs draw the same {few} pictures"
+    told = f"{precision}: {runs} more runs draw the same {few} images"
     with checks.attempt(told):
-        first, *others = (sampler.sample(bench.pictures(few), seed=0) for _ in range(1 + runs))
+        first, *others = (sampler.sample(bench.images(few), seed=0) for _ in range(1 + runs))
         checks.require(all(torch.equal(other, first) for other in others), told)
 
 
 def precisions(bench: Bench, engine: str) -> list[str]:
     """Those in which an engine can serve."""
-    return [p for p in TRUTHS if not prsr.engines(bench.config, bench.device, p)[engine]]
+    return [p for p in TRUTHS if not prsr.list_engines(bench.config, bench.device, p)[engine]]
 
 
 def alike(bench: Bench, checks: Checks, ours: Tensor, theirs: Tensor, whose: str) -> None:
     """The images are equal but for a few, which part where u is at an edge of the CDF."""
     apart, equal = agreement(bench, ours[: len(theirs)], theirs)
-    told = f"{equal:.1%} of {len(theirs)} pictures equal {whose}, u within {apart:.2g} of others"
+    told = f"{equal:.1%} of {len(theirs)} images equal {whose}, u within {apart:.2g} of others"
     checks.require(apart <= EPSILON and equal > 1 - PARTED, told)
 
 
 def agreement(bench: Bench, one: Tensor, other: Tensor) -> tuple[float, float]:
-    """How far u was from an edge where pictures part, at the worst, and how many are equal."""
-    lr, noise = bench.pictures(len(one)), bench.noise(len(one))
+    """How far u was from an edge where images part, at the worst, and how many are equal."""
+    lr, noise = bench.images(len(one)), bench.noise(len(one))
     parts = zip(*(tensor.split(CHECKED) for tensor in (lr, one, other, noise)), strict=True)
     apart = torch.cat([parting_distance(bench.model, *part) for part in parts])
     return float(apart.max()), float((one == other).flatten(1).all(1).float().mean())
 
 
 def plain(bench: Bench, batch: int) -> dict[str, Tensor]:
-    """What :func:`violation` asks of the usual pictures."""
+    """What :func:`violation` asks of the usual images."""
     shape = (batch, bench.config.channels, *bench.size)
     return {
-        "lr": bench.pictures(batch),
+        "lr": bench.images(batch),
         "noise": bench.noise(batch),
         "temperature": torch.ones(batch, device=bench.device),
         "mask": torch.zeros(shape, dtype=torch.bool, device=bench.device),
@@ -189,7 +189,7 @@ def odd_one(odd: Bench, checks: Checks, batch: int, what: str) -> None:
     call["temperature"] = torch.linspace(0, 1.5, batch, device=odd.device)
     known = torch.randint_like(call["mask"], odd.config.levels, dtype=torch.uint8)
     call["mask"] = torch.rand(known.shape, device=odd.device) < 0.3
-    picture = prsr.sample(
+    image = prsr.sample(
         call["lr"],
         call["temperature"],
         model=odd.model,
@@ -198,18 +198,16 @@ def odd_one(odd: Bench, checks: Checks, batch: int, what: str) -> None:
         known=known,
         mask=call["mask"],
     )
-    worst = violation(odd.model, call, picture)
+    worst = violation(odd.model, call, image)
     checks.require(worst <= EPSILON, f"{what}: CDF violation {worst:.2g}")
-    kept = torch.equal(picture[call["mask"]], known[call["mask"]])
+    kept = torch.equal(image[call["mask"]], known[call["mask"]])
     checks.require(kept, f"{what}: known sub-pixels stay")
     if "bf16" not in precisions(odd, checks.engine):
         return
     # At temperature 1: near 0 the rounding of a sum decides which level is drawn.
     call = plain(odd, batch)
-    picture = prsr.sample(
-        call["lr"], model=odd.model, seed=0, engine=checks.engine, precision="bf16"
-    )
-    worst = violation(with_rounded_operands(odd.model), call, picture)
+    image = prsr.sample(call["lr"], model=odd.model, seed=0, engine=checks.engine, precision="bf16")
+    worst = violation(with_rounded_operands(odd.model), call, image)
     checks.require(worst <= BF16_EPSILON, f"{what}, bf16: CDF violation {worst:.2g}")
 
 

@@ -25,7 +25,8 @@ from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_figures import replayed, seconds
 from benchmarks.report import Column, Record, Report, ms
 from benchmarks.stages import CANNOT_SERVE
-from prsr.engines import Job, cuda
+from prsr.engines import cuda
+from prsr.engines.base import Job
 from prsr.engines.cuda_layout import OPERANDS
 
 PRECISIONS = tuple(OPERANDS)
@@ -61,7 +62,7 @@ PHASES = {
 def record(bench: Bench, precision: str, batch: int) -> Record:
     """Seconds a batch: the whole call, all rows, as a CUDA graph, and by kernel."""
     sampler = prsr.Sampler(bench.model, engine="cuda", precision=precision)
-    whole = seconds(bench, partial(sampler.sample, bench.pictures(batch), seed=0), 3).median
+    whole = seconds(bench, partial(sampler.sample, bench.images(batch), seed=0), 3).median
     engine, height, job = cuda.CUDAEngine(), bench.size[0], bench.job(batch)
     packed = engine.pack(bench.model.prior, precision)
 
@@ -186,7 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything here as well")
     chosen = parser.parse_args()
     config, device = prsr.PRSRConfig.preset(chosen.preset), torch.device("cuda")
-    if reasons := prsr.engines(config, device)["cuda"]:
+    if reasons := prsr.list_engines(config, device)["cuda"]:
         print(f"engine cuda cannot serve here: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
     bench = Bench(config, device, chosen.quick, Report())

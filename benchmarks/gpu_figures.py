@@ -18,11 +18,11 @@ from benchmarks.compiled import CompiledEngine
 from benchmarks.gpu_bench import Bench
 from benchmarks.report import Column, Record, ms, times
 from benchmarks.timing import Timing, timed
-from prsr.engines import Job
-from prsr.engines.cached import TorchEngine, horizontal_pixel, vertical_row
+from prsr.engines.base import Job
 from prsr.engines.packing import pack_prior
+from prsr.engines.torch import TorchEngine, horizontal_pixel, vertical_row
 from prsr.engines.triton import TritonEngine, launches
-from prsr.exact import exact_fp32
+from prsr.utils.torch_settings import exact_fp32
 
 CACHE_BYTES = 64
 """That a multiprocessor can read of the second-level cache in a clock."""
@@ -115,7 +115,7 @@ def triton_record(bench: Bench, job: Job, precision: str) -> Record:
 def comparators(bench: Bench, job: Job) -> Record:
     """Seconds a batch for PyTorch without prsr: steps timed, and multiplied."""
     height, width = bench.size
-    pixels, batch = height * width, len(job.picture)
+    pixels, batch = height * width, len(job.image)
     engine = TorchEngine()
     with exact_fp32(bench.device):
         state = engine.start(engine.pack(bench.model.prior, "fp32"), job)
@@ -134,7 +134,7 @@ def comparators(bench: Bench, job: Job) -> Record:
             step = replayed(bench, partial(compiled.draw_pixel, state, 0, 0, logits[0]))
             record["compiled"] = rows + pixels * seconds(bench, step, 5, calls=20).median
         if batch <= NAIVE:
-            forward = replayed(bench, partial(bench.model.prior, job.picture))
+            forward = replayed(bench, partial(bench.model.prior, job.image))
             forwards = pixels * bench.config.channels
             record["naive"] = forwards * seconds(bench, forward, 3).median
     return record
@@ -168,7 +168,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
 
     Args:
         bench: what is measured.
-        batches: pictures at a time.
+        batches: images at a time.
         clock: of the multiprocessors, Hz, or None where it is not known.
     """
     records: list[Record] = []
@@ -176,7 +176,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
         best = peak(bench, dtype)
         sampler = prsr.Sampler(bench.model, engine="triton", precision=precision)
         for batch in batches:
-            call = partial(sampler.sample, bench.pictures(batch), seed=0)
+            call = partial(sampler.sample, bench.images(batch), seed=0)
             whole = seconds(bench, call, 3).median
             job = bench.job(batch)
             record: Record = {
@@ -205,7 +205,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
         [
             *which,
             Column("call", "whole call", ms),
-            Column("rate", "pictures/s", "{:,.0f}".format),
+            Column("rate", "images/s", "{:,.0f}".format),
             Column("alone", "engine alone", ms),
             Column("captured", "as a CUDA graph", ms),
             Column("vertical", "vertical", ms),
@@ -231,6 +231,6 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
     if bench.config == prsr.PRESETS["paper"]:
         rate = max(r["rate"] for r in records if r["precision"] == "bf16")
         least = min(r["faster"] for r in records if "faster" in r)
-        bench.report.bar("one picture, ms", records[0]["call"], most=0.1, show=ms)
-        bench.report.bar("pictures a second in bf16", rate, least=5000, show="{:,.0f}".format)
+        bench.report.bar("one image, ms", records[0]["call"], most=0.1, show=ms)
+        bench.report.bar("images a second in bf16", rate, least=5000, show="{:,.0f}".format)
         bench.report.bar("against torch under CUDA graphs", least, least=10)

@@ -123,7 +123,7 @@ class Training:
 
     def unpack(self) -> None:
         """Make the array files."""
-        from prsr.strips import unpack
+        from prsr.data.archive import unpack
 
         for part, array in self.arrays.items():
             unpack(self.chosen.data / f"{self.name}-{part}.zip", array)
@@ -161,7 +161,7 @@ class Training:
 
     def progress(self) -> tuple[int, int | None]:
         """Steps that the run has taken, and where its schedule ends; 0 and None without one."""
-        from prsr.trainer import CHECKPOINT_FILE, has_checkpoint, readable
+        from prsr.training.trainer import CHECKPOINT_FILE, has_checkpoint, readable
 
         if not has_checkpoint(self.folder):
             return 0, None
@@ -203,7 +203,7 @@ def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) ->
         start: when its command began, in seconds since the epoch.
         options: as in :class:`Pace`.
     """
-    from prsr.trainer import CHECKPOINT_FILE
+    from prsr.training.trainer import CHECKPOINT_FILE
 
     clock = {event.step: event.wall_time for event in scalars(folder)["training/loss"]}
     from_step = steps * 5 // 6

@@ -1,4 +1,4 @@
-"""Growth: with a picture's size, which should be that of its pixels, and with the features."""
+"""Growth: with an image's size, which should be that of its pixels, and with the features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prsr.engines.packing import pack_prior
 
 
 def sizes(run: Run) -> None:
-    """Pictures twice and four times as high and wide."""
+    """Images twice and four times as high and wide."""
     enlarged = {n: Subject(run.subject.config, n) for n in run.choose((1, 2, 4), (1, 2))}
     timings = interleaved({n: each.engine_alone(1) for n, each in enlarged.items()}, run.rounds)
     records: list[Record] = [
@@ -30,7 +30,7 @@ def sizes(run: Run) -> None:
         "Growth with size: the engine alone, batch 1",
         [
             Column("size", "size"),
-            Column("engine", "ms a picture", milliseconds),
+            Column("engine", "ms an image", milliseconds),
             Column("pixel", "µs a pixel", lambda seconds: f"{1e6 * seconds:.1f}"),
             Column("growth", "over the first", times),
         ],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.kernels [--preset paper] [--architectures 80 90 100] [--json]
 
-compiles every variant that the engine ``triton`` launches (kernel, precision, pictures a program,
+compiles every variant that the engine ``triton`` launches (kernel, precision, images a program,
 with known sub-pixels or without, and each launch that tuning chooses among) and prints registers a
 thread, bytes spilled, shared memory, and how many instructions of some kinds the code has. ptxas,
 which comes with Triton, needs no GPU.
@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 import triton
-from prsr.kernels.tuning import LAUNCHES, options
+from prsr.kernels.autotune import LAUNCHES, options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import prsr
-from prsr.engines import Job
+from prsr.engines.base import Job
 from prsr.engines.triton import SHARING, Launch, State, TritonEngine, launches
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -44,7 +44,7 @@ TYPES = {
 class Compiled:
     """One variant and what it was compiled to.
 
-    ``together`` is how many pictures a program takes, ``masked`` whether some of their sub-pixels
+    ``together`` is how many images a program takes, ``masked`` whether some of their sub-pixels
     are known (nothing to ``vertical_row``), ``registers`` are those of a thread,
     ``spilled`` its bytes of them, ``shared`` bytes of a program; ``tensor``, ``fma`` and ``copies``
     (asynchronous, to shared memory) count instructions in the code.
@@ -66,7 +66,7 @@ class Compiled:
 
 
 def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
-    """Every launch of the engine, for one precision; its pictures are of the model's own size."""
+    """Every launch of the engine, for one precision; its images are of the model's own size."""
     model = prsr.PRSR(config)
     height, width = config.scale * config.low_height, config.scale * config.low_width
     job = Job(
@@ -75,12 +75,12 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
         noise=torch.zeros(1, height, width, config.channels),
         temperature=torch.ones(1),
         mask=None,
-        picture=torch.zeros(1, config.channels, height, width, dtype=torch.uint8),
+        image=torch.zeros(1, config.channels, height, width, dtype=torch.uint8),
     )
     engine = TritonEngine()
     laid = engine.pack(model.prior, precision)
-    masked = replace(job, mask=torch.zeros(job.picture.shape, dtype=torch.bool))
-    # Few pictures, and many: what a program takes of them.
+    masked = replace(job, mask=torch.zeros(job.image.shape, dtype=torch.bool))
+    # Few images, and many: what a program takes of them.
     for together in (1, 1), SHARING[laid.operand]:
         yield from launches(State(laid, job, together), 0)
         yield launches(State(laid, masked, together), 0)[1]

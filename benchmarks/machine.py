@@ -14,7 +14,7 @@ import torch
 
 import prsr
 from benchmarks.bounds import Limits
-from prsr.engines.native import chosen_instruction_set
+from prsr.engines.cpu import chosen_instruction_set
 
 ATTEMPTS = 6
 """A peak is the best of so many measurements: a neighbour's work makes it lower, never higher."""

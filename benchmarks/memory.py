@@ -22,16 +22,16 @@ from benchmarks.report import Column, Record, megabytes
 from benchmarks.run import Run
 from benchmarks.subject import Subject
 from prsr import PRSRConfig
-from prsr.slices import SLICE_BYTES
+from prsr.sampling.slices import SLICE_BYTES
 
 PROCESS = Path("/proc/self")
-ENLARGE = 2  # pictures of 64×64 for the preset paper
+ENLARGE = 2  # images of 64×64 for the preset paper
 ROWS = 8
 A_FEW = 8e6  # bytes
 
 
 def memory(run: Run) -> None:
-    """A table, and its bars: a few MB for a picture, and no more for each of many."""
+    """A table, and its bars: a few MB for an image, and no more for each of many."""
     if not (PROCESS / "clear_refs").exists():
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
@@ -46,7 +46,7 @@ def memory(run: Run) -> None:
         records.append(record)
     run.report.table(
         "memory",
-        "Peak memory in MB beyond the weights, pictures twice as high and wide",
+        "Peak memory in MB beyond the weights, images twice as high and wide",
         [
             Column("batch", "batch"),
             Column("engine", "engine alone", megabytes),
@@ -63,7 +63,7 @@ def memory(run: Run) -> None:
     for part in ("engine", "rest"):
         for record in others:
             growth_of_one = record[part] / record["batch"] / first[part]
-            name = f"memory of batch {record['batch']}, {part}: a picture over one of batch 1"
+            name = f"memory of batch {record['batch']}, {part}: an image over one of batch 1"
             run.bar(name, growth_of_one, most=1.1)
 
 

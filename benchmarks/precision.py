@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import prsr
-from prsr.checkpoint import DEFAULT_MODEL, bundled_inputs
+from prsr.models.saved import DEFAULT_MODEL, bundled_inputs
 
 TEMPERATURES = (1.0, 0.8)
 

@@ -1,4 +1,4 @@
-"""Where the time of a picture goes, part by part, each against its own bound."""
+"""Where the time of an image goes, part by part, each against its own bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.bounds import bounds, draw_bound
 from benchmarks.report import Column, Record, ms, times
 from benchmarks.run import Run
 from benchmarks.subject import ENGINE
-from prsr.engines.native import PARTS
+from prsr.engines.cpu import PARTS
 
 
 def split(run: Run) -> None:
@@ -34,7 +34,7 @@ def split(run: Run) -> None:
     torch.set_num_threads(run.threads)
     run.report.table(
         "split",
-        "ms a picture, part by part: the engine alone, on one thread",
+        "ms an image, part by part: the engine alone, on one thread",
         [
             Column("batch", "batch"),
             Column("part", "part"),
@@ -50,7 +50,7 @@ def split(run: Run) -> None:
 
 @torch.no_grad()
 def seconds(run: Run, batch: int) -> dict[str, float]:
-    """Seconds a picture of each of ``PARTS``, the median of several runs."""
+    """Seconds an image of each of ``PARTS``, the median of several runs."""
     subject = run.subject
     packed, job = ENGINE.pack(subject.model.prior, "fp32"), subject.job(batch)
     runs = []

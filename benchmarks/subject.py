@@ -1,7 +1,7 @@
 """A model with random weights, and the work on it that is timed: no work depends on the weights.
 
 But for one thing: the engine ``cpu`` leaves out hidden units that are zero where it draws a
-picture alone. :meth:`Subject.share_alive` tells how many are not.
+image alone. :meth:`Subject.share_alive` tells how many are not.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import prsr
 from prsr import PRSRConfig
-from prsr.conditioning import condition
-from prsr.engines import Job
-from prsr.engines.native import CPUEngine
+from prsr.engines.base import Job
+from prsr.engines.cpu import CPUEngine
+from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation
-from prsr.threads import considerate
+from prsr.utils.torch_threads import considerate
 
 ENGINE = CPUEngine()
 
@@ -30,8 +30,8 @@ EPSILON = 1e-4
 def lively(config: PRSRConfig, gain: float, seed: int = 0) -> prsr.PRSR:
     """A model in evaluation mode, random in every number that it has, to check engines with.
 
-    As they are before training, the conditioning logits of 32×32 pictures differ by hundreds of
-    nats and the prior's by a tenth: pictures hardly tell whether there is a prior. Here those of
+    As they are before training, the conditioning logits of 32×32 images differ by hundreds of
+    nats and the prior's by a tenth: images hardly tell whether there is a prior. Here those of
     both differ by nats.
 
     Args:
@@ -62,7 +62,7 @@ class Subject:
 
     Args:
         config: its numbers.
-        enlarge: pictures are so many times as high and as wide as the configuration says.
+        enlarge: images are so many times as high and as wide as the configuration says.
     """
 
     def __init__(self, config: PRSRConfig, enlarge: int = 1) -> None:
@@ -72,16 +72,16 @@ class Subject:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of a picture."""
+        """Height and width of an image."""
         return self.config.scale * self.low_size[0], self.config.scale * self.low_size[1]
 
     @property
     def pixels(self) -> int:
-        """Of a picture."""
+        """Of an image."""
         return self.size[0] * self.size[1]
 
     def low_resolution(self, batch: int) -> Tensor:
-        """Random pictures, always the same, ``uint8 [batch, D, h, w]``."""
+        """Random images, always the same, ``uint8 [batch, D, h, w]``."""
         shape = (batch, self.config.channels, *self.low_size)
         random = torch.Generator().manual_seed(0)
         return torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
@@ -95,7 +95,7 @@ class Subject:
             noise=prsr.noise(0, batch, *self.size, config.channels),
             temperature=torch.ones(batch),
             mask=None,
-            picture=torch.zeros(batch, config.channels, *self.size, dtype=torch.uint8),
+            image=torch.zeros(batch, config.channels, *self.size, dtype=torch.uint8),
         )
 
     def engine_alone(
@@ -137,7 +137,7 @@ class Subject:
 
     @torch.no_grad()
     def share_alive(self) -> float:
-        """Of the head's hidden units, over a few pictures, those that are not zero."""
+        """Of the head's hidden units, over a few images, those that are not zero."""
         features = condition(self.model.conditioning, self.low_resolution(2), self.config).features
         _, h = self.model.prior.stacks(self.whole_call(2)(), features)[-1]
         hidden = cast(Tensor, self.model.prior.head[:2](h))

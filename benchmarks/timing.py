@@ -31,7 +31,7 @@ class Timing:
         return low, high
 
     def times(self, factor: float) -> Timing:
-        """That of ``factor`` times the work: 1/N of it is one picture's in a batch of N."""
+        """That of ``factor`` times the work: 1/N of it is one image's in a batch of N."""
         return Timing(tuple(factor * second for second in self.seconds))
 
 

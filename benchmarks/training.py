@@ -2,9 +2,10 @@
 
 Plain: the same model with memory in its usual order, a dense head, and one PyTorch function after
 another for the loss, in a process as it starts by default. Fast: the step of
-:class:`prsr.trainer.Trainer` in the environment of :mod:`prsr.startup`. Each is a process of its
-own, which waits while the other computes. The bound is the time that a core needs for the products
-and convolutions of an image alone, which :class:`torch.utils.flop_counter.FlopCounterMode` counts,
+:class:`prsr.training.trainer.Trainer` in the environment of
+:mod:`prsr.training_environment`. Each is a process of its own, which waits while the other
+computes. The bound is the time that a core needs for the products and convolutions of an image
+alone, which :class:`torch.utils.flop_counter.FlopCounterMode` counts,
 at the rate of a large bf16 product in the same run.
 
 ``--busy`` measures what neighbours cost, which compute without pause on every core.
@@ -31,10 +32,10 @@ from benchmarks import machine
 from benchmarks.contention import busy_neighbours
 from benchmarks.report import Column, Record, Report
 from prsr import PRESETS, PRSR, PRSRConfig
-from prsr.layers import RowConvolution, logits_of
-from prsr.recipe import TrainSettings
-from prsr.startup import MALLOC, training_environment, usable_cores
-from prsr.trainer import Trainer
+from prsr.models.layers import RowConvolution, logits_of
+from prsr.training.recipe import TrainSettings
+from prsr.training.trainer import Trainer
+from prsr.training_environment import MALLOC, training_environment, usable_cores
 
 VARIABLES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 

@@ -1,4 +1,4 @@
-// What Python sees: addresses and sizes in, rows of pictures out. Python has checked everything
+// What Python sees: addresses and sizes in, rows of images out. Python has checked everything
 // (prsr/engines/native.py); nothing here knows torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -91,7 +91,7 @@ prsr::Job job_of(const py::kwargs& given) {
       .read("noise", j.noise)
       .read("temperature", j.temperature)
       .read("mask", j.mask)
-      .read("picture", j.picture)
+      .read("image", j.image)
       .read("seconds", j.seconds)
       .no_more();
   return j;
@@ -183,7 +183,7 @@ PYBIND11_MODULE(_native, module) {
       .def(py::init(&job_of));
   module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
              py::arg("weights"), py::arg("job"), py::arg("y"), py::arg("end"), py::arg("threads"),
-             "Draw rows y … end − 1 of every picture, in place; signals are heard after each.");
+             "Draw rows y … end − 1 of every image, in place; signals are heard after each.");
   py::class_<prsr::ConditioningConfig>(module, "ConditioningConfig",
                                        "The numbers of a conditioning network.")
       .def(py::init(&conditioning_config_of));

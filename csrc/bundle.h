@@ -1,9 +1,9 @@
-// The product of product.h for bundles: lanes are pictures, and weights are broadcast.
+// The product of product.h for bundles: lanes are images, and weights are broadcast.
 //
-// So nothing is padded, and each weight is read once for all pictures of a bundle. Weights come in
+// So nothing is padded, and each weight is read once for all images of a bundle. Weights come in
 // strips of a few outputs, pairs of them dealt out evenly: [strip][input][width], for they are read
 // in the order of memory then, which alone keeps up with the multiply-adds of single rows. An
-// output is summed up in the order of product.h, so that a picture's bits do not depend on whether
+// output is summed up in the order of product.h, so that an image's bits do not depend on whether
 // it is drawn in a bundle.
 #pragma once
 
@@ -21,7 +21,7 @@ constexpr int kPixelStrip = kLanes > prsr::kBundle ? 24 : 12;
 constexpr int kBundleRows = 2;
 
 // How tiles of so many rows hold numbers: those of `kPair` outputs in `kSides` registers. Where
-// registers allow it, outputs go in pairs, in turn for each picture: two weights are one broadcast
+// registers allow it, outputs go in pairs, in turn for each image: two weights are one broadcast
 // then, and single rows are not bound by loads.
 template <int Rows>
 struct Form {
@@ -32,8 +32,8 @@ struct Form {
   static constexpr int kMostOutputs = kRoom < kPixelStrip ? kRoom : kPixelStrip;
 };
 
-// From output by output to picture by picture: the lanes of one register, or those of two, half of
-// the pictures in each.
+// From output by output to image by image: the lanes of one register, or those of two, half of
+// the images in each.
 template <int... Lane>
 inline void in_turn(Vec (&v)[1], std::integer_sequence<int, Lane...>) {
   v[0] = shuffle<(Lane % 2 * prsr::kBundle + Lane / 2)...>(v[0], v[0]);
@@ -88,7 +88,7 @@ struct Sums {
     }
   }
 
-  // The weights, or biases, of a pair of outputs, for every picture.
+  // The weights, or biases, of a pair of outputs, for every image.
   static inline Vec load_weights(const float* from) {
     if constexpr (kPair == 1) return broadcast(*from);
     typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
@@ -248,7 +248,7 @@ inline void transpose(Side (&rows)[kSide]) {
   }
 }
 
-// The numbers of a bundle, `count` of each picture, picture by picture `ld` apart. What is written
+// The numbers of a bundle, `count` of each image, image by image `ld` apart. What is written
 // is rounded up to kBundle numbers.
 inline void part(const float* bundle, int64_t count, float* to, int64_t ld) {
   for (int64_t k = 0; k < count; k += kSide) {

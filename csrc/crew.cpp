@@ -31,7 +31,7 @@ void forget_crew() {
 }  // namespace
 
 // A thread that is woken often lands on the core of the one that woke it, and the system takes
-// longer than a picture to part them. Here it leaves that core by itself; where it may run is what
+// longer than an image to part them. Here it leaves that core by itself; where it may run is what
 // the caller may use, now and afterwards.
 #if defined(__linux__)
 struct Crew::Cores {

@@ -12,7 +12,7 @@ namespace {
 
 // Images that are drawn together: enough rows for full tiles, few enough to stay in the cache.
 constexpr int64_t kTogether = 24, kBundlesTogether = 4;
-// With fewer images a thread, threads do better to share each picture's work.
+// With fewer images a thread, threads do better to share each image's work.
 constexpr int64_t kAlone = 4;
 
 // Where others want the cores too, members are rarely at work at the same time, and wait for each
@@ -68,7 +68,7 @@ bool draw_rows(DrawRow kernel, const Config& config, const Network& network, con
     const int64_t teams = std::min(threads / members, job.bundles);
     int64_t most = (job.bundles + teams - 1) / teams;
     if (members == 1) most = std::min(most, job.bundle > 1 ? kBundlesTogether : kTogether);
-    // Threads that have pictures of their own meet after the last row, a team after each: the call
+    // Threads that have images of their own meet after the last row, a team after each: the call
     // of the crew is that meeting.
     const int64_t next = plenty ? end : y + 1;
 

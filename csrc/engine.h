@@ -27,13 +27,13 @@ struct Config {
   bool half_head;       // whether the head's weights are bfloat16
 };
 
-// The caches, zero before the first row, and the job: N pictures in bundles of `bundle` (b), 1 or
-// kBundle. A bundle has the numbers of its pictures side by side, so that they are a vector.
+// The caches, zero before the first row, and the job: N images in bundles of `bundle` (b), 1 or
+// kBundle. A bundle has the numbers of its images side by side, so that they are a vector.
 // Bundles lie apart: where those of two threads alternate, one core's prefetches take lines from
 // the other that it is about to write.
 struct Job {
   int64_t bundles, bundle, height, width;
-  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the pictures as the network sees them
+  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the images as the network sees them
   float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; y is at y % (p + 1)
   float* above;     // [N/b, W, L, 2C, b]: what the vertical stack adds to the horizontal one
   float* ahead;     // [N, (L, W, 2C) and 1]: of the vertical stack's next row, what the rows so
@@ -45,12 +45,12 @@ struct Job {
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
   const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
-  uint8_t* picture;           // [N, D, H, W]
+  uint8_t* image;             // [N, D, H, W]
   double* seconds;            // of the whole job, by parts, to add to: [kParts]; or null
 };
 
-// Of pictures: a register of AVX2, two of SSE and NEON. Wider ones would leave a thread more often
-// with pictures too few for one.
+// Of images: a register of AVX2, two of SSE and NEON. Wider ones would leave a thread more often
+// with images too few for one.
 constexpr int64_t kBundle = 8;
 
 // What a row's time goes into, as far as the thread sees it that leads.
@@ -109,7 +109,7 @@ class Scratch {
   float* hidden;          // [bundles][M][b]
   float* mixed;           // logits where b is not 1: [bundles][K][b]
   float* logits;          // [2][bundles][b][K, then its sums by 16]
-  int32_t* alive;         // of one picture's hidden units those above zero, in order: [M]
+  int32_t* alive;         // of one image's hidden units those above zero, in order: [M]
   int64_t* alive_end;     // how many, up to and with each group: [D]
   Claims* claims;         // on the blocks of a sub-pixel's logits: [2]
 

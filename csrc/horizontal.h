@@ -7,7 +7,7 @@
 
 namespace {
 
-// Pictures whose conditioning is asked for before it is their turn.
+// Images whose conditioning is asked for before it is their turn.
 constexpr int64_t kAhead = 2;
 
 class HorizontalStack : Place {
@@ -116,7 +116,7 @@ class HorizontalStack : Place {
     }
   }
 
-  // Draws colour g of pixel x of every picture, or takes it as given.
+  // Draws colour g of pixel x of every image, or takes it as given.
   void choose(int64_t x, int64_t g) {
     for (int64_t n = 0; n < count; ++n) {
       float* const logits = logits_at(x, g) + n * b * s.logits_stride;
@@ -130,16 +130,16 @@ class HorizontalStack : Place {
           const int64_t level =
               draw(logits + i * s.logits_stride, j.conditioning + which * c.levels, c.levels,
                    j.noise[which], j.temperature[image]);
-          j.picture[place] = static_cast<uint8_t>(level);
+          j.image[place] = static_cast<uint8_t>(level);
         }
         values_at(n, c.first_reach + y, c.first_reach + x)[g * b + i] =
-            static_cast<float>(j.picture[place]) / static_cast<float>(c.levels - 1) - 0.5f;
+            static_cast<float>(j.image[place]) / static_cast<float>(c.levels - 1) - 0.5f;
       }
     }
   }
 
  private:
-  // Each picture's logits come from far, and no machine foresees where the next picture's are.
+  // Each image's logits come from far, and no machine foresees where the next image's are.
   void ask_for_conditioning(int64_t image, int64_t x, int64_t g) const {
     if (image >= (bundle + count) * b) return;
     prefetch(j.conditioning + sub_pixel(image, x, g) * c.levels, c.levels);
@@ -187,7 +187,7 @@ class HorizontalStack : Place {
     compute(p);
   }
 
-  // One picture's units are half zeros, whose weights need not be read.
+  // One image's units are half zeros, whose weights need not be read.
   void list_alive(int64_t g) {
     int64_t alive = alive_before(g);
     for (int64_t unit = units.begin_of(g); unit < units.end_of(g); ++unit) {

@@ -1,4 +1,4 @@
-// Where everything of one row of some pictures lies.
+// Where everything of one row of some images lies.
 #pragma once
 
 #include "bundle.h"

@@ -1,7 +1,7 @@
-// One row of pictures: the vertical stack at once, then pixel by pixel the horizontal stack, the
+// One row of images: the vertical stack at once, then pixel by pixel the horizontal stack, the
 // head and the draw. Compiled once per instruction set; PRSR_KERNEL is the name it gets.
 //
-// Every multiply-add of the network is done once a picture, all of them by product.h. The network
+// Every multiply-add of the network is done once an image, all of them by product.h. The network
 // is that of van den Oord et al. (arXiv 1606.05328), the caches those of Ramachandran et al.
 // (arXiv 1704.06001).
 #include <chrono>
@@ -27,7 +27,7 @@ class Stopwatch {
   Clock::time_point start_;
 };
 
-// One member's part in one row of some pictures.
+// One member's part in one row of some images.
 //
 // The order in which sub-pixels are drawn makes one long chain. A thread alone goes through it. In
 // a team, member 0 leads: it follows the chain from the first layer to the hidden units. What is
@@ -36,9 +36,9 @@ class Stopwatch {
 // colours give, and what the rows so far give to the vertical stack of the next row. Little passes
 // from core to core, for that is what takes time: on some machines, half a microsecond there and
 // back. Every sum has its terms in the same order as for a thread alone, so the bits are the same.
-class RowOfPictures : Place {
+class RowOfImages : Place {
  public:
-  explicit RowOfPictures(const Place& place)
+  explicit RowOfImages(const Place& place)
       : Place(place),
         vertical(place),
         horizontal(place),
@@ -155,7 +155,7 @@ void draw_row(const Config& config, const Network& network, const Job& job, cons
   // As many bundles at a time as the scratch memory holds, dealt out evenly.
   for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
-    RowOfPictures({config, network, job, scratch, team, member, y, first, n}).draw();
+    RowOfImages({config, network, job, scratch, team, member, y, first, n}).draw();
     first += n;
     count -= n;
   }

@@ -1,4 +1,4 @@
-// Threads that share the work on the same pictures: how they wait for each other, and how they
+// Threads that share the work on the same images: how they wait for each other, and how they
 // divide what any of them may do.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace prsr {
 
-// It is made for one row of one set of pictures: its counts and tasks are never set back.
+// It is made for one row of one set of images: its counts and tasks are never set back.
 // Every member runs the same code. Waiting spins, for what is waited for is microseconds away, and
 // yields now and then, for there may be more threads than cores.
 class Team {

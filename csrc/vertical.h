@@ -115,7 +115,7 @@ class VerticalStack : Place {
   }
 
   // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
-  // the picture are zeros, and left out.
+  // the image are zeros, and left out.
   Product vertical_product(int64_t n, int64_t l, int64_t row) const {
     Product p = product(kRowStrip);
     read_condition(p, n, row);

@@ -1,26 +1,27 @@
 """prsr: pixel-recursive super resolution, trained in PyTorch and sampled by fast cached engines.
 
-    pictures = prsr.sample(batch, temperature=0.9)
+    images = prsr.sample(batch, temperature=0.9)
 
 The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv
 1702.00783).
 """
 # ruff: noqa: E402  (torch must not be loaded before the process is as training needs it)
 
-from prsr.startup import start_anew_to_train
+from prsr.training_environment import start_anew_to_train
 
 start_anew_to_train()
 
 from importlib.metadata import version
 
 from prsr import data, testing
-from prsr.checkpoint import bundled_models
 from prsr.config import PRESETS, PRSRConfig
-from prsr.engines import engines
-from prsr.loss import bits_per_dim, prsr_loss
-from prsr.model import PRSR, PRSROutput
-from prsr.philox import noise
-from prsr.sampling import Sampler, sample
+from prsr.engines.registry import list_engines
+from prsr.models.losses import prsr_loss
+from prsr.models.networks import PRSROutput
+from prsr.models.prsr import PRSR, bits_per_dim
+from prsr.models.saved import bundled_models
+from prsr.sampling.noise import noise
+from prsr.sampling.sampler import Sampler, sample
 
 __version__ = version("prsr")
 
@@ -34,7 +35,7 @@ __all__ = [
     "bits_per_dim",
     "bundled_models",
     "data",
-    "engines",
+    "list_engines",
     "noise",
     "prsr_loss",
     "sample",

@@ -1,7 +1,7 @@
 """The numbers that define a model, validated once and shared by every part of the house.
 
 Sources: Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv 1702.00783), and the
-gated PixelCNN of van den Oord et al. (arXiv 1606.05328). L, C and the picture sizes of the preset
+gated PixelCNN of van den Oord et al. (arXiv 1606.05328). L, C and the image sizes of the preset
 ``paper`` are those that a review of the paper gives; k, k0, M and B are what the public
 re-implementations agree on.
 """
@@ -36,10 +36,10 @@ class PRSRConfig:
 
     Attributes:
         channels: D, colour values of a pixel: 3 for colour, 1 for digits.
-        levels: K, values that a sub-pixel can take (2 to 256, for pictures are ``uint8``).
+        levels: K, values that a sub-pixel can take (2 to 256, for images are ``uint8``).
         scale: s, high over low resolution; a power of two.
-        low_height: height in pixels of the low-resolution pictures the model is trained on.
-        low_width: their width. Both only say what ``prsr sample`` reduces a picture to: the
+        low_height: height in pixels of the low-resolution images the model is trained on.
+        low_width: their width. Both only say what ``prsr sample`` reduces an image to: the
             networks are convolutional and take any size.
         conditioning_channels: features of the conditioning network.
         conditioning_blocks: B, ResNet blocks before each doubling, and after the last.

@@ -9,9 +9,9 @@ from importlib.metadata import version
 
 import torch
 
-from prsr.checkpoint import BUNDLED, CONFIG_FILE, bundled_models, read_description
-from prsr.engines import PRECISIONS, engines
-from prsr.engines.native import chosen_instruction_set, instruction_sets
+from prsr.engines.cpu import chosen_instruction_set, instruction_sets
+from prsr.engines.registry import PRECISIONS, list_engines
+from prsr.models.saved import BUNDLED, CONFIG_FILE, bundled_models, read_description
 
 LIBRARIES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
 
@@ -56,7 +56,7 @@ def engine_states() -> list[tuple[str, str, str, str]]:
         (str(device), name, precision, "; ".join(reasons) or "ready")
         for device in devices()
         for precision in PRECISIONS
-        for name, reasons in engines(None, device, precision).items()
+        for name, reasons in list_engines(None, device, precision).items()
     ]
 
 

@@ -1,6 +1,6 @@
-"""The test that settles everything: whether a picture is what its noise decides.
+"""The test that settles everything: whether an image is what its noise decides.
 
-One parallel forward of the *training* network over a finished picture gives the CDF at every
+One parallel forward of the *training* network over a finished image gives the CDF at every
 sub-pixel; a right sampler has chosen, at each, the level whose interval holds u. So every choice of
 an engine is checked at any size, without the H·W·D forwards of the naive sampler.
 """
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import (
+from prsr.models.eval_mode import evaluating
+from prsr.models.prsr import PRSR
+from prsr.utils.argument_checks import (
     check_levels,
     check_pair,
     check_temperature,
     check_values,
     describe,
 )
-from prsr.evaluating import evaluating
-from prsr.exact import exact_fp32, own_defaults
-from prsr.model import PRSR
+from prsr.utils.torch_settings import exact_fp32, own_defaults
 
 
 @own_defaults()
@@ -33,21 +33,21 @@ def violations(
     how much the chosen level is less probable, at temperature 1, than the most probable one.
 
     Args:
-        model: that the picture was drawn from; used in evaluation mode.
+        model: that the image was drawn from; used in evaluation mode.
         lr: ``uint8 [N, D, h, w]``.
-        hr: the drawn pictures, ``uint8 [N, D, H, W]``.
+        hr: the drawn images, ``uint8 [N, D, H, W]``.
         noise: that they were drawn with, ``float32 [N, H, W, D]`` in [0, 1).
-        temperature: a number, or one for each picture, ``[N]``.
+        temperature: a number, or one for each image, ``[N]``.
 
     Returns:
         ``float64 [N, D, H, W]``.
 
     Raises:
-        TypeError: a picture is not ``uint8``, or the temperature no number.
+        TypeError: an image is not ``uint8``, or the temperature no number.
         ValueError: the shapes do not fit each other, a value is not below K, or the temperature is
             negative or not finite.
     """
-    check_pair(lr, hr, model)
+    check_pair(lr, hr, model.config, model.device)
     for name, tensor in (("lr", lr), ("hr", hr)):
         check_values(tensor, name)
         check_levels(tensor, name, model.config)
@@ -82,9 +82,9 @@ def cdf_violation(
     temperature: float | Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """:func:`violations` at the worst sub-pixel of each picture, ``float64 [N]``.
+    """:func:`violations` at the worst sub-pixel of each image, ``float64 [N]``.
 
-    An fp32 engine is right when it is at most 1e-4 (SPEC's ε) on every picture. NaN anywhere
+    An fp32 engine is right when it is at most 1e-4 (SPEC's ε) on every image. NaN anywhere
     comes out as NaN, which no bound passes.
 
     Args:
@@ -109,24 +109,24 @@ def parting_distance(
     noise: Tensor,
     temperature: float | Tensor = 1.0,
 ) -> Tensor:
-    """Where two engines' pictures part, how far u was from an edge of the CDF, ``float64 [N]``.
+    """Where two engines' images part, how far u was from an edge of the CDF, ``float64 [N]``.
 
     Rounding may tip a draw whose u lies within ε of an edge, and everything after it may differ.
-    So engines agree when this is at most ε wherever their pictures differ, and few do. 0 where
+    So engines agree when this is at most ε wherever their images differ, and few do. 0 where
     they are equal.
 
     Args:
         model: that both were drawn from.
         lr: ``uint8 [N, D, h, w]``.
-        one: a picture of each, ``uint8 [N, D, H, W]``.
+        one: an image of each, ``uint8 [N, D, H, W]``.
         other: drawn with the same noise by another engine.
         noise: ``float32 [N, H, W, D]``.
-        temperature: a number, or one for each picture.
+        temperature: a number, or one for each image.
     """
     # Raster order, colours within a pixel: as the sub-pixels are drawn.
     parted = (one != other).permute(0, 2, 3, 1).flatten(1)
     first = parted.int().argmax(dim=1, keepdim=True)
-    # Up to there the pictures are equal, so ``one``'s CDF is the one that both drew from; the
+    # Up to there the images are equal, so ``one``'s CDF is the one that both drew from; the
     # other's choice, put there, shows by how much u lies outside its interval.
     flat = one.permute(0, 2, 3, 1).flatten(1)
     swapped = flat.scatter(1, first, other.permute(0, 2, 3, 1).flatten(1).gather(1, first))
@@ -134,11 +134,11 @@ def parting_distance(
     hybrid = swapped.view(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
     outside = torch.maximum(
         *(
-            violations(model, lr, picture, noise, temperature)
+            violations(model, lr, image, noise, temperature)
             .permute(0, 2, 3, 1)
             .flatten(1)
             .gather(1, first)[:, 0]
-            for picture in (one, hybrid)
+            for image in (one, hybrid)
         )
     )
     return torch.where(parted.any(dim=1), outside, 0.0)

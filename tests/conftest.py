@@ -40,8 +40,8 @@ def build_model(seed=0, gain=2.0, config=PRESETS["tiny"], **changes) -> PRSR:
     return lively(dataclasses.replace(config, **changes), gain, seed)
 
 
-def build_pictures(config, n, height, width, seed=0) -> torch.Tensor:
-    """Random pictures, ``uint8 [n, D, height, width]`` below K."""
+def build_images(config, n, height, width, seed=0) -> torch.Tensor:
+    """Random images, ``uint8 [n, D, height, width]`` below K."""
     shape = (n, config.channels, height, width)
     random = torch.Generator().manual_seed(seed)
     return torch.randint(config.levels, shape, dtype=torch.uint8, generator=random)
@@ -53,8 +53,8 @@ def make_model():
 
 
 @pytest.fixture(scope="session")
-def make_pictures():
-    return build_pictures
+def make_images():
+    return build_images
 
 
 STUDY = dataclasses.replace(
@@ -74,7 +74,7 @@ def threads():
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Exit code, output and error output of ``prsr`` with these arguments."""
-    from prsr.cli import main
+    from prsr.cli.main import main
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
@@ -89,7 +89,7 @@ def command(monkeypatch, capsys):
 @pytest.fixture
 def models(tmp_path):
     """The folder of a saved model by method."""
-    from prsr.baselines import MODELS
+    from prsr.models.registry import MODELS
 
     torch.manual_seed(0)
     for method, model in MODELS.items():
@@ -99,7 +99,7 @@ def models(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """An array file of five random pictures."""
+    """An array file of five random images."""
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "data.npy", pixels)
     return tmp_path / "data.npy"
@@ -115,7 +115,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of three random pictures of several sizes and kinds, one in a folder of its own."""
+    """A folder of three random images of several sizes and kinds, one in a folder of its own."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)

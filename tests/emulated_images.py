@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import build_model, build_pictures
+from conftest import build_images, build_model
 from emulated import emulated, load
 from test_cuda import ALONE, ENGINE, EPSILON, FOUR, PAIR, PAIR_OF_TILES, SHARING, draw_all, job_of
 
@@ -37,10 +37,10 @@ def main() -> None:
     thorough = "--thorough" in sys.argv
     for precision, plan, n, changes in 2 * THOROUGH if thorough else RUNS:
         model = build_model(**changes)
-        lr, job = job_of(model, build_pictures, n, *((2, 2) if thorough else (1, 1)))
+        lr, job = job_of(model, build_images, n, *((2, 2) if thorough else (1, 1)))
         with emulated(extension, plan):
             draw_all(ENGINE, model, job, precision)
-        worst = cdf_violation(model, lr, job.picture, job.noise, 1.0).max()
+        worst = cdf_violation(model, lr, job.image, job.noise, 1.0).max()
         assert worst <= (EPSILON if precision == "fp32" else 0.05), worst
         print("right", flush=True)
 

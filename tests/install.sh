@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs prsr as users do, each time into a fresh environment and built in isolation, and draws a
-# picture from outside the source folder: make check-install.
+# image from outside the source folder: make check-install.
 #
 # The environments see the packages of the one that $PYTHON belongs to, so that none fetches torch
 # anew; prsr itself comes from what was installed, for it comes first.
@@ -31,19 +31,19 @@ install() {
     > "$ROOM/$name.log" 2>&1 || { cat "$ROOM/$name.log"; return 1; }
 }
 
-# draws NAME ENGINE FOLDER: a picture, with that engine, in a package from that folder.
+# draws NAME ENGINE FOLDER: an image, with that engine, in a package from that folder.
 draws() {
   (cd "$ROOM/elsewhere" && "$ROOM/$1/bin/python" - "$2" "$ROOM/$3") <<'PYTHON'
 import sys, numpy, prsr
 _, engine, folder = sys.argv
 assert prsr.__file__.startswith(folder + "/"), prsr.__file__
-reasons = prsr.engines()["cpu"]
+reasons = prsr.list_engines()["cpu"]
 if engine == "cpu":
     assert reasons == [], reasons
 else:
     assert "not built" in reasons[0] and "C++ compiler" in reasons[0], reasons
-picture = prsr.sample(numpy.zeros((1, 3, 8, 8), numpy.uint8), engine=engine, seed=1)
-assert picture.shape == (1, 3, 32, 32)
+image = prsr.sample(numpy.zeros((1, 3, 8, 8), numpy.uint8), engine=engine, seed=1)
+assert image.shape == (1, 3, 32, 32)
 PYTHON
 }
 

@@ -23,13 +23,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import prsr.train  # noqa: F401  (imported here, that children need not)
-from prsr import PRSR, PRSRConfig, conversion, upscale
-from prsr.cli import main
-from prsr.figures import read_curves
+import prsr.training.loop  # noqa: F401  (imported here, that children need not)
+from prsr import PRSR, PRSRConfig
+from prsr.cli import sample_files
+from prsr.cli.main import main
+from prsr.data import convert
+from prsr.evaluation.plots import read_curves
 
-conversion.CHUNK = 2  # originals between entries of the journal
-upscale.CHUNK = 2
+convert.CHUNK = 2  # originals between entries of the journal
+sample_files.CHUNK = 2
 torch.set_num_threads(1)
 
 

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_CUDA=0
-# Of the larger presets a picture takes minutes here, and does what the smaller ones do.
+# Of the larger presets an image takes minutes here, and does what the smaller ones do.
 EXPRESSION=${2:-not compact and not digits}
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 SOURCE=$PWD

@@ -13,7 +13,7 @@ from PIL import Image
 import prsr
 from prsr import Sampler
 
-N, D, H, W = 2, 3, 4, 6  # of the high-resolution pictures
+N, D, H, W = 2, 3, 4, 6  # of the high-resolution images
 KNOWN = torch.zeros((N, D, H, W), dtype=torch.uint8)
 MASK = torch.zeros((N, D, H, W), dtype=torch.bool)
 
@@ -24,11 +24,11 @@ def sampler(make_model):
 
 
 @pytest.fixture
-def lr(sampler, make_pictures):
-    return make_pictures(sampler.config, N, 2, 3)
+def lr(sampler, make_images):
+    return make_images(sampler.config, N, 2, 3)
 
 
-def picture(width, height):
+def image(width, height):
     return Image.new("RGB", (width, height))
 
 
@@ -48,10 +48,10 @@ def picture(width, height):
         (np.full((1, 3, 2, 3), 255, np.uint8), ValueError, "batch must hold values below 8"),
         ([], TypeError, "batch must be .* got list"),
         ([torch.zeros(3, 2, 3, dtype=torch.uint8)], TypeError, "batch must be .* got list"),
-        ([picture(2, 3), "face.png"], TypeError, "batch must be .* got list"),
+        ([image(2, 3), "face.png"], TypeError, "batch must be .* got list"),
         ("face.png", TypeError, "batch must be .* got str"),
         (None, TypeError, "batch must be .* got NoneType"),
-        ([picture(2, 3), picture(3, 2)], ValueError, "batch must have one size, .*2, 3.*3, 2"),
+        ([image(2, 3), image(3, 2)], ValueError, "batch must have one size, .*2, 3.*3, 2"),
     ],
 )
 def test_batch_that_is_no_batch_is_refused(sampler, batch, error, message):
@@ -143,7 +143,7 @@ def test_conditioning_logits_that_are_not_finite_are_refused(make_model, lr, val
         prsr.sample(lr, model=model, seed=1)
 
 
-def test_picture_whose_logits_no_memory_can_hold_is_refused_before_the_work(sampler):
+def test_image_whose_logits_no_memory_can_hold_is_refused_before_the_work(sampler):
     lr = torch.zeros((1, 3, 1, 1), dtype=torch.uint8).expand(1, 3, 2**18, 2**18)
     with pytest.raises(ValueError, match=r"conditioning logits would take .* GiB, and cpu has"):
         sampler.sample(lr, seed=1)
@@ -172,9 +172,9 @@ def test_model_without_the_parts_is_refused_by_name(make_model, missing):
         Sampler(SimpleNamespace(**parts))
 
 
-def test_pillow_pictures_need_a_model_of_one_or_three_channels(make_model):
+def test_pillow_images_need_a_model_of_one_or_three_channels(make_model):
     with pytest.raises(ValueError, match="1 or 3 channels, the model has 2; use arrays"):
-        prsr.sample(picture(2, 2), model=make_model(channels=2))
+        prsr.sample(image(2, 2), model=make_model(channels=2))
 
 
 def test_unknown_engine_is_refused_by_name(make_model, lr):

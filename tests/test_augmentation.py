@@ -12,12 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prsr import PRSRConfig
-from prsr.augmentation import augment, augmented_batches, crops, draws, flips
-from prsr.data import EndlessBatches, SuperResolutionPictures
-from prsr.images import reduce
-from prsr.resampling import low_resolution, resize
-from prsr.train import RunPlan, train
-from prsr.trainer import Trainer, TrainSettings
+from prsr.data.dataset import EndlessBatches, SuperResolutionImages
+from prsr.data.images import reduce
+from prsr.training.augmentation import augment, augmented_batches, crops, draws, flips
+from prsr.training.loop import RunPlan, train
+from prsr.training.resampling import low_resolution, resize
+from prsr.training.trainer import Trainer, TrainSettings
 
 COLOUR = PRSRConfig.preset("compact")
 TINY = PRSRConfig.preset("tiny")
@@ -104,7 +104,7 @@ def test_an_image_is_cropped_by_pillows_rule_then_mirrored():
 def test_an_image_of_the_models_size_is_mirrored_or_left_alone():
     pixels = images(40, 32, 32)
     order = EndlessBatches(40, 40, seed=0)
-    lr, hr = next(augmented_batches(SuperResolutionPictures(pixels, COLOUR), order, 0))
+    lr, hr = next(augmented_batches(SuperResolutionImages(pixels, COLOUR), order, 0))
     indices = next(iter(order))
     mirrored = flips(draws(torch.tensor(indices), 0, 0))
     for index, mirror, low, high in zip(indices, mirrored, lr, hr, strict=True):
@@ -134,7 +134,7 @@ def test_a_crop_depends_on_seed_step_and_index_alone():
 
 
 def test_batches_resume_anywhere_and_are_shared_by_processes():
-    data = SuperResolutionPictures(images(10, 84, 84), COLOUR)
+    data = SuperResolutionImages(images(10, 84, 84), COLOUR)
 
     def batches(count, *order):
         return list(islice(augmented_batches(data, EndlessBatches(10, 4, 1, *order), 1), count))
@@ -151,7 +151,7 @@ def test_batches_resume_anywhere_and_are_shared_by_processes():
 
 
 def test_a_device_that_keeps_all_images_makes_the_same_pairs():
-    data, cpu = SuperResolutionPictures(images(10, 84, 84), COLOUR), torch.device("cpu")
+    data, cpu = SuperResolutionImages(images(10, 84, 84), COLOUR), torch.device("cpu")
     order = EndlessBatches(10, 4, 1, 2)
     pairs = islice(augmented_batches(data, order, 1), 5)
     kept = augmented_batches(data, order, 1, cpu)
@@ -163,11 +163,11 @@ SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, augment=True)
 
 
 def tiny(count=24, side=12, seed=0):
-    return SuperResolutionPictures(images(count, side, side, levels=8, seed=seed), TINY)
+    return SuperResolutionImages(images(count, side, side, levels=8, seed=seed), TINY)
 
 
 def run(folder, steps, *, settings=SETTINGS, resume=False):
-    plan = RunPlan(folder, steps, 4, sheet_pictures=2)
+    plan = RunPlan(folder, steps, 4, sheet_images=2)
     held = tiny(6, 6, seed=1)
     return train(settings, plan, tiny(), held, torch.device("cpu"), resume=resume)
 
@@ -196,7 +196,9 @@ def test_a_step_sees_augmented_images(tmp_path, monkeypatch):
 
 def test_validation_is_not_augmented(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("prsr.train.evaluate", lambda model, data: seen.append(data) or {"x": 1.0})
+    monkeypatch.setattr(
+        "prsr.training.loop.evaluate", lambda model, data: seen.append(data) or {"x": 1.0}
+    )
     run(tmp_path, 1)
     lr, hr = seen[0].batch(slice(None))
     assert np.array_equal(hr, tiny(6, 6, seed=1).pixels)
@@ -205,7 +207,7 @@ def test_validation_is_not_augmented(tmp_path, monkeypatch):
 
 def test_augmentation_is_a_setting_that_a_resumed_run_keeps(tmp_path):
     plain = dataclasses.replace(SETTINGS, augment=False)
-    plan = RunPlan(tmp_path, 4, 4, sheet_pictures=2)
+    plan = RunPlan(tmp_path, 4, 4, sheet_images=2)
     small, device = tiny(side=6), torch.device("cpu")
     train(plain, plan, small, small, device)
     with pytest.raises(ValueError, match="was trained with augment = False, not True"):

@@ -10,42 +10,36 @@ import torch
 from PIL import Image
 
 from prsr import PRSR, PRSRConfig, Sampler, noise
-from prsr.baselines import (
-    MODELS,
-    Bicubic,
-    Independent,
-    Nearest,
-    Regression,
-    Unconditional,
-    method_of,
-    open_model,
-)
-from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
-from prsr.recipe import TrainSettings
-from prsr.train import RunPlan, train
+from prsr.data.dataset import SuperResolutionImages
+from prsr.evaluation.likelihood import evaluate
+from prsr.models.baselines import Independent, Regression, Unconditional
+from prsr.models.registry import MODELS, open_model
+from prsr.sampling.baselines import method_for
+from prsr.sampling.interpolation import Bicubic, Nearest
+from prsr.training.loop import RunPlan, train
+from prsr.training.recipe import TrainSettings
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
 TRAINED = sorted(MODELS)
 
 
-def pictures(count=24, seed=0, config=TINY):
-    """Pictures of one random colour on random noise: something to learn, all different."""
+def images(count=24, seed=0, config=TINY):
+    """Images of one random colour on random noise: something to learn, all different."""
     rng = np.random.default_rng(seed)
     size = (config.scale * config.low_height, config.scale * config.low_width)
     pixels = rng.integers(0, 2, (count, config.channels, *size))
     pixels += rng.integers(0, config.levels - 1, (count, config.channels, 1, 1))
-    return SuperResolutionPictures(pixels.astype(np.uint8), config)
+    return SuperResolutionImages(pixels.astype(np.uint8), config)
 
 
 def blocks(count=24, seed=0):
-    """Flat pictures with a bright block: easy to learn."""
+    """Flat images with a bright block: easy to learn."""
     rng = np.random.default_rng(seed)
     pixels = np.empty((count, 3, 6, 6), np.uint8)
     pixels[:] = rng.integers(0, 4, (count, 3, 1, 1))
     pixels[:, :, 2:4, 2:4] += 4
-    return SuperResolutionPictures(pixels, TINY)
+    return SuperResolutionImages(pixels, TINY)
 
 
 def build(method, seed=0):
@@ -53,48 +47,48 @@ def build(method, seed=0):
     return MODELS[method](TINY).eval()
 
 
-def test_bicubic_is_pillows(make_pictures):
+def test_bicubic_is_pillows(make_images):
     config = dataclasses.replace(TINY, levels=256)
-    lr = make_pictures(config, 2, 3, 4)
+    lr = make_images(config, 2, 3, 4)
     enlarged = Bicubic(config).sample(lr)
     for low, high in zip(lr, enlarged, strict=True):
-        picture = Image.fromarray(low.permute(1, 2, 0).numpy()).resize(
+        image = Image.fromarray(low.permute(1, 2, 0).numpy()).resize(
             (8, 6), Image.Resampling.BICUBIC
         )
-        assert np.array_equal(np.asarray(picture), high.permute(1, 2, 0).numpy())
+        assert np.array_equal(np.asarray(image), high.permute(1, 2, 0).numpy())
 
 
-def test_bicubic_stays_within_the_levels(make_pictures):
-    lr = make_pictures(TINY, 8, 3, 3)
+def test_bicubic_stays_within_the_levels(make_images):
+    lr = make_images(TINY, 8, 3, 3)
     enlarged = Bicubic(TINY).sample(lr)
     assert int(enlarged.max()) == TINY.levels - 1
     flat = torch.full_like(lr, 5)
     assert (Bicubic(TINY).sample(flat) == 5).all()
 
 
-def test_the_nearest_neighbour_is_the_one_that_a_search_by_hand_finds(make_pictures):
-    among = pictures(70)
-    inputs = make_pictures(TINY, 9, 3, 3, seed=5)
+def test_the_nearest_neighbour_is_the_one_that_a_search_by_hand_finds(make_images):
+    among = images(70)
+    inputs = make_images(TINY, 9, 3, 3, seed=5)
     low, high = among.batch(slice(None))
     distances = (inputs[:, None].double() - low[None].double()).square().flatten(2).sum(dim=2)
     assert torch.equal(Nearest(among).sample(inputs), high[distances.argmin(dim=1)])
 
 
-def test_the_nearest_neighbour_of_a_training_picture_is_itself(monkeypatch):
-    monkeypatch.setattr("prsr.baselines.READ", 16)
-    among = pictures(40)
+def test_the_nearest_neighbour_of_a_training_image_is_itself(monkeypatch):
+    monkeypatch.setattr("prsr.sampling.interpolation.READ", 16)
+    among = images(40)
     low, high = among.batch(slice(None))
     assert torch.equal(Nearest(among).sample(low), high)
 
 
-def test_nearest_tells_of_inputs_of_another_size(make_pictures):
-    with pytest.raises(ValueError, match=r"27 values a picture.*\[2, 3, 4, 3\]"):
-        Nearest(pictures()).sample(make_pictures(TINY, 2, 4, 3))
+def test_nearest_tells_of_inputs_of_another_size(make_images):
+    with pytest.raises(ValueError, match=r"27 values an image.*\[2, 3, 4, 3\]"):
+        Nearest(images()).sample(make_images(TINY, 2, 4, 3))
 
 
-@pytest.mark.parametrize("estimate", [Bicubic(TINY), Nearest(pictures()), build("l2")])
-def test_an_estimate_has_one_answer_to_an_input(estimate, make_pictures):
-    lr = make_pictures(TINY, 3, 3, 3)
+@pytest.mark.parametrize("estimate", [Bicubic(TINY), Nearest(images()), method_for(build("l2"))])
+def test_an_estimate_has_one_answer_to_an_input(estimate, make_images):
+    lr = make_images(TINY, 3, 3, 3)
     samples = estimate.sample(lr, 0.5, seed=3, num_samples=4)
     assert samples.shape == (3, 4, 3, 6, 6)
     assert samples.dtype == torch.uint8
@@ -114,25 +108,27 @@ def without_a_prior(model):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 0.0])
 def test_independent_draws_are_those_of_a_model_whose_prior_says_nothing(
-    temperature, make_pictures, monkeypatch
+    temperature, make_images, monkeypatch
 ):
-    monkeypatch.setattr("prsr.baselines.SLICE", 2)
-    model, lr = build("independent"), make_pictures(TINY, 5, 3, 4)
+    monkeypatch.setattr("prsr.sampling.baselines.SLICE", 2)
+    model, lr = build("independent"), make_images(TINY, 5, 3, 4)
     drawing = {"seed": 7, "num_samples": 2, "first_index": 11}
     expected = Sampler(without_a_prior(model), engine="torch").sample(lr, temperature, **drawing)
-    assert torch.equal(model.sample(lr, temperature, **drawing), expected)
+    assert torch.equal(method_for(model).sample(lr, temperature, **drawing), expected)
 
 
-def test_independent_draws_do_not_depend_on_the_batch(make_pictures):
-    model, lr = build("independent"), make_pictures(TINY, 4, 3, 3)
-    whole = model.sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
-    assert torch.equal(model.sample(lr[2:3], 2.0, seed=1, first_index=2), whole[2:3])
-    assert not torch.equal(model.sample(lr, seed=2), model.sample(lr, seed=3))
+def test_independent_draws_do_not_depend_on_the_batch(make_images):
+    model, lr = build("independent"), make_images(TINY, 4, 3, 3)
+    whole = method_for(model).sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
+    assert torch.equal(method_for(model).sample(lr[2:3], 2.0, seed=1, first_index=2), whole[2:3])
+    assert not torch.equal(
+        method_for(model).sample(lr, seed=2), method_for(model).sample(lr, seed=3)
+    )
 
 
-def test_an_independent_draw_inverts_the_cdf_of_its_own_sub_pixel(make_pictures):
-    model, lr = build("independent"), make_pictures(TINY, 2, 3, 3)
-    drawn = model.sample(lr, seed=4).long()[:, None]
+def test_an_independent_draw_inverts_the_cdf_of_its_own_sub_pixel(make_images):
+    model, lr = build("independent"), make_images(TINY, 2, 3, 3)
+    drawn = method_for(model).sample(lr, seed=4).long()[:, None]
     with torch.no_grad():
         cdf = model.conditioning(lr).double().softmax(dim=1).cumsum(dim=1)
     u = noise(4, 2, 6, 6, 3).permute(0, 3, 1, 2)[:, None]
@@ -141,12 +137,12 @@ def test_an_independent_draw_inverts_the_cdf_of_its_own_sub_pixel(make_pictures)
     assert (below <= u + 1e-5).all()
 
 
-def test_unconditional_pictures_do_not_depend_on_the_input(make_pictures):
+def test_unconditional_images_do_not_depend_on_the_input(make_images):
     model = build("unconditional")
-    one, other = (make_pictures(TINY, 3, 3, 3, seed=seed) for seed in (0, 1))
-    method = method_of(model)
+    one, other = (make_images(TINY, 3, 3, 3, seed=seed) for seed in (0, 1))
+    method = method_for(model)
     assert torch.equal(method.sample(one, seed=5), method.sample(other, seed=5))
-    hr = make_pictures(TINY, 3, 6, 6)
+    hr = make_images(TINY, 3, 6, 6)
     assert torch.equal(model(one, hr), model(other, hr))
 
 
@@ -156,17 +152,17 @@ def test_unconditional_model_with_conditional_gates_is_refused():
         Unconditional(config)
 
 
-def test_an_unconditional_model_draws_from_its_prior_alone(make_pictures):
-    model, lr = build("unconditional"), make_pictures(TINY, 3, 3, 3)
+def test_an_unconditional_model_draws_from_its_prior_alone(make_images):
+    model, lr = build("unconditional"), make_images(TINY, 3, 3, 3)
     whole = PRSR(TINY).eval()
     whole.prior.load_state_dict(model.prior.state_dict())
     torch.nn.init.zeros_(whole.conditioning[-1].weight)
     torch.nn.init.zeros_(whole.conditioning[-1].bias)
-    assert torch.equal(method_of(model).sample(lr, seed=2), Sampler(whole).sample(lr, seed=2))
+    assert torch.equal(method_for(model).sample(lr, seed=2), Sampler(whole).sample(lr, seed=2))
 
 
-def test_regression_rounds_what_it_expects_to_levels(make_pictures):
-    model, lr = build("l2"), make_pictures(TINY, 4, 3, 3)
+def test_regression_rounds_what_it_expects_to_levels(make_images):
+    model, lr = build("l2"), make_images(TINY, 4, 3, 3)
     torch.nn.init.zeros_(model.network[-1].weight)
     for value, level in (
         (-0.5, 0),
@@ -177,11 +173,11 @@ def test_regression_rounds_what_it_expects_to_levels(make_pictures):
         (2.6 / 7 - 0.5, 3),
     ):
         torch.nn.init.constant_(model.network[-1].bias, value)
-        assert (model.sample(lr) == level).all()
+        assert (method_for(model).sample(lr) == level).all()
 
 
-def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_pictures):
-    model, lr = build("l2"), make_pictures(TINY, 4, 3, 3)
+def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_images):
+    model, lr = build("l2"), make_images(TINY, 4, 3, 3)
     torch.nn.init.zeros_(model.network[-1].weight)
     torch.nn.init.constant_(model.network[-1].bias, 0.25 - 0.5)
     white, black = torch.full((4, 3, 6, 6), 7, dtype=torch.uint8), torch.zeros(4, 3, 6, 6).byte()
@@ -193,9 +189,9 @@ def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_pic
 
 
 @pytest.mark.parametrize("method", ["independent", "unconditional"])
-def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_pictures):
+def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_images):
     model = build(method)
-    lr, hr = make_pictures(TINY, 4, 3, 3), make_pictures(TINY, 4, 6, 6)
+    lr, hr = make_images(TINY, 4, 3, 3), make_images(TINY, 4, 6, 6)
     output = model(lr, hr)
     bits = model.figures(output, hr)["bits/dim"].mean().item()
     assert model.loss(output, hr).item() == pytest.approx(bits * math.log(2), rel=1e-5)
@@ -203,9 +199,9 @@ def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_pict
     assert bits == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_figures_of_the_whole_model_are_of_whole_and_parts(make_pictures, make_model):
+def test_the_figures_of_the_whole_model_are_of_whole_and_parts(make_images, make_model):
     model = make_model()
-    lr, hr = make_pictures(TINY, 3, 3, 3), make_pictures(TINY, 3, 6, 6)
+    lr, hr = make_images(TINY, 3, 3, 3), make_images(TINY, 3, 6, 6)
     output = model(lr, hr)
     found = model.figures(output, hr)
     for name, logits in zip(found, output, strict=True):
@@ -233,7 +229,7 @@ def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_pa
     held = blocks(6, seed=1)
 
     def run(folder, steps, resume=False):
-        plan = RunPlan(tmp_path / folder, steps, 30, sheet_pictures=1)
+        plan = RunPlan(tmp_path / folder, steps, 30, sheet_images=1)
         return train(settings, plan, blocks(), held, CPU, resume=resume)
 
     torch.manual_seed(0)
@@ -252,8 +248,8 @@ def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_pa
 
 
 def test_a_run_is_not_gone_on_with_by_another_method(tmp_path):
-    plan = RunPlan(tmp_path, 1, 1, sheet_pictures=1)
-    data = pictures(6)
+    plan = RunPlan(tmp_path, 1, 1, sheet_images=1)
+    data = images(6)
     train(TrainSettings(TINY, batch_size=4), plan, data, data, CPU)
     other = TrainSettings(TINY, batch_size=4, method="l2")
     with pytest.raises(ValueError, match="method = recursive, not l2"):
@@ -289,18 +285,18 @@ def test_models_that_were_saved_without_a_method_are_recursive():
 @pytest.mark.parametrize("method", ["independent", "l2"])
 def test_an_engine_for_a_model_without_a_prior_is_a_mistake(method):
     with pytest.raises(ValueError, match=f"method {method} has no prior network"):
-        method_of(build(method), engine="torch")
+        method_for(build(method), engine="torch")
     with pytest.raises(ValueError, match="precision 'bf16'"):
-        method_of(build(method), precision="bf16")
+        method_for(build(method), precision="bf16")
 
 
 @pytest.mark.parametrize("method", ["independent", "l2", "unconditional"])
-def test_pairs_that_do_not_fit_are_told_of(method, make_pictures):
+def test_pairs_that_do_not_fit_are_told_of(method, make_images):
     model = build(method)
     with pytest.raises(ValueError, match=r"hr must be \[2, 3, 6, 6\]"):
-        model(make_pictures(TINY, 2, 3, 3), make_pictures(TINY, 2, 6, 7))
+        model(make_images(TINY, 2, 3, 3), make_images(TINY, 2, 6, 7))
     with pytest.raises(TypeError, match="lr must be a uint8 tensor"):
-        model(make_pictures(TINY, 2, 3, 3).float(), make_pictures(TINY, 2, 6, 6))
+        model(make_images(TINY, 2, 3, 3).float(), make_images(TINY, 2, 6, 6))
 
 
 @pytest.mark.parametrize(
@@ -320,6 +316,6 @@ def test_pairs_that_do_not_fit_are_told_of(method, make_pictures):
 @pytest.mark.parametrize("name", ["independent", "l2", "bicubic", "recursive"])
 def test_mistakes_in_a_call_are_told_of_by_every_method(name, arguments, error, message):
     batch = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
-    method = Bicubic(TINY) if name == "bicubic" else method_of(build(name))
+    method = Bicubic(TINY) if name == "bicubic" else method_for(build(name))
     with pytest.raises(error, match=message):
         method.sample(**({"batch": batch} | arguments))

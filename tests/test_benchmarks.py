@@ -47,7 +47,7 @@ def test_every_unmasked_weight_of_a_small_prior_is_counted_once(make_model):
     assert sum(part.multiply_adds for part in parts.values()) == weights
 
 
-def test_bound_is_bandwidth_for_one_picture_and_arithmetic_for_many():
+def test_bound_is_bandwidth_for_one_image_and_arithmetic_for_many():
     parts = {"vertical": Part(10, 40), "horizontal": Part(20, 80), "head": Part(30, 120)}
     limits = Limits(peak=2.0, bandwidth=1.0)  # one multiply-add or one byte a second
     assert bounds(parts, limits, 7, 1) == {"vertical": 70, "horizontal": 560, "head": 840}

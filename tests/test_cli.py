@@ -12,8 +12,10 @@ from PIL import Image
 
 import prsr
 from prsr import PRSR, PRSRConfig, Sampler
-from prsr.checkpoint import bundled_models
-from prsr.images import reduce, save_picture, to_picture
+from prsr.data.image_files import save_image
+from prsr.data.images import reduce, to_pil
+from prsr.models.saved import bundled_models
+from prsr.sampling import sampler
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -41,25 +43,25 @@ def test_samples_of_a_folder_are_files_and_a_sheet(command, model, photos, tmp_p
 def test_the_files_hold_what_the_sampler_draws(
     command, model, photos, tmp_path, monkeypatch, chunk
 ):
-    monkeypatch.setattr("prsr.upscale.CHUNK", chunk)
+    monkeypatch.setattr("prsr.cli.sample_files.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
-    from prsr.finding import find_pictures
-    from prsr.images import high_resolution, read_picture
+    from prsr.data.find_files import find_images
+    from prsr.data.images import high_resolution, read_image
 
-    hr = np.stack([high_resolution(read_picture(p, TINY), TINY) for p in find_pictures([photos])])
+    hr = np.stack([high_resolution(read_image(p, TINY), TINY) for p in find_images([photos])])
     drawn = Sampler(PRSR.from_pretrained(model)).sample(reduce(hr, TINY), seed=3, num_samples=2)
     for stem, samples in zip(("a", "b", "a~2"), drawn.numpy(), strict=True):
         for number, sample in enumerate(samples, start=1):
-            expected = np.asarray(to_picture(sample, TINY))
+            expected = np.asarray(to_pil(sample, TINY))
             assert np.array_equal(pixels(tmp_path / "out" / f"{stem}_{number}.png"), expected)
 
 
-def test_chunks_and_order_of_sizes_do_not_change_the_pictures(
+def test_chunks_and_order_of_sizes_do_not_change_the_images(
     command, model, photos, tmp_path, monkeypatch
 ):
     arguments = ("--model", model, "--seed", 5, "--low-resolution")
     command("sample", photos, "-o", tmp_path / "one", *arguments)
-    monkeypatch.setattr("prsr.upscale.CHUNK", 1)
+    monkeypatch.setattr("prsr.cli.sample_files.CHUNK", 1)
     command("sample", photos, "-o", tmp_path / "two", *arguments)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
@@ -76,10 +78,8 @@ def test_a_sampling_that_was_cut_short_draws_what_is_missing(
     assert len(names) == 3 * 2 + 1
     written = []
     monkeypatch.setattr(
-        "prsr.upscale.save_picture",
-        lambda picture, path, *about: (
-            written.append(path.name) or save_picture(picture, path, *about)
-        ),
+        "prsr.cli.sample_files.save_image",
+        lambda image, path, *about: written.append(path.name) or save_image(image, path, *about),
     )
     for missing in (["b_1.png", "b_2.png"], ["a_2.png", "a~2_1.png"], names[1:], []):
         out = tmp_path / "-".join(["cut", *missing])
@@ -94,7 +94,7 @@ def test_a_sampling_that_was_cut_short_draws_what_is_missing(
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_array_files_are_enlarged_picture_by_picture(command, model, photos, tmp_path):
+def test_array_files_are_enlarged_image_by_image(command, model, photos, tmp_path):
     rng, out = np.random.default_rng(0), tmp_path / "out"
     large = rng.integers(0, 8, (11, 3, 6, 6), dtype=np.uint8)
     small = rng.integers(0, 8, (2, 3, 2, 5), dtype=np.uint8)
@@ -107,13 +107,13 @@ def test_array_files_are_enlarged_picture_by_picture(command, model, photos, tmp
     assert {path.name for path in out.iterdir()} == {*names, "contact-sheet.png"}
     loaded = PRSR.from_pretrained(model)
     for low, drawn in ((reduce(large, loaded.config), names[:11]), (small, names[-2:])):
-        for picture, name in zip(Sampler(loaded).sample(low, seed=4), drawn, strict=True):
-            expected = to_picture(picture.numpy(), loaded.config)
+        for image, name in zip(Sampler(loaded).sample(low, seed=4), drawn, strict=True):
+            expected = to_pil(image.numpy(), loaded.config)
             assert np.array_equal(pixels(out / name), np.asarray(expected))
 
 
-def test_a_sheet_alone_takes_no_more_pictures_than_it_shows(command, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("prsr.upscale.SHEET_ROWS", 2)
+def test_a_sheet_alone_takes_no_more_images_than_it_shows(command, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("prsr.cli.sample_files.SHEET_ROWS", 2)
     drawn = []
     sample = Sampler.sample
     monkeypatch.setattr(
@@ -123,7 +123,7 @@ def test_a_sheet_alone_takes_no_more_pictures_than_it_shows(command, model, tmp_
     sheet = tmp_path / "sheet.png"
     code, output, _ = command("sample", tmp_path / "set.npy", "--model", model, "-o", sheet)
     assert code == 0
-    assert "the first 2 of 5 pictures" in output
+    assert "the first 2 of 5 images" in output
     assert sum(drawn) == 2
     assert (
         "sheet shows"
@@ -132,7 +132,7 @@ def test_a_sheet_alone_takes_no_more_pictures_than_it_shows(command, model, tmp_
     assert sum(drawn) == 7
 
 
-def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tmp_path):
+def test_resuming_keeps_no_image_of_another_request(command, model, photos, tmp_path):
     other, whole = tmp_path / "other", tmp_path / "whole"
     torch.manual_seed(1)
     PRSR(PRSRConfig.preset("tiny")).save_pretrained(other)
@@ -142,7 +142,7 @@ def test_resuming_keeps_no_picture_of_another_request(command, model, photos, tm
     for number, change in enumerate(changes):
         out = tmp_path / f"{number}"
         assert command(*request, *change, "-o", out)[0] == 0
-        (out / "a.png").write_bytes(b"no picture")
+        (out / "a.png").write_bytes(b"no image")
         assert command(*request, "-o", out, "--resume", "--overwrite")[0] == 0
         for path in whole.iterdir():
             assert (out / path.name).read_bytes() == path.read_bytes(), change
@@ -169,15 +169,13 @@ def test_output_inside_the_input_is_no_input_of_the_next_run(command, model, pho
     assert len(list((photos / "out").iterdir())) == 4
 
 
-def test_many_samples_of_one_picture_are_drawn_in_slices(
+def test_many_samples_of_one_image_are_drawn_in_slices(
     command, model, photos, tmp_path, monkeypatch
 ):
     drawn = []
-    job = Sampler._job
-    monkeypatch.setattr(
-        Sampler, "_job", lambda self, *call: drawn.append(len(call[2])) or job(self, *call)
-    )
-    monkeypatch.setattr("prsr.slices.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
+    job = sampler.make_job
+    monkeypatch.setattr(sampler, "make_job", lambda *call: drawn.append(len(call[1])) or job(*call))
+    monkeypatch.setattr("prsr.sampling.slices.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
     out = tmp_path / "sheet.png"
     command("sample", photos / "a.png", "-o", out, "--model", model, "--samples", 7)
     assert drawn == [4, 3]
@@ -201,7 +199,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, phot
     def fail(*args):
         raise LookupError("lost")
 
-    monkeypatch.setattr("prsr.cli.load", fail)
+    monkeypatch.setattr("prsr.cli.sample.load", fail)
     code, _, errors = command("sample", photos, "-o", tmp_path / "out")
     assert code == 2
     assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows more)\n"
@@ -289,7 +287,7 @@ def test_a_schedule_may_end_after_the_steps_that_are_taken(command, photos, tmp_
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
     command, model, photos, tmp_path, monkeypatch
 ):
-    from prsr.engines.cached import TorchEngine
+    from prsr.engines.torch import TorchEngine
 
     rows, row = [], TorchEngine.row
 
@@ -300,7 +298,7 @@ def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
         row(self, state, y)
 
     monkeypatch.setattr(TorchEngine, "row", interrupted)
-    monkeypatch.setattr("prsr.upscale.CHUNK", 1)
+    monkeypatch.setattr("prsr.cli.sample_files.CHUNK", 1)
     out = tmp_path / "out"
     code, _, errors = command("sample", photos, "-o", out, "--model", model, "--engine", "torch")
     assert code == 130

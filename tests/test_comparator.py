@@ -15,12 +15,12 @@ EPSILON = 1e-4  # of SPEC, for fp32
 
 
 @pytest.fixture(scope="module")
-def finished(make_model, make_pictures):
-    """A model, low-resolution pictures, a right picture of each, and its noise."""
+def finished(make_model, make_images):
+    """A model, low-resolution images, a right image of each, and its noise."""
     model = make_model(gain=1.5)
-    lr = make_pictures(model.config, 3, 3, 2)
-    picture = prsr.sample(lr, model=model, seed=0, engine="reference")
-    return model, lr, picture, prsr.noise(0, 3, 6, 4, 3)
+    lr = make_images(model.config, 3, 3, 2)
+    image = prsr.sample(lr, model=model, seed=0, engine="reference")
+    return model, lr, image, prsr.noise(0, 3, 6, 4, 3)
 
 
 def test_comparator_accepts_what_the_reference_draws(finished):
@@ -102,7 +102,7 @@ def test_comparator_leaves_out_masked_sub_pixels_only(finished):
     assert cdf_violation(model, lr, changed, noise, 1.0, mask.flip(3)).min() > EPSILON
 
 
-def test_parting_distance_is_how_far_u_lies_from_the_edge_where_pictures_part(finished):
+def test_parting_distance_is_how_far_u_lies_from_the_edge_where_images_part(finished):
     model, lr, hr, noise = finished
     other = hr.clone()
     other[0, 1, 2, 1:] = (other[0, 1, 2, 1:] + 1) % model.config.levels  # parts at y=2, x=1, c=1

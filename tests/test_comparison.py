@@ -10,27 +10,30 @@ import pytest
 import torch
 
 from prsr import PRSRConfig
-from prsr.baselines import Bicubic, Estimate, Independent, Unconditional, method_of
-from prsr.comparison import Comparison, Row, compare, measure
-from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate, figures
-from prsr.metrics import PSNR_CEILING, Interval
-from prsr.tables import as_csv, as_json, as_markdown, write_tables
+from prsr.data.dataset import SuperResolutionImages
+from prsr.evaluation.compare import Comparison, Row, compare, measure
+from prsr.evaluation.likelihood import evaluate, figures
+from prsr.evaluation.metrics import PSNR_CEILING, Interval
+from prsr.evaluation.tables import as_csv, as_json, as_markdown, write_tables
+from prsr.models.baselines import Independent, Unconditional
+from prsr.sampling.baselines import method_for
+from prsr.sampling.interpolation import Bicubic
+from prsr.sampling.method import DeterministicMethod
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), low_height=4, low_width=5)
 
 
 @pytest.fixture
-def pictures(make_pictures):
-    return SuperResolutionPictures(make_pictures(CONFIG, 6, 8, 10).numpy(), CONFIG)
+def images(make_images):
+    return SuperResolutionImages(make_images(CONFIG, 6, 8, 10).numpy(), CONFIG)
 
 
-class Oracle(Estimate):
+class Oracle(DeterministicMethod):
     """Knows the truth, but for a shift by some levels."""
 
-    def __init__(self, pictures, shift=0):
+    def __init__(self, images, shift=0):
         self.config = CONFIG
-        lr, hr = pictures.batch(slice(None))
+        lr, hr = images.batch(slice(None))
         self.answers = {low.numpy().tobytes(): high for low, high in zip(lr, hr, strict=True)}
         self.shift = shift
 
@@ -38,67 +41,67 @@ class Oracle(Estimate):
         return torch.stack([self.answers[low.numpy().tobytes()] for low in lr]) + self.shift
 
 
-def test_the_truth_is_measured_as_perfect(pictures):
-    found = measure(Oracle(pictures), pictures, None, samples=3, seed=0)
+def test_the_truth_is_measured_as_perfect(images):
+    found = measure(Oracle(images), images, None, samples=3, seed=0)
     best = {"pSNR": PSNR_CEILING, "SSIM": 1, "MS-SSIM": 1, "consistency": 0, "diversity": 0}
     assert list(found) == list(best)
     for name, value in best.items():
         assert found[name].tolist() == pytest.approx([value] * 6, abs=1e-5)
 
 
-def test_consistency_is_the_squared_error_of_the_reduced_picture(pictures):
-    pixels = pictures.pixels // 2  # so that a level more stays within the levels
-    halved = SuperResolutionPictures(pixels, CONFIG)
+def test_consistency_is_the_squared_error_of_the_reduced_image(images):
+    pixels = images.pixels // 2  # so that a level more stays within the levels
+    halved = SuperResolutionImages(pixels, CONFIG)
     found = measure(Oracle(halved, shift=1), halved, None, samples=1, seed=0)
     assert found["consistency"].tolist() == pytest.approx([(1 / 7) ** 2] * 6, rel=0.2)
     assert found["pSNR"].tolist() == pytest.approx([20 * np.log10(7)] * 6, rel=1e-4)
     assert "diversity" not in found
 
 
-def test_a_measure_of_a_picture_is_the_mean_over_its_samples(pictures, make_model):
-    method = method_of(make_model(config=CONFIG))
-    both = measure(method, pictures, 1.0, samples=2, seed=3)
-    lr, hr = pictures.batch(slice(None))
+def test_a_measure_of_an_image_is_the_mean_over_its_samples(images, make_model):
+    method = method_for(make_model(config=CONFIG))
+    both = measure(method, images, 1.0, samples=2, seed=3)
+    lr, hr = images.batch(slice(None))
     drawn = method.sample(lr, seed=3, num_samples=2).float() / 7
     errors = (drawn - hr[:, None].float() / 7).square().flatten(2).mean(dim=2)
     assert torch.allclose(both["pSNR"], (-10 * errors.log10()).mean(dim=1), atol=1e-3)
 
 
-def test_chunks_do_not_change_the_measures(pictures, make_model, monkeypatch):
-    method = method_of(make_model(config=CONFIG))
-    whole = measure(method, pictures, 0.8, samples=2, seed=3)
-    monkeypatch.setattr("prsr.comparison.CHUNK", 4)
-    for name, values in measure(method, pictures, 0.8, samples=2, seed=3).items():
+def test_chunks_do_not_change_the_measures(images, make_model, monkeypatch):
+    method = method_for(make_model(config=CONFIG))
+    whole = measure(method, images, 0.8, samples=2, seed=3)
+    monkeypatch.setattr("prsr.evaluation.compare.CHUNK", 4)
+    for name, values in measure(method, images, 0.8, samples=2, seed=3).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
 
 
-def test_batches_do_not_change_the_figures(make_pictures, make_model, monkeypatch):
-    pictures = SuperResolutionPictures(make_pictures(CONFIG, 8, 8, 10).numpy(), CONFIG)
+def test_batches_do_not_change_the_figures(make_images, make_model, monkeypatch):
+    images = SuperResolutionImages(make_images(CONFIG, 8, 8, 10).numpy(), CONFIG)
     model = make_model(config=CONFIG)
-    whole = figures(model, pictures)
-    monkeypatch.setattr("prsr.evaluate.BATCH", 4)
-    for name, values in figures(model, pictures).items():
+    whole = figures(model, images)
+    monkeypatch.setattr("prsr.evaluation.likelihood.BATCH", 4)
+    for name, values in figures(model, images).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
         assert not torch.allclose(values[:4], values[4:], atol=1e-3)
 
 
-def test_every_method_is_drawn_at_the_temperatures_that_it_has(pictures, make_model):
+def test_every_method_is_drawn_at_the_temperatures_that_it_has(images, make_model):
     torch.manual_seed(0)
     models = make_model(config=CONFIG), Independent(CONFIG), Unconditional(CONFIG)
-    methods = {model.method: method_of(model) for model in models}
-    found = compare({"bicubic": Bicubic(CONFIG), **methods}, pictures, (1.0, 0.5))
-    assert [(row.method, row.temperature) for row in found.pictures] == [
+    methods = {model.method: method_for(model) for model in models}
+    found = compare({"bicubic": Bicubic(CONFIG), **methods}, images, (1.0, 0.5))
+    assert [(row.method, row.temperature) for row in found.images] == [
         ("bicubic", None),
         *(("recursive", t) for t in (1.0, 0.5)),
         *(("independent", t) for t in (1.0, 0.5, 0.0)),
         *(("unconditional", t) for t in (1.0, 0.5)),
     ]
-    by_place = {(row.method, row.temperature): row.values for row in found.pictures}
+    by_place = {(row.method, row.temperature): row.values for row in found.images}
     assert by_place["independent", 0.0]["diversity"].mean == pytest.approx(0, abs=1e-5)
     assert by_place["independent", 1.0]["diversity"].mean > 0.1
     assert [row.method for row in found.likelihood] == list(methods)
     for row, model in zip(found.likelihood, models, strict=True):
-        for name, value in evaluate(model, pictures).items():
+        for name, value in evaluate(model, images).items():
             assert row.values[name].mean == pytest.approx(value)
             assert row.values[name].low < value < row.values[name].high
     assert found.parameters["bicubic"] == 0
@@ -107,7 +110,7 @@ def test_every_method_is_drawn_at_the_temperatures_that_it_has(pictures, make_mo
 
 @pytest.fixture
 def comparison():
-    pictures = [
+    images = [
         Row("bicubic", None, {"pSNR": Interval(20.125, 19.5, 21.0)}),
         Row(
             "recursive", 0.5, {"pSNR": Interval(18.0, 17.0, 19.0), "SSIM": Interval(0.5, 0.4, 0.6)}
@@ -118,7 +121,7 @@ def comparison():
         Row("l2", None, {"mean squared error": Interval(0.00812, 0.00795, 0.00831)}),
         Row("recursive", None, {"bits/dim": Interval(2.0, 1.5, 2.5)}),
     ]
-    return Comparison(pictures, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
+    return Comparison(images, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
 
 
 def test_the_markdown_table_has_temperature_and_tau(comparison):
@@ -138,7 +141,7 @@ def test_csv_and_json_hold_the_same_figures(comparison):
     content = json.loads(as_json(comparison, {"samples": "2"}))
     figures = [
         (row["method"], row["temperature"], row["tau"], name, value["mean"], value["low"])
-        for row in content["pictures"] + content["likelihood"]
+        for row in content["images"] + content["likelihood"]
         for name, value in row["values"].items()
     ]
     assert len(lines) == len(figures) == 6

@@ -1,4 +1,4 @@
-"""Conditioning logits: to the last bit a picture's own, whatever is beside it and who computes."""
+"""Conditioning logits: to the last bit an image's own, whatever is beside it and who computes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from prsr.conditioning import condition
-from prsr.exact import exact_fp32
-from prsr.model import PRSR
-from prsr.threads import elsewhere, side_by_side
+from prsr.models.prsr import PRSR
+from prsr.sampling.conditioning import condition
+from prsr.utils.torch_settings import exact_fp32
+from prsr.utils.torch_threads import elsewhere, side_by_side
 
 
 @contextmanager
@@ -44,24 +44,24 @@ def logits(faces):
     return of
 
 
-def test_a_pictures_logits_hang_on_nothing_but_the_picture(faces, logits, make_pictures, threads):
-    """Pictures could hide it: a draw seldom turns on the last bit."""
-    lr = make_pictures(faces.config, 9, 8, 8)
+def test_an_images_logits_hang_on_nothing_but_the_image(faces, logits, make_images, threads):
+    """Images could hide it: a draw seldom turns on the last bit."""
+    lr = make_images(faces.config, 9, 8, 8)
     threads(1)
     expected = logits(lr)
     for count in (1, 2, 3):
         threads(count)
-        for pictures in (slice(0, 9), slice(0, 1), slice(3, 5), slice(4, 9)):
-            assert torch.equal(logits(lr[pictures]), expected[pictures])
+        for images in (slice(0, 9), slice(0, 1), slice(3, 5), slice(4, 9)):
+            assert torch.equal(logits(lr[images]), expected[images])
     with torch.no_grad():
         faces.eval()
         torch.testing.assert_close(faces.conditioning(lr), expected, atol=1e-3, rtol=0)
 
 
 def test_logits_are_the_same_beside_and_in_another_thread_of_python(
-    faces, logits, make_pictures, threads
+    faces, logits, make_images, threads
 ):
-    lr = make_pictures(faces.config, 2, 16, 16)  # where three threads sum otherwise than one
+    lr = make_images(faces.config, 2, 16, 16)  # where three threads sum otherwise than one
     threads(1)
     expected = logits(lr)
     threads(3)
@@ -73,7 +73,7 @@ def test_logits_are_the_same_beside_and_in_another_thread_of_python(
     assert torch.equal(found[1], expected[:1])
 
 
-def test_a_gpu_gets_all_pictures_at_once(make_model):
+def test_a_gpu_gets_all_images_at_once(make_model):
     """Stood in for by the device ``meta``, which gives shapes alone."""
     config, sizes = make_model().config, []
 
@@ -128,6 +128,6 @@ atexit.register(lambda: print(torch.equal(prsr.sample(lr, seed=1), expected)))
 """
 
 
-def test_pictures_are_drawn_while_python_ends():
+def test_images_are_drawn_while_python_ends():
     ended = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("True\n", "")

@@ -11,31 +11,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import prsr.conversion as conversion
+import prsr.data.convert as conversion
 from prsr import PRSRConfig
-from prsr.conversion import convert
-from prsr.originals import Original, picture_folder
+from prsr.data.convert import convert
+from prsr.data.sources import Original, image_folder
 
 TINY = PRSRConfig.preset("tiny")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven pictures, the second and the last of which cannot be read."""
+    """Seven images, the second and the last of which cannot be read."""
     folder = tmp_path / "set"
     folder.mkdir()
     for number in range(7):
         pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     for number in (1, 6):
-        (folder / f"{number}.png").write_bytes(b"no picture")
+        (folder / f"{number}.png").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture
 def whole(folder, tmp_path):
     """Bytes of an unbroken conversion."""
-    convert(picture_folder(folder), tmp_path / "whole.npy", TINY)
+    convert(image_folder(folder), tmp_path / "whole.npy", TINY)
     return (tmp_path / "whole.npy").read_bytes()
 
 
@@ -44,7 +44,7 @@ def files(tmp_path):
 
 
 def test_what_comes_of_originals(folder, tmp_path):
-    done = convert(picture_folder(folder), tmp_path / "set.npy", TINY)
+    done = convert(image_folder(folder), tmp_path / "set.npy", TINY)
     assert (done.read, done.written, done.odd) == (7, 5, 0)
     assert [name for name, _ in done.unreadable] == ["1.png", "6.png"]
     pixels = np.load(tmp_path / "set.npy", allow_pickle=False)
@@ -66,7 +66,7 @@ def convert_until(moment, folder, out, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "append", torn)
         try:
-            convert(picture_folder(folder), out, TINY)
+            convert(image_folder(folder), out, TINY)
         except KeyboardInterrupt:
             return True
     return False
@@ -80,7 +80,7 @@ def test_a_kill_at_any_moment_changes_no_byte(folder, tmp_path, whole, monkeypat
             break
         assert not out.exists()
         if convert_until(2, folder, out, monkeypatch):  # and again, a chunk later
-            done = convert(picture_folder(folder), out, TINY)
+            done = convert(image_folder(folder), out, TINY)
             assert (done.read, [name for name, _ in done.unreadable]) == (7, ["1.png", "6.png"])
         assert out.read_bytes() == whole, moment
     assert moment == 2 + 2 * 4 + 1  # heads, four chunks, the head once more
@@ -97,9 +97,9 @@ def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole
         with monkeypatch.context() as patch:
             patch.setattr(target, killed)
             with pytest.raises(KeyboardInterrupt):
-                convert(picture_folder(folder), out, TINY)
+                convert(image_folder(folder), out, TINY)
         out.unlink(missing_ok=True)
-        convert(picture_folder(folder), out, TINY)
+        convert(image_folder(folder), out, TINY)
         assert out.read_bytes() == whole
         out.unlink()
 
@@ -107,8 +107,8 @@ def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole
 # The third time that something is written, the process kills itself.
 KILLED = """
 import os, signal, sys
-import prsr.conversion as conversion
-from prsr.cli import main
+import prsr.data.convert as conversion
+from prsr.cli.main import main
 conversion.CHUNK, append, calls = 2, conversion.append, []
 def deadly(file, data):
     append(file, data)
@@ -132,14 +132,14 @@ def test_a_command_that_was_killed_goes_on(folder, tmp_path, whole):
     again = [sys.executable, "-m", "prsr", *arguments]
     done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert "left out 1.png" in done.stdout
-    assert "5 pictures, 2 could not be read" in done.stdout
+    assert "5 images, 2 could not be read" in done.stdout
     assert out.read_bytes() == whole
     assert files(tmp_path) == ["set.npy", "whole.npy"]
 
 
 def test_what_is_done_is_not_read_again(folder, tmp_path, monkeypatch):
     out, starts = tmp_path / "set.npy", []
-    originals = picture_folder(folder)
+    originals = image_folder(folder)
     after = originals.after
 
     def interrupted(start):
@@ -166,14 +166,14 @@ def begin(folder, out, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            convert(picture_folder(folder), out, TINY)
+            convert(image_folder(folder), out, TINY)
 
 
 def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_path, monkeypatch):
     out = tmp_path / "set.npy"
     begin(folder, out, monkeypatch)
     with pytest.raises(ValueError, match="is of other originals, or of other sizes: delete it"):
-        convert(picture_folder(folder), out, PRSRConfig.preset("paper"))
+        convert(image_folder(folder), out, PRSRConfig.preset("paper"))
     before = (folder / "0.png").stat()
     changes = [
         lambda: (folder / "0.png").write_bytes((folder / "2.png").read_bytes()),
@@ -183,7 +183,7 @@ def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_p
     for change in changes:
         change()
         with pytest.raises(ValueError, match=r"set\.npy\.journal is of other originals"):
-            convert(picture_folder(folder), out, TINY)
+            convert(image_folder(folder), out, TINY)
 
 
 def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypatch):
@@ -191,11 +191,11 @@ def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypat
 
     def meanwhile(file, data):
         with pytest.raises(BlockingIOError, match="is just being written by another process"):
-            convert(picture_folder(folder), out, TINY)
+            convert(image_folder(folder), out, TINY)
         append(file, data)
 
     monkeypatch.setattr(conversion, "append", meanwhile)
-    convert(picture_folder(folder), out, TINY)
+    convert(image_folder(folder), out, TINY)
     assert out.read_bytes() == whole
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_journal_is_told(folder, tmp_path, monkeypatch):
     for line in (b"{", b"[]", b'{"pages": 3}'):
         journal.write_bytes(title + line + b"\n")
         with pytest.raises(ValueError, match=r"set\.npy\.journal is damaged: delete it"):
-            convert(picture_folder(folder), out, TINY)
+            convert(image_folder(folder), out, TINY)
 
 
 def test_a_journal_without_its_array_begins_anew(folder, tmp_path, whole, monkeypatch):
@@ -215,12 +215,12 @@ def test_a_journal_without_its_array_begins_anew(folder, tmp_path, whole, monkey
     begin(folder, out, monkeypatch)
     with (tmp_path / "set.npy.partial").open("r+b") as array:
         array.truncate(os.path.getsize(array.name) - 1)
-    convert(picture_folder(folder), out, TINY)
+    convert(image_folder(folder), out, TINY)
     assert out.read_bytes() == whole
 
 
-def test_pictures_of_an_odd_size_are_counted(folder, tmp_path):
-    originals = picture_folder(folder)
+def test_images_of_an_odd_size_are_counted(folder, tmp_path):
+    originals = image_folder(folder)
     Image.new("RGB", (12, 9)).save(folder / "3.png")
     originals.size = (9, 9)
     done = convert(originals, tmp_path / "set.npy", TINY)
@@ -229,15 +229,15 @@ def test_pictures_of_an_odd_size_are_counted(folder, tmp_path):
 
 def test_nothing_readable_is_an_error_that_leaves_nothing(folder, tmp_path):
     for path in folder.iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"not one of 7 pictures can be read; the first is 0\.png"):
-        convert(picture_folder(folder), tmp_path / "set.npy", TINY)
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"not one of 7 images can be read; the first is 0\.png"):
+        convert(image_folder(folder), tmp_path / "set.npy", TINY)
     assert files(tmp_path) == []
 
 
-def test_pictures_of_other_colours_than_files_have_are_told_before_the_work(folder, tmp_path):
+def test_images_of_other_colours_than_files_have_are_told_before_the_work(folder, tmp_path):
     with pytest.raises(ValueError, match="1 or 3 channels"):
-        convert(picture_folder(folder), tmp_path / "set.npy", PRSRConfig(channels=2))
+        convert(image_folder(folder), tmp_path / "set.npy", PRSRConfig(channels=2))
     assert files(tmp_path) == []
 
 
@@ -248,7 +248,7 @@ def test_only_a_chunk_is_in_memory(tmp_path, monkeypatch):
     ahead, most = [0], [0]
     append = conversion.append
 
-    class Many(type(picture_folder(tmp_path))):
+    class Many(type(image_folder(tmp_path))):
         def after(self, start):
             for number in range(start, 20):
                 ahead[0] += 1

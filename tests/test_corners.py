@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from prsr.corners import CONFIG, CornerDigits, Verdicts, classify, place_digits, read_digits
-from prsr.experiments import run_corners, shares
+from prsr.experiments.corner_digits import (
+    CONFIG,
+    CornerDigits,
+    Verdicts,
+    classify,
+    place_digits,
+    read_digits,
+)
+from prsr.experiments.corners import run_corners, shares
 
 
 def strokes(count=40, seed=0):
@@ -97,9 +104,9 @@ def striped(pixels):
 def specked(pixels):
     """A digit, and a mark of the pen in the other corner."""
     marked = pixels.copy()
-    for picture in marked[:, 0]:
-        at = 10 if picture[:10, :10].any() else 0
-        picture[at + 4 : at + 7, at + 4 : at + 6] = 15
+    for image in marked[:, 0]:
+        at = 10 if image[:10, :10].any() else 0
+        image[at + 4 : at + 7, at + 4 : at + 6] = 15
     return marked
 
 
@@ -164,10 +171,10 @@ def painted(*corners):
 )
 def test_the_classifier_changes_its_mind_where_it_says(corners, single, both):
     digit = CornerDigits(painted((0, 0, 20, 10)), CONFIG)
-    pictures = painted(*corners)
-    verdicts = classify(pictures, digit)
+    images = painted(*corners)
+    verdicts = classify(images, digit)
     assert (verdicts.top_left[0], verdicts.both[0]) == (single, both)
-    turned = classify(pictures[..., ::-1, ::-1], digit)
+    turned = classify(images[..., ::-1, ::-1], digit)
     assert (turned.bottom_right[0], turned.both[0]) == (single, both)
 
 
@@ -218,9 +225,9 @@ def test_draws_are_at_temperature_one_and_argmax_at_zero(digits, tmp_path, monke
         found = json.loads((tmp_path / "corners.json").read_text())["shares"]
         return [found[name]["single"]["mean"] for name in ("independent", "argmax", "recursive")]
 
-    monkeypatch.setattr("prsr.experiments.trained", lambda method, *_: method)
+    monkeypatch.setattr("prsr.experiments.corners.trained", lambda method, *_: method)
     monkeypatch.setattr(
-        "prsr.experiments.method_of", lambda method: Fake(truth, temperatures[method])
+        "prsr.experiments.corners.method_for", lambda method: Fake(truth, temperatures[method])
     )
     assert single_shares() == [1, 0, 1]
     temperatures["independent"] = 0.0

@@ -20,12 +20,12 @@ from benchmarks import cuda_kernels, gpu_cuda
 from benchmarks.gpu_bench import Bench
 from benchmarks.precision import with_rounded_operands
 from benchmarks.report import Report
-from prsr.engines import Job, cuda
-from prsr.engines.base import draw
-from prsr.engines.cached import TorchEngine
+from prsr.engines import cuda
+from prsr.engines.base import Job, draw
+from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
-from prsr.engines.native import CPUEngine
+from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, parting_distance
 
 EPSILON = 1e-4
@@ -63,16 +63,16 @@ def extension():
     return load(build())
 
 
-def job_of(model, make_pictures, n, height, width, seed=4, temperature=1.0, masked=False):
+def job_of(model, make_images, n, height, width, seed=4, temperature=1.0, masked=False):
     """Low-resolution images, and the job of enlarging them."""
     config = model.config
-    lr = make_pictures(config, n, height, width)
+    lr = make_images(config, n, height, width)
     shape = (n, config.channels, config.scale * height, config.scale * width)
-    picture = torch.zeros(shape, dtype=torch.uint8)
+    image = torch.zeros(shape, dtype=torch.uint8)
     mask = None
     if masked:
         mask = torch.rand(shape, generator=torch.Generator().manual_seed(2)) < 0.3
-        picture = make_pictures(config, *shape[:1], *shape[2:], seed=1) * mask
+        image = make_images(config, *shape[:1], *shape[2:], seed=1) * mask
     with torch.no_grad():
         features = model.conditioning.features(lr)
         conditioning = model.conditioning(lr)
@@ -82,14 +82,14 @@ def job_of(model, make_pictures, n, height, width, seed=4, temperature=1.0, mask
         noise=prsr.noise(seed, n, *shape[2:], config.channels),
         temperature=torch.as_tensor(temperature).expand(n).contiguous(),
         mask=mask,
-        picture=picture,
+        image=image,
     )
 
 
 def draw_all(engine, model, job, precision="fp32"):
     """The state behind the last row."""
     state = engine.start(engine.pack(model.prior, precision), job)
-    engine.rows(state, 0, job.picture.shape[2])
+    engine.rows(state, 0, job.image.shape[2])
     return state
 
 
@@ -115,73 +115,71 @@ CONFIGURATIONS = st.builds(
     st.sampled_from([ALONE, SHARING, PAIR, PAIR_OF_TILES, FOUR]),
 )
 def test_random_configurations_agree_with_other_engines(
-    make_model, make_pictures, extension, changes, n, size, plan
+    make_model, make_images, extension, changes, n, size, plan
 ):
     model = make_model(**changes)
-    lr, job = job_of(model, make_pictures, n, *size)
+    lr, job = job_of(model, make_images, n, *size)
     with emulated(extension, plan):
         draw_all(ENGINE, model, job)
-    assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= EPSILON
+    assert cdf_violation(model, lr, job.image, job.noise, 1.0).max() <= EPSILON
     for engine in (TorchEngine(), CPUEngine()):
         if engine.reasons(model.config, torch.device("cpu"), "fp32"):
             continue
-        other = job_of(model, make_pictures, n, *size)[1]
+        other = job_of(model, make_images, n, *size)[1]
         draw_all(engine, model, other)
-        apart = parting_distance(model, lr, job.picture, other.picture, job.noise)
+        apart = parting_distance(model, lr, job.image, other.image, job.noise)
         assert apart.max() <= EPSILON
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_images_are_right_and_so_are_all_layers(make_model, make_pictures, extension, case):
+def test_images_are_right_and_so_are_all_layers(make_model, make_images, extension, case):
     """SPEC's test, equality with another engine, and the activations of every layer and row."""
     plan, n, changes = CASES[case]
     model = make_model(**changes)
     size = (1, 2) if n > 16 else (2, 2)
     # The second is greedy, and some sub-pixels are known.
     temperature = torch.linspace(0, 1.5, n + 1)[1:] * (torch.arange(n) != 1)
-    lr, job = job_of(model, make_pictures, n, *size, temperature=temperature, masked=True)
-    given = job.picture.clone()
+    lr, job = job_of(model, make_images, n, *size, temperature=temperature, masked=True)
+    given = job.image.clone()
     with emulated(extension, plan):
         state = ENGINE.start(ENGINE.pack(model.prior, "fp32"), job)
-        for y in range(job.picture.shape[2]):
+        for y in range(job.image.shape[2]):
             ENGINE.row(state, y)
             with torch.no_grad():
-                stacks = model.prior.stacks(job.picture, job.features)
+                stacks = model.prior.stacks(job.image, job.features)
             for layer in range(model.config.prior_layers):
                 expected = [stack[:, :, y] for stack in stacks[layer]]
                 assert_close(list(ENGINE.probe(state, layer)), expected, atol=1e-5, rtol=1e-5)
-    call = lr, job.picture, job.noise, temperature
+    call = lr, job.image, job.noise, temperature
     assert cdf_violation(model, *call, job.mask).max() <= EPSILON
-    assert torch.equal(job.picture[job.mask], given[job.mask])
-    other = job_of(model, make_pictures, n, *size, temperature=temperature, masked=True)[1]
+    assert torch.equal(job.image[job.mask], given[job.mask])
+    other = job_of(model, make_images, n, *size, temperature=temperature, masked=True)[1]
     engine = TorchEngine()
     draw_all(engine, model, other)
-    apart = parting_distance(model, lr, job.picture, other.picture, job.noise, temperature)
+    apart = parting_distance(model, lr, job.image, other.image, job.noise, temperature)
     assert apart.max() <= EPSILON
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("case", ["even groups, conditional", "wide colours", "two blocks"])
-def test_operands_are_rounded_and_nothing_else(
-    make_model, make_pictures, extension, case, precision
-):
+def test_operands_are_rounded_and_nothing_else(make_model, make_images, extension, case, precision):
     plan, _, changes = CASES[case]
     model = make_model(**changes)
     operand = OPERANDS[precision]
     rounded = with_rounded_operands(model, operand)
-    lr, job = job_of(model, make_pictures, 16, 1, 2)
+    lr, job = job_of(model, make_images, 16, 1, 2)
     with emulated(extension, plan):
         state = draw_all(ENGINE, model, job, precision)
         with torch.no_grad():
-            stacks = rounded.prior.stacks(job.picture, job.features)
-        y = job.picture.shape[2] - 1
+            stacks = rounded.prior.stacks(job.image, job.features)
+        y = job.image.shape[2] - 1
         for layer in range(model.config.prior_layers):
             for ours, theirs in zip(ENGINE.probe(state, layer), stacks[layer], strict=True):
                 kept = theirs[:, :, y].to(operand).float()
                 # The gates' tanh is off by 2^-11, and a sum in another order may round to the next
                 # number.
                 assert_close(ours, kept, atol=4e-3, rtol=2**-6)
-    call = lr, job.picture, job.noise, 1.0
+    call = lr, job.image, job.noise, 1.0
     limit = {"fp16": 2e-3, "bf16": 1e-2}[precision]
     assert cdf_violation(rounded, *call).max() <= limit
     laid = ENGINE.pack(model.prior, precision)
@@ -192,23 +190,23 @@ def test_operands_are_rounded_and_nothing_else(
 
 @pytest.mark.parametrize("precision", OPERANDS)
 def test_bits_do_not_depend_on_how_images_are_divided(
-    make_model, make_pictures, extension, precision
+    make_model, make_images, extension, precision
 ):
     model = make_model(levels=40, prior_channels=20)
     kept = []
     for plan, n in (ALONE, 3), (SHARING, 33), (PAIR, 17), (PAIR_OF_TILES, 33), (FOUR, 18):
-        _, job = job_of(model, make_pictures, 33, 1, 1)
+        _, job = job_of(model, make_images, 33, 1, 1)
         # The same images at other places of a batch.
         part = torch.arange(33 - n, 33) if plan is FOUR else torch.arange(n)
         some = Job(**{k: v[part] for k, v in vars(job).items() if v is not None}, mask=None)
         with emulated(extension, plan):
             state = draw_all(ENGINE, model, some, precision)
             probes = [ENGINE.probe(state, layer) for layer in range(model.config.prior_layers)]
-        kept.append((part, some.picture, probes))
-    parts, pictures, probes = zip(*kept, strict=True)
+        kept.append((part, some.image, probes))
+    parts, images, probes = zip(*kept, strict=True)
     whole = probes[3]
-    for part, picture, own in zip(parts, pictures, probes, strict=True):
-        assert torch.equal(picture, pictures[3][part])
+    for part, image, own in zip(parts, images, probes, strict=True):
+        assert torch.equal(image, images[3][part])
         for layer, probe in enumerate(own):
             for ours, theirs in zip(probe, whole[layer], strict=True):
                 assert torch.equal(ours, theirs[part])
@@ -216,14 +214,14 @@ def test_bits_do_not_depend_on_how_images_are_divided(
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("levels", [2, 7, 256])
-def test_a_draw_is_the_draw(make_model, make_pictures, extension, levels, temperature):
+def test_a_draw_is_the_draw(make_model, make_images, extension, levels, temperature):
     """Of logits that the conditioning alone decides, at the extremes too."""
     model = make_model(levels=levels, channels=1, prior_layers=1, prior_channels=1, head_channels=1)
     with torch.no_grad():
         for parameter in model.prior.parameters():
             parameter.zero_()
     random = torch.Generator().manual_seed(levels)
-    _, job = job_of(model, make_pictures, 64, 1, 1, temperature=temperature)
+    _, job = job_of(model, make_images, 64, 1, 1, temperature=temperature)
     job.conditioning = 3 * torch.randn(job.conditioning.shape, generator=random)
     job.conditioning[torch.rand(job.conditioning.shape, generator=random) < 0.3] = -1e4
     job.conditioning[:4] = 0  # equal ones: with two levels, u = 1/2 is the edge between them
@@ -232,7 +230,7 @@ def test_a_draw_is_the_draw(make_model, make_pictures, extension, levels, temper
         draw_all(ENGINE, model, job)
     logits = job.conditioning.permute(0, 2, 3, 4, 1).flatten(0, 3)
     noise = job.noise.permute(0, 3, 1, 2).flatten()
-    drawn = job.picture.flatten().long()
+    drawn = job.image.flatten().long()
     if temperature < 0.1:
         heat = torch.full(noise.shape, temperature)
         assert torch.equal(drawn, draw(logits, noise, heat))
@@ -246,14 +244,14 @@ def test_a_draw_is_the_draw(make_model, make_pictures, extension, levels, temper
         assert bool((drawn[(logits == 0).all(1) & (noise == 0.5)] == 1).all())
 
 
-def test_logits_that_overflowed_draw_a_level(make_model, make_pictures, extension):
+def test_logits_that_overflowed_draw_a_level(make_model, make_images, extension):
     model = make_model()
     for value in (torch.nan, torch.inf, -torch.inf):
-        _, job = job_of(model, make_pictures, 1, 1, 1)
+        _, job = job_of(model, make_images, 1, 1, 1)
         job.conditioning[:] = value
         with emulated(extension, ALONE):
             draw_all(ENGINE, model, job)
-        assert int(job.picture.max()) < model.config.levels
+        assert int(job.image.max()) < model.config.levels
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -266,7 +264,7 @@ def test_weights_that_a_precision_cannot_hold_are_refused(make_model, precision)
     ENGINE.pack(model.prior, "fp32")
 
 
-def test_a_plan_uses_what_the_device_has(make_model, make_pictures, extension):
+def test_a_plan_uses_what_the_device_has(make_model, make_images, extension):
     """Of an H100: a cluster of 16 for a tile each while there are enough, then tiles share 8."""
     model = make_model(config=prsr.PRESETS["paper"])
     laid = ENGINE.pack(model.prior, "bf16")
@@ -291,9 +289,8 @@ def test_arguments_are_taken_by_name_and_completely(extension):
 
 
 def test_without_its_extension_the_engine_says_how_to_get_it():
-    code = (
-        "import sys; sys.modules['prsr._cuda'] = None; import prsr; print(prsr.engines()['cuda'])"
-    )
+    code = "import sys; sys.modules['prsr._cuda'] = None; import prsr; "
+    code += "print(prsr.list_engines()['cuda'])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     for fact in (b"not built", b"nvcc", b"PRSR_BUILD_CUDA=1"):
         assert fact in printed

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageCms
 
 from prsr import PRSRConfig
-from prsr.decoding import TURNS, decode, plain
-from prsr.images import high_resolution, read_picture, to_array
-from prsr.metadata import png_chunk
-from prsr.sampling import as_tensor
+from prsr.data.decoding import TURNS, decode, plain
+from prsr.data.image_metadata import png_chunk
+from prsr.data.images import high_resolution, read_image, to_array
+from prsr.sampling.request import as_tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -138,13 +138,13 @@ def test_the_api_and_the_command_line_turn_an_image_alike(tmp_path, orientation)
     turned = noise().transpose(TURNS[orientation]) if orientation in TURNS else noise()
     path = tmp_path / "phone.png"
     noise().save(path, exif=exif(orientation))
-    assert np.array_equal(np.asarray(read_picture(path, COLOUR)), np.asarray(turned))
+    assert np.array_equal(np.asarray(read_image(path, COLOUR)), np.asarray(turned))
     opened = Image.open(path)
     expected = torch.from_numpy(np.asarray(turned).transpose(2, 0, 1).copy())[None]
     assert torch.equal(as_tensor(opened, COLOUR), expected)
     assert torch.equal(as_tensor([opened, opened], COLOUR)[1:], expected)
     assert np.array_equal(
-        high_resolution(opened, COLOUR), high_resolution(read_picture(path, COLOUR), COLOUR)
+        high_resolution(opened, COLOUR), high_resolution(read_image(path, COLOUR), COLOUR)
     )
     assert np.array_equal(np.asarray(opened), upright)  # the caller's own is as it was
 
@@ -166,7 +166,7 @@ def test_values_of_unknown_range_are_refused_with_their_mode(tmp_path, values):
     with pytest.raises(ValueError, match=f"mode {image.mode} does not say which .* is white"):
         to_array(image, GREY)
     with pytest.raises(ValueError, match=f"mode {image.mode} does not say which .* is white"):
-        read_picture(tmp_path / "a.tif", GREY)
+        read_image(tmp_path / "a.tif", GREY)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
@@ -239,4 +239,4 @@ def test_warnings_as_errors_do_not_condemn_an_image(tmp_path):
     path.write_bytes(with_chunk(encoded(noise(), "PNG"), b"acTL", bytes(8)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(np.asarray(read_picture(path, COLOUR)), np.asarray(noise()))
+        assert np.array_equal(np.asarray(read_image(path, COLOUR)), np.asarray(noise()))

@@ -10,7 +10,7 @@ import torch
 
 import prsr
 from prsr import PRSR, Sampler
-from prsr.sampling import default_model
+from prsr.sampling.sampler import default_model
 from prsr.testing import cdf_violation
 
 ENGINES = ["cpu", "torch", "reference"]
@@ -79,9 +79,9 @@ def test_a_loaded_model_has_none_of_the_defaults(saved, name):
 
 @pytest.mark.parametrize("name", DEFAULTS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_call_has_none_of_the_defaults_and_changes_none(saved, make_pictures, name, engine):
+def test_a_call_has_none_of_the_defaults_and_changes_none(saved, make_images, name, engine):
     model = PRSR.from_pretrained(saved)
-    lr = make_pictures(model.config, 3, 2, 2)
+    lr = make_images(model.config, 3, 2, 2)
     temperature = 0.8
     expected = Sampler(model, engine=engine).sample(lr, temperature, seed=3, num_samples=2)
     with DEFAULTS[name]():
@@ -112,9 +112,9 @@ def test_the_cached_model_has_none_of_the_defaults(name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_checks_and_figures_have_none_of_the_defaults(saved, make_pictures, name):
+def test_checks_and_figures_have_none_of_the_defaults(saved, make_images, name):
     model = PRSR.from_pretrained(saved)
-    lr, hr = make_pictures(model.config, 2, 2, 2), make_pictures(model.config, 2, 4, 4)
+    lr, hr = make_images(model.config, 2, 2, 2), make_images(model.config, 2, 4, 4)
 
     given = prsr.noise(0, 2, 4, 4, 3)
     expected = cdf_violation(model, lr, hr, given, 1.0), prsr.bits_per_dim(model, lr, hr)

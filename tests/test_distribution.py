@@ -1,4 +1,4 @@
-"""Whether pictures are drawn as often as p(y|x) says, on models small enough to list every one."""
+"""Whether images are drawn as often as p(y|x) says, on models small enough to list every one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prsr.testing import cdf_violation
 DRAWS = 4000
 LEAST_P = 1e-4  # of a right sampler's chi-square; a wrong one's is far below
 
-# Sixteen pictures of one colour or sixty-four of three, and the size of what they are drawn from.
+# Sixteen images of one colour or sixty-four of three, and the size of what they are drawn from.
 SMALL = {
     "grey": {"channels": 1, "levels": 2, "scale": 2, "gain": 2},
     "colour": {"channels": 3, "levels": 4, "scale": 1, "prior_layers": 1, "gain": 2},
@@ -25,29 +25,29 @@ SMALL = {
 
 @pytest.fixture(params=SMALL)
 def small(request, make_model):
-    """A model, a low-resolution pixel, and every picture that can be drawn from it."""
+    """A model, a low-resolution pixel, and every image that can be drawn from it."""
     model = make_model(seed=0, **SMALL[request.param])
     config = model.config
     lr = torch.ones((1, config.channels, 1, 1), dtype=torch.uint8)
     shape = (config.channels, config.scale, config.scale)
     values = itertools.product(range(config.levels), repeat=config.channels * config.scale**2)
-    pictures = torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
-    return model, lr, pictures
+    images = torch.tensor(list(values), dtype=torch.uint8).view(-1, *shape)
+    return model, lr, images
 
 
-def probabilities(model, lr, pictures, temperature=1.0, drawn=None):
-    """Of each listed picture, ``float64``; ``drawn`` marks what is not given, if not all is."""
+def probabilities(model, lr, images, temperature=1.0, drawn=None):
+    """Of each listed image, ``float64``; ``drawn`` marks what is not given, if not all is."""
     with torch.no_grad():
-        logits = model(lr.expand(len(pictures), -1, -1, -1), pictures).logits.double()
+        logits = model(lr.expand(len(images), -1, -1, -1), images).logits.double()
     log_p = (logits / temperature).log_softmax(dim=1)
-    log_p = log_p.gather(1, pictures.long()[:, None])[:, 0]
+    log_p = log_p.gather(1, images.long()[:, None])[:, 0]
     return (log_p if drawn is None else log_p * drawn).flatten(1).sum(dim=1).exp()
 
 
-def chi_square_p(expected, pictures, samples):
-    """How likely counts as far from the expected ones are; rare pictures count together."""
-    place = (samples[:, None] == pictures[None]).flatten(2).all(dim=2).int().argmax(dim=1)
-    counts = torch.bincount(place, minlength=len(pictures)).double()
+def chi_square_p(expected, images, samples):
+    """How likely counts as far from the expected ones are; rare images count together."""
+    place = (samples[:, None] == images[None]).flatten(2).all(dim=2).int().argmax(dim=1)
+    counts = torch.bincount(place, minlength=len(images)).double()
     means = expected * len(samples)
     rare = means < 10
     counts, means = (torch.cat((v[~rare], v[rare].sum()[None])) for v in (counts, means))
@@ -57,27 +57,27 @@ def chi_square_p(expected, pictures, samples):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_pictures_come_as_often_as_their_probability_says(small, engine, temperature):
-    model, lr, pictures = small
+def test_images_come_as_often_as_their_probability_says(small, engine, temperature):
+    model, lr, images = small
     sampler = Sampler(model, engine=engine)
     samples = sampler.sample(lr, temperature, seed=1, num_samples=DRAWS)[0]
-    expected = probabilities(model, lr, pictures, temperature)
+    expected = probabilities(model, lr, images, temperature)
     assert_close(expected.sum().item(), 1.0)
-    assert chi_square_p(expected, pictures, samples) > LEAST_P
+    assert chi_square_p(expected, images, samples) > LEAST_P
     # The same draws are no draws from the model at another temperature, or from another model.
-    other = probabilities(model, lr, pictures, 1.5 - temperature)
-    assert chi_square_p(other, pictures, samples) < LEAST_P
-    assert chi_square_p(expected.roll(1), pictures, samples) < LEAST_P
+    other = probabilities(model, lr, images, 1.5 - temperature)
+    assert chi_square_p(other, images, samples) < LEAST_P
+    assert chi_square_p(expected.roll(1), images, samples) < LEAST_P
     # And sub-pixels that each come as often as they should, but alone, are noticed.
     alone = [values.roll(i) for i, values in enumerate(samples.flatten(1).T)]
     alone = torch.stack(alone, dim=1).view_as(samples)
-    assert chi_square_p(expected, pictures, alone) < LEAST_P
+    assert chi_square_p(expected, images, alone) < LEAST_P
 
 
-def test_pictures_of_a_batch_come_as_often_as_samples_of_one(small):
-    model, lr, pictures = small
+def test_images_of_a_batch_come_as_often_as_samples_of_one(small):
+    model, lr, images = small
     samples = Sampler(model).sample(lr.expand(DRAWS, -1, -1, -1), seed=2)
-    assert chi_square_p(probabilities(model, lr, pictures), pictures, samples) > LEAST_P
+    assert chi_square_p(probabilities(model, lr, images), images, samples) > LEAST_P
 
 
 @pytest.fixture(params=[0, 1, -1], ids=["first", "second", "last"])
@@ -91,10 +91,10 @@ def completed(request, small):
 
 @pytest.mark.parametrize("engine", ["torch", "reference"])
 def test_completions_come_as_often_as_the_rest_of_the_chain_says(small, completed, engine):
-    (model, lr, pictures), (mask, known) = small, completed
+    (model, lr, images), (mask, known) = small, completed
     sampler = Sampler(model, engine=engine)
     samples = sampler.sample(lr, seed=1, num_samples=DRAWS, known=known, mask=mask)[0]
-    fitting = pictures[(pictures[:, mask] == 1).all(dim=1)]
+    fitting = images[(images[:, mask] == 1).all(dim=1)]
     expected = probabilities(model, lr, fitting, drawn=~mask)
     assert bool((samples[:, mask] == 1).all())
     assert_close(expected.sum().item(), 1.0)
@@ -103,45 +103,41 @@ def test_completions_come_as_often_as_the_rest_of_the_chain_says(small, complete
 
 
 def test_what_follows_a_known_sub_pixel_is_drawn_in_its_light(small):
-    model, lr, pictures = small
-    known, first = torch.ones_like(pictures[:1]), (..., 0, 0, 0)
+    model, lr, images = small
+    known, first = torch.ones_like(images[:1]), (..., 0, 0, 0)
     mask = torch.zeros_like(known, dtype=torch.bool)
     mask[first] = True
-    fitting = pictures[pictures[first] == 1]
+    fitting = images[images[first] == 1]
     expected = probabilities(model, lr, fitting, drawn=~mask)
-    # Had it only been pasted into a finished picture, the rest would be distributed otherwise.
+    # Had it only been pasted into a finished image, the rest would be distributed otherwise.
     pasted = Sampler(model).sample(lr, seed=1, num_samples=DRAWS)[0]
     pasted[first] = 1
     assert chi_square_p(expected, fitting, pasted) < LEAST_P
 
 
-def scene(make_model, make_pictures):
+def scene(make_model, make_images):
     model = make_model()
-    lr = make_pictures(model.config, 4, 2, 3)
-    return model, lr, make_pictures(model.config, 4, 4, 6, seed=1)
+    lr = make_images(model.config, 4, 2, 3)
+    return model, lr, make_images(model.config, 4, 4, 6, seed=1)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 4, 6), (6,), (4, 1), (3, 1, 1), (4, 1, 1, 1), ()])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_mask_says_what_is_kept_and_the_rest_is_drawn_right(
-    make_model, make_pictures, engine, shape
-):
-    model, lr, known = scene(make_model, make_pictures)
+def test_mask_says_what_is_kept_and_the_rest_is_drawn_right(make_model, make_images, engine, shape):
+    model, lr, known = scene(make_model, make_images)
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.5
     sampler = Sampler(model, engine=engine)
-    picture = sampler.sample(lr, 0.8, seed=1, known=known, mask=mask)
+    image = sampler.sample(lr, 0.8, seed=1, known=known, mask=mask)
     full = mask.broadcast_to(known.shape)
-    assert torch.equal(picture[full], known[full])
-    assert torch.equal(picture, sampler.sample(lr, 0.8, seed=1, known=known, mask=full))
+    assert torch.equal(image[full], known[full])
+    assert torch.equal(image, sampler.sample(lr, 0.8, seed=1, known=known, mask=full))
     noise = prsr.noise(1, 4, 4, 6, 3)
-    assert cdf_violation(model, lr, picture, noise, 0.8, full).max() <= 1e-4
+    assert cdf_violation(model, lr, image, noise, 0.8, full).max() <= 1e-4
 
 
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(
-    make_model, make_pictures, engine
-):
-    model, lr, known = scene(make_model, make_pictures)
+def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(make_model, make_images, engine):
+    model, lr, known = scene(make_model, make_images)
     sampler = Sampler(model, engine=engine)
     none = torch.zeros_like(known, dtype=torch.bool)
     assert torch.equal(
@@ -154,21 +150,21 @@ def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(
     assert torch.equal(first, second)
 
 
-def test_own_picture_as_known_changes_nothing_and_all_known_is_returned(make_model, make_pictures):
-    model, lr, known = scene(make_model, make_pictures)
+def test_own_image_as_known_changes_nothing_and_all_known_is_returned(make_model, make_images):
+    model, lr, known = scene(make_model, make_images)
     sampler = Sampler(model)
-    picture = sampler.sample(lr, seed=1)
+    image = sampler.sample(lr, seed=1)
     some = torch.rand(known.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    assert torch.equal(sampler.sample(lr, seed=1, known=picture, mask=some), picture)
+    assert torch.equal(sampler.sample(lr, seed=1, known=image, mask=some), image)
     everything = torch.tensor(True)
     assert torch.equal(sampler.sample(lr, seed=1, known=known, mask=everything), known)
 
 
-def test_known_sub_pixels_hold_for_every_sample(make_model, make_pictures):
-    model, lr, known = scene(make_model, make_pictures)
+def test_known_sub_pixels_hold_for_every_sample(make_model, make_images):
+    model, lr, known = scene(make_model, make_images)
     mask = torch.tensor([True, False, False])[:, None, None]
-    pictures = Sampler(model).sample(lr, seed=1, num_samples=3, known=known, mask=mask)
-    assert torch.equal(pictures[:, :, 0], known[:, None, 0].expand(-1, 3, -1, -1))
+    images = Sampler(model).sample(lr, seed=1, num_samples=3, known=known, mask=mask)
+    assert torch.equal(images[:, :, 0], known[:, None, 0].expand(-1, 3, -1, -1))
     for s in range(3):
         noise, full = prsr.noise(1, 4, 4, 6, 3, sample=s), mask.expand_as(known)
-        assert cdf_violation(model, lr, pictures[:, s], noise, 1.0, full).max() <= 1e-4
+        assert cdf_violation(model, lr, images[:, s], noise, 1.0, full).max() <= 1e-4

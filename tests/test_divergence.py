@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prsr import PRSR
-from prsr.trainer import Trainer
+from prsr.training.trainer import Trainer
 
 
 @pytest.fixture

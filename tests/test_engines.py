@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 import prsr
 from prsr import PRESETS, Sampler
-from prsr.conditioning import condition
-from prsr.engines import ENGINES, Engine, Job
-from prsr.engines.base import draw
-from prsr.engines.native import BUNDLE
+from prsr.engines.base import Engine, Job, draw
+from prsr.engines.cpu import BUNDLE
+from prsr.engines.registry import ENGINES
+from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, parting_distance
 
 EPSILON = 1e-4  # of SPEC, for fp32
@@ -24,7 +24,7 @@ BUNDLED = BUNDLE + 1  # the engine cpu draws these as a bundle, and one alone
 HIGHEST = 1 - 2.0**-24  # the largest u that noise has
 
 # The package's function of that name hides the module.
-dispatch = importlib.import_module("prsr.engines")
+dispatch = importlib.import_module("prsr.engines.registry")
 
 
 @st.composite
@@ -69,91 +69,91 @@ def able(config):
 
     It has the same tests, on less, in test_triton.py.
     """
-    reasons = prsr.engines(config)
+    reasons = prsr.list_engines(config)
     return [e for e in ENGINES if not reasons[e.name] and e.name not in ("triton", "cuda")]
 
 
-def make_job(model, make_pictures, n=3, height=3, width=2, temperature=1.0, seed=0):
-    """Low-resolution pictures and the job of enlarging them."""
+def make_job(model, make_images, n=3, height=3, width=2, temperature=1.0, seed=0):
+    """Low-resolution images and the job of enlarging them."""
     config = model.config
-    lr = make_pictures(config, n, height, width)
+    lr = make_images(config, n, height, width)
     shape = (n, config.channels, config.scale * height, config.scale * width)
     noise = prsr.noise(seed, n, shape[2], shape[3], config.channels)
     conditioning = condition(model.conditioning, lr, config)
-    picture = torch.zeros(shape, dtype=torch.uint8)
-    return lr, Job(*conditioning, noise, torch.full((n,), temperature), None, picture)
+    image = torch.zeros(shape, dtype=torch.uint8)
+    return lr, Job(*conditioning, noise, torch.full((n,), temperature), None, image)
 
 
 @settings(max_examples=60)
 @given(requests())
-def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_pictures, request_):
+def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_images, request_):
     changes, call = request_
     model = make_model(**changes)
     config, (n, h, w) = model.config, call["size"]
-    lr = make_pictures(config, n, h, w)
+    lr = make_images(config, n, h, w)
     noise = prsr.noise(call["seed"], n, config.scale * h, config.scale * w, config.channels)
-    known = make_pictures(config, n, config.scale * h, config.scale * w, seed=1)
+    known = make_images(config, n, config.scale * h, config.scale * w, seed=1)
     mask = torch.rand(known.shape, generator=torch.Generator().manual_seed(2)) < call["given"]
     fixed = {"known": known, "mask": mask} if call["given"] else {}
-    pictures = {
+    images = {
         engine.name: prsr.sample(
             lr, call["temperature"], model=model, seed=call["seed"], engine=engine.name, **fixed
         )
         for engine in able(config)
     }
-    assert {"torch", "reference"} <= pictures.keys()
-    for picture in pictures.values():
-        assert torch.equal(picture[mask], known[mask])
-        outside = cdf_violation(model, lr, picture, noise, call["temperature"], mask)
+    assert {"torch", "reference"} <= images.keys()
+    for image in images.values():
+        assert torch.equal(image[mask], known[mask])
+        outside = cdf_violation(model, lr, image, noise, call["temperature"], mask)
         assert outside.max() <= EPSILON
-        truth = pictures["reference"]
-        apart = parting_distance(model, lr, picture, truth, noise, call["temperature"])
+        truth = images["reference"]
+        apart = parting_distance(model, lr, image, truth, noise, call["temperature"])
         assert apart.max() <= EPSILON
 
 
 @settings(max_examples=25)
 @given(configurations(), st.sampled_from([2, BUNDLED]), st.integers(1, 3), st.integers(1, 3))
-def test_caches_hold_what_the_network_computes(make_model, make_pictures, changes, n, h, w):
+def test_caches_hold_what_the_network_computes(make_model, make_images, changes, n, h, w):
     model = make_model(**changes | {"scale": 2})
     for engine in able(model.config):
-        _, job = make_job(model, make_pictures, n, h, w)
+        _, job = make_job(model, make_images, n, h, w)
         state = engine.start(engine.pack(model.prior, "fp32"), job)
         for y in range(2 * h):
             engine.row(state, y)
             with torch.no_grad():
-                stacks = model.prior.stacks(job.picture, job.features)
+                stacks = model.prior.stacks(job.image, job.features)
             for layer in range(model.config.prior_layers):
                 expected = [stack[:, :, y] for stack in stacks[layer]]
                 assert_close(list(engine.probe(state, layer)), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_drawn_right(make_model, make_pictures, name):
+def test_presets_are_drawn_right(make_model, make_images, name):
     model = make_model(config=PRESETS[name])
-    lr = make_pictures(model.config, 2, 1, 2)
+    lr = make_images(model.config, 2, 1, 2)
     scale = model.config.scale
     noise = prsr.noise(3, 2, scale, 2 * scale, model.config.channels)
     for engine in able(model.config):
         if engine.name == "reference":  # the naive sampler would take minutes
             continue
-        picture = prsr.sample(lr, model=model, seed=3, engine=engine.name)
-        assert cdf_violation(model, lr, picture, noise, 1.0).max() <= EPSILON
+        image = prsr.sample(lr, model=model, seed=3, engine=engine.name)
+        assert cdf_violation(model, lr, image, noise, 1.0).max() <= EPSILON
 
 
 @pytest.mark.parametrize("engine", able(PRESETS["tiny"]), ids=lambda engine: engine.name)
-def test_packed_weights_are_a_copy(make_model, make_pictures, engine):
+def test_packed_weights_are_a_copy(make_model, make_images, engine):
     model = make_model()
     packed = engine.pack(model.prior, "fp32")
-    pictures = []
+    images = []
     for _ in range(2):
-        _, job = make_job(model, make_pictures, 1, 1, 2)
+        _, job = make_job(model, make_images, 1, 1, 2)
         state = engine.start(packed, job)
         for y in range(2):
             engine.row(state, y)
-        pictures.append(job.picture)
+        images.append(job.image)
         for parameter in model.prior.parameters():
             parameter.data.mul_(-1)
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
 
 
 # One draw: what is taken for u at the lower end, in the middle, and at the upper end.
@@ -211,14 +211,14 @@ def test_draw_inverts_the_cdf_and_takes_no_level_without_mass(levels, temperatur
     assert bool((cdf - p.gather(1, drawn)[:, 0] <= u + 1e-6).all())
 
 
-def test_draw_takes_each_pictures_own_temperature():
+def test_draw_takes_each_images_own_temperature():
     logits, u = torch.tensor([[0.0, 1.0, 0.5]] * 4), torch.full((4,), 0.2)
     temperatures = torch.tensor([0.0, 0.01, 1.0, 100.0])
     assert draw(logits, u, temperatures).tolist() == [1, 1, 1, 0]
 
 
 class Fake(Engine):
-    """Fills pictures with one level, or says why not."""
+    """Fills images with one level, or says why not."""
 
     def __init__(self, name, level=0, reasons=()):
         self.name, self.level, self.against = name, level, list(reasons)
@@ -233,35 +233,37 @@ class Fake(Engine):
         return job
 
     def row(self, state, y):
-        state.picture[:, :, y] = self.level
+        state.image[:, :, y] = self.level
 
     def probe(self, state, layer):
         raise NotImplementedError
 
 
 def test_engines_are_listed_with_their_reasons():
-    assert list(prsr.engines()) == [engine.name for engine in ENGINES]
-    assert {"torch", "reference"} <= prsr.engines().keys()
+    assert list(prsr.list_engines()) == [engine.name for engine in ENGINES]
+    assert {"torch", "reference"} <= prsr.list_engines().keys()
     for config in PRESETS.values():
-        assert prsr.engines(config)["torch"] == prsr.engines(config)["reference"] == []
-    assert prsr.engines(precision="bf16")["reference"] == ["it computes in fp32 only, not in bf16"]
+        assert prsr.list_engines(config)["torch"] == prsr.list_engines(config)["reference"] == []
+    assert prsr.list_engines(precision="bf16")["reference"] == [
+        "it computes in fp32 only, not in bf16"
+    ]
 
 
 def test_devices_that_are_not_here_are_a_reason_and_unknown_ones_an_error():
     if not torch.cuda.is_available():
         assert all(
-            "there is no device cuda here" in r for r in prsr.engines(device="cuda").values()
+            "there is no device cuda here" in r for r in prsr.list_engines(device="cuda").values()
         )
     with pytest.raises(ValueError, match="no kind of device called 'warp'"):
-        prsr.engines(device="warp")
+        prsr.list_engines(device="warp")
 
 
-def test_auto_takes_the_first_engine_that_can_serve(make_model, make_pictures, monkeypatch):
+def test_auto_takes_the_first_engine_that_can_serve(make_model, make_images, monkeypatch):
     model = make_model()
-    lr = make_pictures(model.config, 1, 2, 2)
+    lr = make_images(model.config, 1, 2, 2)
     fakes = (Fake("broken", reasons=["no card"]), Fake("four", 4), Fake("five", 5))
     monkeypatch.setattr(dispatch, "ENGINES", fakes)
-    assert prsr.engines() == {"broken": ["no card"], "four": [], "five": []}
+    assert prsr.list_engines() == {"broken": ["no card"], "four": [], "five": []}
     assert Sampler(model).engine == "four"
     assert prsr.sample(lr, model=model).unique().tolist() == [4]
     assert prsr.sample(lr, model=model, engine="five").unique().tolist() == [5]
@@ -282,7 +284,7 @@ def test_unknown_engine_and_precision_are_refused_by_name(make_model):
     with pytest.raises(ValueError, match="precision must be one of fp32, fp16, bf16, got 'fp8'"):
         Sampler(make_model(), precision="fp8")
     with pytest.raises(ValueError, match="precision must be one of"):
-        prsr.engines(precision="fp8")
+        prsr.list_engines(precision="fp8")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

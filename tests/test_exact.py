@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import prsr
-from prsr.exact import exact_fp32
 from prsr.testing import cdf_violation
+from prsr.utils.torch_settings import exact_fp32
 
 PARENTS = ["backends", "backends.cudnn", "backends.mkldnn"]
 CHILDREN = [
@@ -118,9 +118,9 @@ def test_older_switches_are_held_and_put_back():
 
 
 @newer
-def test_pictures_are_drawn_whatever_switch_the_caller_set(make_model, make_pictures, fresh):
+def test_images_are_drawn_whatever_switch_the_caller_set(make_model, make_images, fresh):
     model = make_model()
-    lr, sampler = make_pictures(model.config, 3, 2, 3), prsr.Sampler(model)
+    lr, sampler = make_images(model.config, 3, 2, 3), prsr.Sampler(model)
     expected = sampler.sample(lr, seed=1)
     noise = prsr.noise(1, len(lr), *expected.shape[2:], 3)
     for name in PARENTS + CHILDREN:

@@ -25,12 +25,12 @@ from examples.faces import build as faces
 from examples.faces.grow import grow
 from examples.photographs import build as photographs
 from examples.portraits import build as portraits
-from prsr.strips import unpack
+from prsr.data.archive import unpack
 
 
 def test_digits_are_split_by_index_and_take_turns():
-    pictures = np.arange(43, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    parts = digits.split(pictures)
+    images = np.arange(43, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    parts = digits.split(images)
     assert {name: part[[0, -1]].ravel().tolist() for name, part in parts.items()} == {
         "train": [0, 36],
         "validation": [37, 38],
@@ -52,7 +52,7 @@ for i in range(int(first), int(first) + int(count)):
 
 @pytest.fixture
 def renderer(tmp_path, monkeypatch):
-    """In the place of Node.js: picture i of a split is of one colour, (i, letters of it, 7)."""
+    """In the place of Node.js: image i of a split is of one colour, (i, letters of it, 7)."""
     program = tmp_path / "bin" / "node"
     program.parent.mkdir()
     program.write_text(RENDERER.format(python=sys.executable))
@@ -173,12 +173,12 @@ def test_windows_are_squares_of_the_photo_and_its_own():
     assert not np.array_equal(photographs.windows(photo("a/two", ""), 3), taken)
 
 
-def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_pictures):
+def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_images):
     small = make_model(prior_layers=2, prior_kernel=3, head_channels=7, conditioning_blocks=1)
     large = dataclasses.replace(
         small.config, prior_layers=4, prior_kernel=7, head_channels=16, conditioning_blocks=3
     )
-    lr, hr = make_pictures(small.config, 2, 2, 3), make_pictures(small.config, 2, 4, 6)
+    lr, hr = make_images(small.config, 2, 2, 3), make_images(small.config, 2, 4, 6)
     grown = grow(small.double(), large).double()
     expected, found = small.eval()(lr, hr), grown.eval()(lr, hr)
     for one, other in zip(expected, found, strict=True):
@@ -194,10 +194,10 @@ def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_pictures
 
 
 @pytest.mark.parametrize("gates", [False, True])
-def test_a_model_gains_or_keeps_conditional_gates(make_model, make_pictures, gates):
+def test_a_model_gains_or_keeps_conditional_gates(make_model, make_images, gates):
     small = make_model(prior_layers=2, conditional_gates=gates).double()
     large = dataclasses.replace(small.config, prior_layers=3, conditional_gates=True)
-    lr, hr = make_pictures(small.config, 2, 2, 3), make_pictures(small.config, 2, 4, 6)
+    lr, hr = make_images(small.config, 2, 2, 3), make_images(small.config, 2, 4, 6)
     grown = grow(small, large).double()
     assert grown.prior.blocks[2].conditional_vertical.weight.count_nonzero() == 0
     for one, other in zip(small(lr, hr), grown(lr, hr), strict=True):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from prsr import PRSR, PRSRConfig, Sampler
-from prsr.engines import native, tell_absence
-from prsr.reporting import Notice
+from prsr.engines import cpu as native
+from prsr.engines.registry import tell_absence
+from prsr.utils.messages import Notice
 
 TINY = PRSRConfig.preset("tiny")
 

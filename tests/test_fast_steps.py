@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import prsr.cross_entropies
+import prsr.models.paired_cross_entropy
 from benchmarks.training import plain_loss
 from prsr import PRSR, PRSROutput, prsr_loss
-from prsr.by_colour import ProductByColour, aligned_ends
-from prsr.cross_entropies import formula, paired_cross_entropy
-from prsr.layers import colour_groups, gate, logits_of
+from prsr.models.head_by_colour import ProductByColour, aligned_ends
+from prsr.models.layers import colour_groups, gate, logits_of
+from prsr.models.paired_cross_entropy import formula, paired_cross_entropy
 
 WIDE = {"head_channels": 100, "levels": 16}
 """Changes to the preset tiny: a head whose colours are wide enough for products of their own."""
@@ -33,7 +33,9 @@ def with_gradients(function, pair, target, scale=1.0):
 @pytest.mark.parametrize("at_a_time", [1, 7, 50, 1000])
 @pytest.mark.parametrize("levels", [2, 256])
 def test_the_paired_cross_entropy_is_the_formula_with_its_gradients(monkeypatch, at_a_time, levels):
-    monkeypatch.setattr(prsr.cross_entropies, "rows_at_a_time", lambda logits: at_a_time)
+    monkeypatch.setattr(
+        prsr.models.paired_cross_entropy, "rows_at_a_time", lambda logits: at_a_time
+    )
     pair, target = logits(50, levels)
     found = with_gradients(paired_cross_entropy, pair, target, scale=3.0)
     expected = with_gradients(formula, pair, target, scale=3.0)
@@ -103,9 +105,9 @@ def test_a_logit_that_is_no_number_shows_in_the_loss(value):
     assert paired_cross_entropy(a, b, target).isnan()
 
 
-def test_prsr_loss_is_the_mean_of_both_networks_over_all_sub_pixels(make_model, make_pictures):
+def test_prsr_loss_is_the_mean_of_both_networks_over_all_sub_pixels(make_model, make_images):
     model = make_model().double()
-    lr, hr = make_pictures(model.config, 3, 2, 5), make_pictures(model.config, 3, 4, 10)
+    lr, hr = make_images(model.config, 3, 2, 5), make_images(model.config, 3, 4, 10)
     output = model(lr, hr)
     losses = [F.cross_entropy(each, hr.long()) for each in (output[1] + output[2], output[1])]
     torch.testing.assert_close(prsr_loss(output, hr), sum(losses), rtol=1e-12, atol=0)
@@ -182,13 +184,13 @@ def test_a_gate_is_the_formula_in_any_memory_format(layout):
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
-    make_model, make_pictures, conditional
+    make_model, make_images, conditional
 ):
     model = make_model(conditional_gates=conditional, **WIDE).train()
     for gates in model.modules():
         if isinstance(gates, nn.Conv2d) and gates.bias is None:
             nn.init.normal_(gates.weight, std=0.3)
-    lr, hr = make_pictures(model.config, 6, 4, 4), make_pictures(model.config, 6, 8, 8)
+    lr, hr = make_images(model.config, 6, 4, 4), make_images(model.config, 6, 8, 8)
     parameters = list(model.parameters())
     exact = torch.autograd.grad(plain_loss(model, lr, hr), parameters)
     with torch.autocast("cpu", torch.bfloat16):
@@ -202,9 +204,9 @@ def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
     assert 0 < errors[0] < 1.5 * errors[1]
 
 
-def test_a_compiled_model_has_the_same_loss_and_gradients(make_model, make_pictures):
+def test_a_compiled_model_has_the_same_loss_and_gradients(make_model, make_images):
     model: PRSR = make_model(conditional_gates=True, **WIDE)
-    lr, hr = make_pictures(model.config, 2, 3, 3), make_pictures(model.config, 2, 6, 6)
+    lr, hr = make_images(model.config, 2, 3, 3), make_images(model.config, 2, 6, 6)
     step = lambda lr, hr: prsr_loss(model(lr, hr), hr)  # noqa: E731
     parameters = list(model.parameters())
     expected = [step(lr, hr), *torch.autograd.grad(step(lr, hr), parameters)]

@@ -12,8 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from prsr import PRSRConfig, Sampler
-from prsr.baselines import Bicubic, Independent, method_of
-from prsr.figures import (
+from prsr.evaluation.plots import (
     curves_figure,
     grid,
     growth_animation,
@@ -24,13 +23,16 @@ from prsr.figures import (
     smoothed,
     temperatures_figure,
 )
+from prsr.models.baselines import Independent
+from prsr.sampling.baselines import method_for
+from prsr.sampling.interpolation import Bicubic
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), levels=256)
 
 
 @pytest.fixture
-def pairs(make_pictures):
-    return make_pictures(CONFIG, 2, 3, 3), make_pictures(CONFIG, 2, 6, 6)
+def pairs(make_images):
+    return make_images(CONFIG, 2, 3, 3), make_images(CONFIG, 2, 6, 6)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def model(make_model):
 
 
 def laid_out(figure):
-    """The pictures of a grid, ``uint8 [H, W, 3]`` each, in rows, and the headings."""
+    """The images of a grid, ``uint8 [H, W, 3]`` each, in rows, and the headings."""
     places = figure.axes
     columns = places[0].get_gridspec().ncols
     shown = [np.asarray(place.images[0].get_array()) for place in places]
@@ -55,18 +57,18 @@ def assert_shows(figure, expected, headings):
     rows, found = laid_out(figure)
     assert found == headings
     assert len(rows) == len(expected)
-    for row, pictures in zip(rows, expected, strict=True):
-        for shown, pixels in zip(row, pictures, strict=True):
+    for row, images in zip(rows, expected, strict=True):
+        for shown, pixels in zip(row, images, strict=True):
             assert np.array_equal(shown, as_shown(pixels))
 
 
 def test_methods_stand_between_input_and_truth(pairs, model):
     lr, hr = pairs
-    independent = Independent(CONFIG)
+    independent = method_for(Independent(CONFIG))
     methods = {
         "bicubic": Bicubic(CONFIG),
         "independent": independent,
-        "recursive": method_of(model),
+        "recursive": method_for(model),
     }
     bicubic, drawn, ours = (method.sample(lr, 0.7, seed=1) for method in methods.values())
     likeliest = independent.sample(lr, 0.0)
@@ -79,9 +81,9 @@ def test_methods_stand_between_input_and_truth(pairs, model):
 
 def test_temperatures_share_their_noise(pairs, model):
     lr, hr = pairs
-    warm, cold = (method_of(model).sample(lr, t, seed=2) for t in (0.5, 0.0))
+    warm, cold = (method_for(model).sample(lr, t, seed=2) for t in (0.5, 0.0))
     assert_shows(
-        temperatures_figure(method_of(model), lr, hr, (0.5, 0.0), seed=2),
+        temperatures_figure(method_for(model), lr, hr, (0.5, 0.0), seed=2),
         list(zip(lr, warm, cold, hr, strict=True)),
         ["input", "T = 0.5\nτ = 2", "T = 0\nτ = ∞", "truth"],
     )
@@ -89,15 +91,15 @@ def test_temperatures_share_their_noise(pairs, model):
 
 def test_samples_of_an_input_stand_in_its_row(pairs, model):
     lr, hr = pairs
-    drawn = method_of(model).sample(lr, seed=3, num_samples=3)
+    drawn = method_for(model).sample(lr, seed=3, num_samples=3)
     assert_shows(
-        samples_figure(method_of(model), lr, hr, 3, 1.0, seed=3),
+        samples_figure(method_for(model), lr, hr, 3, 1.0, seed=3),
         [[lr[i], *drawn[i], hr[i]] for i in range(2)],
         ["input", "", "", "", "truth"],
     )
 
 
-def test_grey_pictures_are_black_to_white():
+def test_grey_images_are_black_to_white():
     config = dataclasses.replace(PRSRConfig.preset("digits"), levels=16)
     figure = grid([[torch.tensor([[[0, 15]]], dtype=torch.uint8)]], ["digit"], config)
     image = figure.axes[0].images[0]
@@ -106,7 +108,7 @@ def test_grey_pictures_are_black_to_white():
     assert image.get_cmap().name == "gray"
 
 
-def test_a_picture_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path):
+def test_an_image_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path):
     lr, _ = pairs
     animation = growth_animation(Sampler(model), lr, 1.0, seed=4)
     drawn = Sampler(model).sample(lr, seed=4)
@@ -129,7 +131,7 @@ def test_a_picture_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path
 
 def test_a_figure_is_written_in_the_format_of_its_name(pairs, model, tmp_path):
     lr, hr = pairs
-    figure = samples_figure(method_of(model), lr, hr, 1, 1.0, seed=0)
+    figure = samples_figure(method_for(model), lr, hr, 1, 1.0, seed=0)
     for name, start in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")):
         save_figure(figure, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
@@ -199,7 +201,7 @@ def test_a_folder_without_a_run_is_told_of(tmp_path):
 @pytest.mark.parametrize("name", ["samples", "growth"])
 def test_figures_need_no_backend(models, data, tmp_path, backend, name):
     out = tmp_path / f"figure.{'png' if name == 'samples' else 'gif'}"
-    options = ["--data", data, "--model", models["recursive"], "--pictures", "1", "--out", out]
+    options = ["--data", data, "--model", models["recursive"], "--images", "1", "--out", out]
     call = [sys.executable, "-m", "prsr", "figure", name, *map(str, options)]
     environment = {**os.environ, "MPLBACKEND": backend}
     done = subprocess.run(call, env=environment, capture_output=True, text=True)
@@ -209,12 +211,12 @@ def test_figures_need_no_backend(models, data, tmp_path, backend, name):
 
 def test_measures_need_no_backend():
     environment = {**os.environ, "MPLBACKEND": "nonsense"}
-    script = "import os, prsr.metrics; assert os.environ['MPLBACKEND'] == 'nonsense'"
+    script = "import os, prsr.evaluation.metrics; assert os.environ['MPLBACKEND'] == 'nonsense'"
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_path):
-    own = ("--data", data, "--model", models["recursive"], "--pictures", 1)
+    own = ("--data", data, "--model", models["recursive"], "--images", 1)
     for suffix, says in ((".png", True), (".jpg", True), (".webp", True), (".pdf", False)):
         out = tmp_path / f"a{suffix}"
         out.write_bytes(b"of others")
@@ -229,7 +231,7 @@ def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_p
 
 @pytest.mark.parametrize("suffix", ["webp", "jpg", "png"])
 def test_a_figure_fits_its_format(tmp_path, suffix):
-    from prsr.figures import LONGEST_SIDE, LONGEST_SIDES, blank, save_figure
+    from prsr.evaluation.plots import LONGEST_SIDE, LONGEST_SIDES, blank, save_figure
 
     path = tmp_path / f"wide.{suffix}"
     save_figure(blank(1, 600), path)
@@ -238,10 +240,10 @@ def test_a_figure_fits_its_format(tmp_path, suffix):
     assert width > 16000
 
 
-def test_too_many_pictures_for_a_figure_are_told_before_the_work(
+def test_too_many_images_for_a_figure_are_told_before_the_work(
     command, models, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("prsr.sampling.Sampler.sample", None)
+    monkeypatch.setattr("prsr.sampling.sampler.Sampler.sample", None)
     own = ("--data", data, "--model", models["recursive"], "--out", tmp_path / "a.png")
     code, _, errors = command("figure", "samples", *own, "--samples", 599)
     assert code == 2

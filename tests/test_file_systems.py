@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from prsr import PRSRConfig
-from prsr.conversion import convert
-from prsr.data import read_array
-from prsr.files import replacing
-from prsr.originals import picture_folder
+from prsr.data.convert import convert
+from prsr.data.dataset import read_array
+from prsr.data.sources import image_folder
+from prsr.utils.files import replacing
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -70,7 +70,7 @@ def refusing(code):
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_locks_are_optional(photos, tmp_path, monkeypatch, code):
     monkeypatch.setattr(fcntl, "flock", refusing(code))
-    assert convert(picture_folder(photos), tmp_path / "set.npy", TINY).written == 3
+    assert convert(image_folder(photos), tmp_path / "set.npy", TINY).written == 3
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["set.npy"]
 
 
@@ -79,7 +79,7 @@ def test_a_disk_that_loses_data_is_told(photos, tmp_path, monkeypatch):
     for code in (errno.EIO, errno.ENOSPC):
         monkeypatch.setattr(os, "fsync", refusing(code))
         with pytest.raises(OSError, match=os.strerror(code)):
-            convert(picture_folder(photos), tmp_path / "set.npy", TINY)
+            convert(image_folder(photos), tmp_path / "set.npy", TINY)
         with pytest.raises(OSError, match=os.strerror(code)), replacing(tmp_path / "a") as new:
             new.write_text("after")
     assert (tmp_path / "a").read_text() == "before"

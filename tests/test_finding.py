@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from prsr import PRSRConfig
-from prsr.conversion import convert
-from prsr.finding import find_pictures, readable_suffixes
-from prsr.originals import picture_folder
-from prsr.reporting import Notice
+from prsr.data.convert import convert
+from prsr.data.find_files import find_images, readable_suffixes
+from prsr.data.sources import image_folder
+from prsr.utils.messages import Notice
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -22,16 +22,16 @@ def image(path, seed=0):
 
 
 def found(folder):
-    return [path.relative_to(folder).as_posix() for path in find_pictures([folder])]
+    return [path.relative_to(folder).as_posix() for path in find_images([folder])]
 
 
 def test_every_format_that_pillow_reads_is_taken(tmp_path):
     names = [f"a.{s}" for s in ("pgm", "jfif", "jp2", "avif", "tga", "tiff", "PNG", "webp", "mpo")]
     for name in names:
-        picture = Image.new("L" if name == "a.pgm" else "RGB", (9, 9))
-        picture.save(tmp_path / name)
+        image = Image.new("L" if name == "a.pgm" else "RGB", (9, 9))
+        image.save(tmp_path / name)
     assert found(tmp_path) == sorted(names)
-    done = convert(picture_folder(tmp_path), tmp_path / "set.npy", TINY)
+    done = convert(image_folder(tmp_path), tmp_path / "set.npy", TINY)
     assert (done.written, done.unreadable) == (len(names), [])
 
 
@@ -97,8 +97,8 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path):
     (tmp_path / "a.doc").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"no picture in folder .*: 1 of no image .*a\.doc"):
-        find_pictures([tmp_path])
+    with pytest.raises(FileNotFoundError, match=r"no image in folder .*: 1 of no image .*a\.doc"):
+        find_images([tmp_path])
 
 
 def test_names_of_any_bytes_are_told_in_ascii(tmp_path):

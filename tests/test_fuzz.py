@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from prsr import PRSR, PRSRConfig
-from prsr.conversion import convert
-from prsr.data import SuperResolutionPictures, read_array
-from prsr.decoding import decode
-from prsr.images import high_resolution, read_picture, said_of
-from prsr.metadata import png_chunk
-from prsr.originals import Lsun
-from prsr.trainer import Trainer, TrainSettings
+from prsr.data.convert import convert
+from prsr.data.dataset import SuperResolutionImages, read_array
+from prsr.data.decoding import decode
+from prsr.data.image_files import said_of
+from prsr.data.image_metadata import png_chunk
+from prsr.data.images import high_resolution, read_image
+from prsr.data.sources import Lsun
+from prsr.training.trainer import Trainer, TrainSettings
 
 INPUTS = int(os.environ.get("PRSR_FUZZ", "200"))
 TINY = PRSRConfig.preset("tiny")
@@ -116,9 +117,9 @@ def test_images(tmp_path, tally, monkeypatch):
     path = tmp_path / "image"
 
     def read():
-        picture = read_picture(path, TINY)
-        assert picture.mode == "RGB"
-        assert high_resolution(picture, TINY).shape == (3, 6, 6)
+        image = read_image(path, TINY)
+        assert image.mode == "RGB"
+        assert high_resolution(image, TINY).shape == (3, 6, 6)
 
     @fuzzed
     @given(data=st.sampled_from(sorted(FILES)).flatmap(lambda kind: damaged(FILES[kind])))
@@ -219,7 +220,7 @@ def test_models(file, tmp_path, tally):
 def test_training_checkpoints(tmp_path, tally):
     path = tmp_path / "checkpoint.safetensors"
     trainer = Trainer(TrainSettings(TINY, batch_size=1), "data", torch.device("cpu"))
-    trainer.train_step(*SuperResolutionPictures(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
+    trainer.train_step(*SuperResolutionImages(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
     trainer.save(path)
     trainer.restore(path)
     whole = path.read_bytes()
@@ -237,7 +238,7 @@ def test_training_checkpoints(tmp_path, tally):
 def test_tensorboard_folders(tmp_path, tally):
     from torch.utils.tensorboard import SummaryWriter
 
-    from prsr.figures import read_curves
+    from prsr.evaluation.plots import read_curves
 
     with SummaryWriter(str(tmp_path)) as writer:
         for step in range(5):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import prsr
 from prsr import PRSRConfig, Sampler
-from prsr.sampling import as_tensor
+from prsr.sampling.request import as_tensor
 from prsr.testing import cdf_violation
 
 CALLS = int(os.environ.get("PRSR_HOSTILE", "100"))
@@ -183,7 +183,7 @@ def calls(model):
             lambda *given: list(Sampler(model).rows(*given)),
             [batches(), OPTIONS["temperature"]],
         ),
-        "engines": (lambda *given: prsr.engines(None, *given), [any_value, any_value]),
+        "engines": (lambda *given: prsr.list_engines(None, *given), [any_value, any_value]),
     }
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 import prsr
 from prsr import Sampler
-from prsr.engines.cached import TorchEngine
 from prsr.engines.reference import ReferenceEngine
-from prsr.evaluating import evaluating
-from prsr.threads import FEW, considerate
+from prsr.engines.torch import TorchEngine
+from prsr.models.eval_mode import evaluating
+from prsr.utils.torch_threads import FEW, considerate
 
 RAMP = torch.linspace(-3, 3, 24)
 
@@ -29,8 +29,8 @@ def sampler(model):
 
 
 @pytest.fixture
-def lr(model, make_pictures):
-    return make_pictures(model.config, 3, 2, 3)
+def lr(model, make_images):
+    return make_images(model.config, 3, 2, 3)
 
 
 def test_rows_hold_no_setting_while_the_caller_has_the_turn(sampler, lr):
@@ -252,19 +252,19 @@ def test_rows_keep_what_they_were_asked_for(sampler, lr):
 
 def test_two_threads_may_share_a_sampler(sampler, lr):
     expected = [sampler.sample(lr, seed=seed) for seed in range(8)]
-    shared, meet, pictures = Sampler(sampler.model), threading.Barrier(2), {}
+    shared, meet, images = Sampler(sampler.model), threading.Barrier(2), {}
 
     def work(seeds):
         meet.wait()
         for seed in seeds:
-            pictures[seed] = shared.sample(lr, seed=seed)
+            images[seed] = shared.sample(lr, seed=seed)
 
     threads = [threading.Thread(target=work, args=(range(i, 8, 2),)) for i in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(8))
+    assert all(torch.equal(images[seed], expected[seed]) for seed in range(8))
 
 
 def test_another_default_dtype_changes_nothing(sampler, model, lr):
@@ -276,7 +276,7 @@ def test_another_default_dtype_changes_nothing(sampler, model, lr):
         torch.set_default_dtype(torch.float32)
 
 
-def test_few_pictures_leave_torchs_threads_as_they_were():
+def test_few_images_leave_torchs_threads_as_they_were():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prsr.engines.layout import aligned_zeros, blocks, by_pixels, half_blocks, lay_out, strips
+from prsr.engines.cpu_layout import aligned_zeros, blocks, by_pixels, half_blocks, lay_out, strips
 from prsr.engines.packing import pack_prior
 
 

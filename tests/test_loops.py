@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from prsr.engines.native import instruction_sets
+from prsr.engines.cpu import instruction_sets
 
 pytestmark = pytest.mark.skipif(
     not instruction_sets(), reason="the extension is not built: there was no compiler"

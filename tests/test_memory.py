@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from prsr.checks import check_fits
-from prsr.memory import memory_limit
+from prsr.utils.argument_checks import check_fits
+from prsr.utils.memory import memory_limit
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -45,9 +45,9 @@ def test_there_may_be_no_control_groups(tmp_path):
     assert memory_limit(tmp_path) == MACHINE
 
 
-def test_a_picture_must_fit_the_container(tmp_path, monkeypatch):
+def test_an_image_must_fit_the_container(tmp_path, monkeypatch):
     container = system(tmp_path, "0::/\n", {"memory.max": 2**30})
-    monkeypatch.setattr("prsr.checks.memory_limit", lambda: memory_limit(container))
+    monkeypatch.setattr("prsr.utils.argument_checks.memory_limit", lambda: memory_limit(container))
     check_fits(2**30, "logits", torch.device("cpu"))
     with pytest.raises(ValueError, match="logits would take 2 GiB, and cpu has 1 GiB"):
         check_fits(2**31, "logits", torch.device("cpu"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prsr.metrics import (
+from prsr.evaluation.metrics import (
     MS_SSIM_SCALES,
     PSNR_CEILING,
     confidence,
@@ -23,7 +23,7 @@ from prsr.metrics import (
 )
 
 
-def random_pictures(n=4, side=32, seed=0):
+def random_images(n=4, side=32, seed=0):
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
@@ -45,14 +45,14 @@ def test_psnr_and_squared_error_of_known_differences():
     assert psnr(one, other).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_psnr_of_equal_pictures_is_that_of_rounding():
+def test_psnr_of_equal_images_is_that_of_rounding():
     rounding = 10 * math.log10(255**2 * 12)
     assert pytest.approx(rounding, abs=0.01) == PSNR_CEILING
-    assert psnr(random_pictures(), random_pictures()).tolist() == [pytest.approx(PSNR_CEILING)] * 4
+    assert psnr(random_images(), random_images()).tolist() == [pytest.approx(PSNR_CEILING)] * 4
 
 
-def test_a_picture_is_measured_by_itself():
-    truth, others = random_pictures(), random_pictures(seed=1)
+def test_an_image_is_measured_by_itself():
+    truth, others = random_images(), random_images(seed=1)
     mixed = torch.cat([truth[:2], others[2:]])
     for measure in (psnr, ssim, ms_ssim, mean_squared_error):
         values = measure(mixed, truth)
@@ -64,15 +64,15 @@ def test_a_picture_is_measured_by_itself():
 
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
 def test_similarities_are_one_for_equals_and_small_for_strangers(measure):
-    truth = random_pictures()
+    truth = random_images()
     assert measure(truth, truth).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
-    assert (measure(random_pictures(seed=1), truth) < 0.2).all()
-    noisy = (truth + 0.05 * random_pictures(seed=2)).clamp(0, 1)
-    noisier = (truth + 0.5 * random_pictures(seed=2)).clamp(0, 1)
+    assert (measure(random_images(seed=1), truth) < 0.2).all()
+    noisy = (truth + 0.05 * random_images(seed=2)).clamp(0, 1)
+    noisier = (truth + 0.5 * random_images(seed=2)).clamp(0, 1)
     assert (measure(noisier, truth) < measure(noisy, truth)).all()
 
 
-def test_similarities_of_flat_pictures_are_their_luminance_term():
+def test_similarities_of_flat_images_are_their_luminance_term():
     a, b, c1 = 0.3, 0.6, 0.01**2
     luminance = (2 * a * b + c1) / (a**2 + b**2 + c1)
     one, other = flat(a).double(), flat(b).double()
@@ -82,8 +82,8 @@ def test_similarities_of_flat_pictures_are_their_luminance_term():
 
 
 def test_ssim_is_that_of_its_formula_with_a_window_of_eleven():
-    # A picture of the window's size, padded by reflection: one value in the middle by hand.
-    one, other = random_pictures(1, 11, seed=3)[:, :1], random_pictures(1, 11, seed=4)[:, :1]
+    # An image of the window's size, padded by reflection: one value in the middle by hand.
+    one, other = random_images(1, 11, seed=3)[:, :1], random_images(1, 11, seed=4)[:, :1]
     places = torch.arange(-5, 6).double()
     g = torch.exp(-(places**2) / (2 * 1.5**2))
     window = g.outer(g) / g.sum() ** 2
@@ -111,18 +111,18 @@ def test_ms_ssim_takes_as_many_scales_as_there_is_room_for(side, scales):
     assert sum(weights) == pytest.approx(1)
     ratios = {round(w / usual, 6) for w, usual in zip(weights, MS_SSIM_SCALES, strict=False)}
     assert len(ratios) == 1
-    truth = random_pictures(2, side)
+    truth = random_images(2, side)
     assert ms_ssim(truth, truth).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
     assert ", ".join(f"{w:.3f}" for w in weights) in describe_measures(side, side)["MS-SSIM"]
 
 
-def test_pictures_without_room_for_a_window_are_told_of():
+def test_images_without_room_for_a_window_are_told_of():
     with pytest.raises(ValueError, match=r"at least 7 pixels high and wide.*6×32"):
         ms_ssim_scales(6, 32)
 
 
 def test_diversity_is_nothing_among_equals_and_the_mean_over_pairs_otherwise():
-    one, other, third = (random_pictures(2, seed=seed) for seed in range(3))
+    one, other, third = (random_images(2, seed=seed) for seed in range(3))
     assert diversity(torch.stack([one, one, one], dim=1)).tolist() == pytest.approx(
         [0, 0], abs=1e-5
     )
@@ -157,7 +157,7 @@ def test_intervals_are_of_as_many_resamplings_as_the_table_says(monkeypatch):
     values = torch.from_numpy(np.random.default_rng(2).normal(size=50))
     assert describe_measures(32, 32)["intervals"].endswith(", 2,000 resamplings")
     usual = confidence(values)
-    monkeypatch.setattr("prsr.metrics.RESAMPLINGS", 10)
+    monkeypatch.setattr("prsr.evaluation.metrics.RESAMPLINGS", 10)
     assert describe_measures(32, 32)["intervals"].endswith(", 10 resamplings")
     assert confidence(values) != usual
 
@@ -168,14 +168,14 @@ def test_an_interval_of_equal_values_is_a_point():
 
 
 def test_one_value_has_no_interval():
-    with pytest.raises(ValueError, match="two pictures at least, got 1"):
+    with pytest.raises(ValueError, match="two images at least, got 1"):
         confidence(torch.ones(1))
 
 
 @pytest.mark.parametrize("missing", ["torchmetrics", "scipy"])
 def test_without_the_extra_there_is_one_clear_line(missing):
     code = f"import sys; sys.modules['{missing}'] = None; sys.argv = ['prsr', 'evaluate', "
-    code += "'--data', 'x.npy']; from prsr.cli import main; main()"
+    code += "'--data', 'x.npy']; from prsr.cli.main import main; main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 2
     assert "pip install 'prsr[evaluate]'" in ended.stderr

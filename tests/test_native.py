@@ -15,10 +15,10 @@ import torch
 
 import prsr
 from prsr import PRESETS, Sampler
-from prsr.conditioning import condition
-from prsr.engines import Job
-from prsr.engines.layout import Numbers
-from prsr.engines.native import BUNDLE, PARTS, CPUEngine, instruction_sets
+from prsr.engines.base import Job
+from prsr.engines.cpu import BUNDLE, PARTS, CPUEngine, instruction_sets
+from prsr.engines.cpu_layout import Numbers
+from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.skipif(
@@ -38,41 +38,39 @@ pytestmark = pytest.mark.skipif(
     ],
 )
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 26])
-def test_pictures_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
-    make_model, make_pictures, threads, name, changes, n
+def test_images_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
+    make_model, make_images, threads, name, changes, n
 ):
     model = make_model(config=PRESETS[name], **changes)
-    lr = make_pictures(model.config, n, 2, 3)
+    lr = make_images(model.config, n, 2, 3)
     sampler = Sampler(model, engine="cpu")
-    pictures = []
+    images = []
     for count in (1, 2, 3, 5, 9):
         threads(count)
-        pictures.append(sampler.sample(lr, seed=1))
-    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
+        images.append(sampler.sample(lr, seed=1))
+    assert all(torch.equal(image, images[0]) for image in images)
     for i in range(0, n, 4):
-        assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], pictures[0][i])
+        assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], images[0][i])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads_of_job", [1, 2])
 @pytest.mark.parametrize("gates", [False, True])
 def test_caches_are_the_same_to_a_bit_in_any_batch(
-    make_model, make_pictures, threads, gates, threads_of_job, precision
+    make_model, make_images, threads, gates, threads_of_job, precision
 ):
-    # Pictures could hide it: a draw seldom turns on the last bit of a logit.
+    # Images could hide it: a draw seldom turns on the last bit of a logit.
     threads(threads_of_job)
     model = make_model(prior_channels=33, head_channels=35, conditional_gates=gates)
     engine, caches = CPUEngine(), []
     packed = engine.pack(model.prior, precision)
-    lr = make_pictures(model.config, 19, 2, 3)
+    lr = make_images(model.config, 19, 2, 3)
     conditioning = condition(model.conditioning, lr, model.config)
     noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
-    mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_pictures(model.config, 19, 4, 6)
+    mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_images(model.config, 19, 4, 6)
     for n in (1, 2, 4, 8, 16, 19):
-        picture = known[:n].clone()
-        job = Job(
-            *(part[:n] for part in conditioning), noise[:n], temperature[:n], mask[:n], picture
-        )
+        image = known[:n].clone()
+        job = Job(*(part[:n] for part in conditioning), noise[:n], temperature[:n], mask[:n], image)
         state = engine.start(packed, job)
         for y in range(4):
             engine.row(state, y)
@@ -81,7 +79,7 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
         first = state.parts[0].caches
         names = "values", "vertical", "above", "horizontal"
         caches.append({name: first[name][0, ..., 0] for name in names})
-        assert bool((picture == known[:n])[mask[:n]].all())
+        assert bool((image == known[:n])[mask[:n]].all())
     for other in caches[1:]:
         assert all(torch.equal(cache, other[name]) for name, cache in caches[0].items())
 
@@ -102,18 +100,18 @@ def test_every_instruction_set_of_this_machine_passes_the_tests_of_engines(name)
     subprocess.run(command, env=environment, check=True)
 
 
-def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_pictures, monkeypatch):
+def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_images, monkeypatch):
     monkeypatch.setenv("PRSR_INSTRUCTION_SET", "altivec")
     model = make_model()
     with pytest.raises(ValueError, match=r"PRSR_INSTRUCTION_SET must be one of .* got 'altivec'"):
-        prsr.sample(make_pictures(model.config, 1, 1, 1), model=model, engine="cpu")
+        prsr.sample(make_images(model.config, 1, 1, 1), model=model, engine="cpu")
 
 
 def test_the_instruction_set_is_chosen_when_weights_are_packed(
-    make_model, make_pictures, monkeypatch
+    make_model, make_images, monkeypatch
 ):
     model = make_model()
-    lr, sampler = make_pictures(model.config, 2, 1, 1), Sampler(model, engine="cpu")
+    lr, sampler = make_images(model.config, 2, 1, 1), Sampler(model, engine="cpu")
     expected = sampler.sample(lr, seed=1)
     monkeypatch.setenv("PRSR_INSTRUCTION_SET", "altivec")
     assert torch.equal(sampler.sample(lr, seed=1), expected)
@@ -122,18 +120,18 @@ def test_the_instruction_set_is_chosen_when_weights_are_packed(
         sampler.sample(lr, seed=1)
 
 
-def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_model, make_pictures):
-    given = operands(make_model, make_pictures) | {"instruction_set": "altivec"}
+def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_model, make_images):
+    given = operands(make_model, make_images) | {"instruction_set": "altivec"}
     with pytest.raises(ValueError, match="no instruction set altivec here"):
         torch.ops.prsr.draw_rows(**given)
 
 
-def test_two_threads_that_share_a_picture_of_one_layer_meet_after_it(
-    make_model, make_pictures, threads
+def test_two_threads_that_share_an_image_of_one_layer_meet_after_it(
+    make_model, make_images, threads
 ):
     """With one layer, who is done with it first works ahead at what the other may still read."""
     model = make_model(prior_layers=1)
-    lr = make_pictures(model.config, 1, 3, 24)
+    lr = make_images(model.config, 1, 3, 24)
     sampler = Sampler(model, engine="cpu")
     threads(1)
     expected = sampler.sample(lr, seed=1)
@@ -142,33 +140,33 @@ def test_two_threads_that_share_a_picture_of_one_layer_meet_after_it(
         assert torch.equal(sampler.sample(lr, seed=1), expected)
 
 
-def test_two_threads_may_sample_at_once(make_model, make_pictures, threads):
+def test_two_threads_may_sample_at_once(make_model, make_images, threads):
     threads(2)
     model = make_model()
-    lr = make_pictures(model.config, 3, 3, 3)
+    lr = make_images(model.config, 3, 3, 3)
     expected = [Sampler(model, engine="cpu").sample(lr, seed=seed) for seed in range(12)]
-    pictures, meet = {}, threading.Barrier(3)
+    images, meet = {}, threading.Barrier(3)
 
     def work(seeds):
         torch.set_num_threads(2)
         sampler = Sampler(model, engine="cpu")
         meet.wait()
         for seed in seeds:
-            pictures[seed] = sampler.sample(lr, seed=seed)
+            images[seed] = sampler.sample(lr, seed=seed)
 
     workers = [threading.Thread(target=work, args=(range(i, 12, 3),)) for i in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert all(torch.equal(pictures[seed], expected[seed]) for seed in range(12))
+    assert all(torch.equal(images[seed], expected[seed]) for seed in range(12))
 
 
 @pytest.mark.parametrize("n", [1, 17])
-def test_rows_drawn_at_once_are_those_drawn_one_by_one(make_model, make_pictures, threads, n):
+def test_rows_drawn_at_once_are_those_drawn_one_by_one(make_model, make_images, threads, n):
     threads(2)
     model = make_model()
-    lr, sampler = make_pictures(model.config, n, 3, 2), Sampler(model, engine="cpu")
+    lr, sampler = make_images(model.config, n, 3, 2), Sampler(model, engine="cpu")
     *_, by_rows = sampler.rows(lr, seed=2)
     assert torch.equal(sampler.sample(lr, seed=2), by_rows)
 
@@ -179,13 +177,13 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
     model, engine, height = make_model(), CPUEngine(), 4000
     logits = torch.full((n, model.config.levels, 3, height, 4), -100.0)
     logits[:, -1] = 100  # every sub-pixel drawn is this level, none that is not
-    picture = torch.zeros((n, 3, height, 4), dtype=torch.uint8)
+    image = torch.zeros((n, 3, height, 4), dtype=torch.uint8)
     features = torch.zeros(n, 0, height, 4)
-    job = Job(logits, features, prsr.noise(0, n, height, 4, 3), torch.ones(n), None, picture)
+    job = Job(logits, features, prsr.noise(0, n, height, 4, 3), torch.ones(n), None, image)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
 
     def interrupt():
-        while not picture[0, 0, 0, 0]:
+        while not image[0, 0, 0, 0]:
             pass
         signal.raise_signal(signal.SIGINT)
 
@@ -194,8 +192,8 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
     with pytest.raises(KeyboardInterrupt):
         engine.rows(state, 0, height)
     other.join()
-    assert bool(picture[0, :, 0].all())
-    assert not bool(picture[:, :, -1].any())
+    assert bool(image[0, :, 0].all())
+    assert not bool(image[:, :, -1].any())
 
 
 def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
@@ -215,20 +213,20 @@ def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
 FORK = """
 import os, sys, torch
 sys.path.insert(0, sys.argv[1])
-from conftest import build_model, build_pictures
+from conftest import build_model, build_images
 import prsr
-from prsr.conditioning import condition
-from prsr.engines import Job
-from prsr.engines.native import CPUEngine
+from prsr.sampling.conditioning import condition
+from prsr.engines.base import Job
+from prsr.engines.cpu import CPUEngine
 model, engine = build_model(), CPUEngine()
-conditioning = condition(model.conditioning, build_pictures(model.config, 1, 2, 2), model.config)
+conditioning = condition(model.conditioning, build_images(model.config, 1, 2, 2), model.config)
 laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
 def draw():
-    picture = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
-    state = engine.start(laid, Job(*conditioning, noise, torch.ones(1), None, picture))
+    image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
+    state = engine.start(laid, Job(*conditioning, noise, torch.ones(1), None, image))
     for y in range(4):
         engine.row(state, y)
-    return picture
+    return image
 torch.set_num_threads(2)
 expected = draw()
 child = os.fork()
@@ -244,29 +242,29 @@ def test_a_child_of_fork_may_sample_on():
     subprocess.run(command, check=True, timeout=120)
 
 
-def job_of(model, make_pictures, n=2):
-    lr = make_pictures(model.config, n, 1, 2)
-    picture = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
+def job_of(model, make_images, n=2):
+    lr = make_images(model.config, n, 1, 2)
+    image = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
     conditioning = condition(model.conditioning, lr, model.config)
-    return Job(*conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, picture)
+    return Job(*conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, image)
 
 
-def operands(make_model, make_pictures):
+def operands(make_model, make_images):
     model, engine = make_model(conditional_gates=True), CPUEngine()
-    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_pictures))
+    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_images))
     return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
 
 
-def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
-    given = operands(make_model, make_pictures)
+def test_the_operator_is_what_torch_expects_of_one(make_model, make_images):
+    given = operands(make_model, make_images)
     torch.library.opcheck(torch.ops.prsr.draw_rows.default, (), given)
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("picture", lambda tensor: tensor.int()),
-        ("picture", lambda tensor: tensor.flip(3).transpose(0, 1).contiguous().transpose(0, 1)),
+        ("image", lambda tensor: tensor.int()),
+        ("image", lambda tensor: tensor.flip(3).transpose(0, 1).contiguous().transpose(0, 1)),
         ("noise", lambda tensor: tensor[:1]),
         ("noise", lambda tensor: tensor.double()),
         ("conditioning", lambda tensor: tensor[..., :1]),
@@ -291,8 +289,8 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_pictures):
         ("end", lambda _: 3),
     ],
 )
-def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_pictures, name, change):
-    given = operands(make_model, make_pictures)
+def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_images, name, change):
+    given = operands(make_model, make_images)
     given[name] = change(given[name])
     with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
         torch.ops.prsr.draw_rows(**given)
@@ -309,9 +307,9 @@ def test_the_extension_takes_every_field_by_its_name_and_no_other():
         struct(**numbers, seed=0)
 
 
-@pytest.mark.parametrize("name", ["noise", "weights", "picture"])
-def test_a_tensor_without_memory_is_refused(make_model, make_pictures, name):
-    given = operands(make_model, make_pictures)
+@pytest.mark.parametrize("name", ["noise", "weights", "image"])
+def test_a_tensor_without_memory_is_refused(make_model, make_images, name):
+    given = operands(make_model, make_images)
     given[name] = given[name].to("meta")
     with pytest.raises(ValueError, match="device of every tensor must be cpu, got meta"):
         torch.ops.prsr.draw_rows(**given)
@@ -319,11 +317,11 @@ def test_a_tensor_without_memory_is_refused(make_model, make_pictures, name):
 
 @pytest.mark.parametrize("n", [2, 16, 17])
 @pytest.mark.parametrize("gates", [False, True])
-def test_nothing_outside_the_caches_is_written(make_model, make_pictures, threads, gates, n):
+def test_nothing_outside_the_caches_is_written(make_model, make_images, threads, gates, n):
     # NaN before and behind every cache: what is read there must not matter, and it must stay.
     threads(1)
     model, engine = make_model(conditional_gates=gates), CPUEngine()
-    job = job_of(model, make_pictures, n)
+    job = job_of(model, make_images, n)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
     around = []
     for part in state.parts:
@@ -340,8 +338,8 @@ def test_nothing_outside_the_caches_is_written(make_model, make_pictures, thread
         assert bool(memory[:start].isnan().all())
         assert bool(memory[end:].isnan().all())
         assert not bool(memory[start:end].isnan().any())
-    lr = make_pictures(model.config, n, 1, 2)
-    assert cdf_violation(model, lr, job.picture, job.noise, 1.0).max() <= 1e-4
+    lr = make_images(model.config, n, 1, 2)
+    assert cdf_violation(model, lr, job.image, job.noise, 1.0).max() <= 1e-4
 
 
 @pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
@@ -353,55 +351,55 @@ def test_draws_at_the_extremes(make_model, temperature, u):
     conditioning[0, 5:] = -1e30
     conditioning[1, 36] = 1e30
     conditioning[2, ::2] = -1e4
-    picture = torch.zeros((3, 3, 2, 4), dtype=torch.uint8)
+    image = torch.zeros((3, 3, 2, 4), dtype=torch.uint8)
     features, noise = torch.zeros(3, 0, 2, 4), torch.full((3, 2, 4, 3), u)
-    job = Job(conditioning, features, noise, torch.full((3,), temperature), None, picture)
+    job = Job(conditioning, features, noise, torch.full((3,), temperature), None, image)
     state = engine.start(engine.pack(model.prior, "fp32"), job)
     for y in range(2):
         engine.row(state, y)
-    assert int(picture[0].max()) < 5
-    assert picture[1].unique().tolist() == [36]
-    assert bool((picture[2] % 2 == 1).all())
+    assert int(image[0].max()) < 5
+    assert image[1].unique().tolist() == [36]
+    assert bool((image[2] % 2 == 1).all())
     if temperature == 50 and u != 0.5:
-        assert picture[2].unique().tolist() == [1 if u < 0.5 else 35]
+        assert image[2].unique().tolist() == [1 if u < 0.5 else 35]
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])
-def test_bfloat16_draws_as_a_model_whose_heads_weights_are_rounded(make_model, make_pictures, n):
+def test_bfloat16_draws_as_a_model_whose_heads_weights_are_rounded(make_model, make_images, n):
     model = make_model(prior_channels=8, levels=100, head_channels=70)
-    lr = make_pictures(model.config, n, 2, 3)
-    picture = Sampler(model, engine="cpu", precision="bf16").sample(lr, seed=4)
+    lr = make_images(model.config, n, 2, 3)
+    image = Sampler(model, engine="cpu", precision="bf16").sample(lr, seed=4)
     noise = prsr.noise(4, n, 4, 6, 3)
-    exact = cdf_violation(model, lr, picture, noise, 1.0)
+    exact = cdf_violation(model, lr, image, noise, 1.0)
     with torch.no_grad():
         for layer in (model.prior.head[0], model.prior.head[2]):
             layer.weight.copy_(layer.weight.bfloat16().float())
-    assert cdf_violation(model, lr, picture, noise, 1.0).max() <= 1e-4
+    assert cdf_violation(model, lr, image, noise, 1.0).max() <= 1e-4
     assert exact.max() > 1e-4  # or nothing was rounded
 
 
-def test_time_goes_into_all_parts_of_a_row(make_model, make_pictures):
+def test_time_goes_into_all_parts_of_a_row(make_model, make_images):
     model, engine = make_model(), CPUEngine()
-    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_pictures))
+    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_images))
     engine.row(state, 0)
     state.seconds = torch.zeros(len(PARTS), dtype=torch.float64)
     engine.row(state, 1)
     assert bool((state.seconds > 0).all())
 
 
-def test_logits_that_overflow_give_no_level_beyond_the_last(make_model, make_pictures):
+def test_logits_that_overflow_give_no_level_beyond_the_last(make_model, make_images):
     model = make_model()  # 8 levels, in lanes of 16
     with torch.no_grad():
         model.prior.head[2].weight.normal_().mul_(3e38).clamp_(-3e38, 3e38)
-    lr = make_pictures(model.config, 3, 2, 3)
+    lr = make_images(model.config, 3, 2, 3)
     assert int(Sampler(model, engine="cpu").sample(lr, seed=1).max()) < 8
 
 
 @pytest.mark.parametrize("level", [0, 1, 7])
-def test_weights_that_bfloat16_cannot_hold_are_refused(make_model, make_pictures, level):
+def test_weights_that_bfloat16_cannot_hold_are_refused(make_model, make_images, level):
     model = make_model()
     model.prior.head[2].weight.data[level, 0] = 3.4e38  # finite, and rounded up to infinity
-    lr = make_pictures(model.config, 1, 1, 1)
+    lr = make_images(model.config, 1, 1, 1)
     with pytest.raises(ValueError, match="weights in bf16 must be finite"):
         prsr.sample(lr, model=model, engine="cpu", precision="bf16")
     prsr.sample(lr, model=model, engine="cpu")

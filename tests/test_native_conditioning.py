@@ -8,10 +8,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from prsr import PRESETS
-from prsr.conditioning import condition
-from prsr.engines.native import instruction_sets
-from prsr.model import ConditioningNetwork, to_network
-from prsr.native_conditioning import can_compute, compute, kinds_of_steps
+from prsr.engines.cpu import instruction_sets
+from prsr.engines.cpu_conditioning import can_compute, compute, kinds_of_steps
+from prsr.models.networks import ConditioningNetwork, to_network
+from prsr.sampling.conditioning import condition
 
 pytestmark = pytest.mark.skipif(
     not instruction_sets(), reason="the extension is not built: there was no compiler"
@@ -31,9 +31,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("changes", "size"), CASES)
-def test_every_step_is_what_pytorch_computes(make_model, make_pictures, changes, size):
+def test_every_step_is_what_pytorch_computes(make_model, make_images, changes, size):
     network = make_model(gain=1, **changes).conditioning
-    lr = make_pictures(network.config, 2, *size)
+    lr = make_images(network.config, 2, *size)
     layers = iter(network)
     with torch.no_grad():
         x = next(layers)(to_network(lr, network.config.levels))
@@ -46,9 +46,9 @@ def test_every_step_is_what_pytorch_computes(make_model, make_pictures, changes,
 
 
 @pytest.mark.parametrize(("changes", "size"), CASES)
-def test_logits_and_features_are_what_pytorch_computes(make_model, make_pictures, changes, size):
+def test_logits_and_features_are_what_pytorch_computes(make_model, make_images, changes, size):
     model = make_model(gain=1, **changes)
-    lr = make_pictures(model.config, 3, *size)
+    lr = make_images(model.config, 3, *size)
     with torch.no_grad():
         logits, features = model.conditioning(lr, with_features=True)
     found = condition(model.conditioning.train(), lr, model.config)
@@ -59,10 +59,10 @@ def test_logits_and_features_are_what_pytorch_computes(make_model, make_pictures
 
 @pytest.mark.parametrize("name", ["tiny", "digits"])
 def test_an_image_is_the_same_to_a_bit_with_any_threads_and_in_any_batch(
-    make_model, make_pictures, threads, name
+    make_model, make_images, threads, name
 ):
     model = make_model(config=PRESETS[name], conditional_gates=True)
-    lr = make_pictures(model.config, 9, 5, 4)
+    lr = make_images(model.config, 9, 5, 4)
     threads(1)
     expected = compute(model.conditioning, lr)
     for count in (1, 2, 3, 5, 20):
@@ -82,9 +82,9 @@ def change_statistics(network):
 
 
 @pytest.mark.parametrize("change", [change_weight, change_statistics])
-def test_weights_that_change_are_noticed(make_model, make_pictures, change):
+def test_weights_that_change_are_noticed(make_model, make_images, change):
     model = make_model()
-    lr = make_pictures(model.config, 1, 2, 2)
+    lr = make_images(model.config, 1, 2, 2)
     before, *_ = compute(model.conditioning, lr)
     change(model.conditioning)
     after, *_ = compute(model.conditioning, lr)
@@ -96,11 +96,11 @@ def test_weights_that_change_are_noticed(make_model, make_pictures, change):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("layer", [-1, 0])
-def test_what_is_not_finite_is_refused(make_model, make_pictures, threads, layer, value, count):
+def test_what_is_not_finite_is_refused(make_model, make_images, threads, layer, value, count):
     threads(count)
     model = make_model(conditional_gates=True)
     model.conditioning[layer].bias.data[-1] = value
-    lr = make_pictures(model.config, 3, 2, 2)
+    lr = make_images(model.config, 3, 2, 2)
     with pytest.raises(ValueError, match=r"the conditioning network's logits must be finite"):
         condition(model.conditioning, lr, model.config)
 
@@ -158,13 +158,13 @@ def test_a_network_that_was_changed_runs_in_pytorch(make_model, change):
     assert not can_compute(model.conditioning, model.config)
 
 
-def test_hooks_of_all_modules_are_heard(make_model, make_pictures):
+def test_hooks_of_all_modules_are_heard(make_model, make_images):
     model = make_model()
     heard = []
     handle = nn.modules.module.register_module_forward_hook(lambda *call: heard.append(call[0]))
     try:
         assert not can_compute(model.conditioning, model.config)
-        condition(model.conditioning, make_pictures(model.config, 1, 2, 2), model.config)
+        condition(model.conditioning, make_images(model.config, 1, 2, 2), model.config)
     finally:
         handle.remove()
     assert model.conditioning in heard

@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-import prsr.model
+import prsr.models.networks
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
-from prsr.layers import ConditionalGates, Logits, RowConvolution, logits_of
-from prsr.model import ResNetBlock, to_network
+from prsr.models.layers import ConditionalGates, Logits, RowConvolution, logits_of
+from prsr.models.networks import ResNetBlock, to_network
 
-# Few channels and layers, so that a picture of 5×6 is larger than the receptive field.
+# Few channels and layers, so that an image of 5×6 is larger than the receptive field.
 SIGHTS = [
     {"channels": 3, "prior_channels": 7, "head_channels": 11, "first_kernel": 3, "prior_layers": 1},
     {"channels": 3, "prior_channels": 3, "head_channels": 3, "first_kernel": 5, "prior_kernel": 1},
@@ -53,32 +53,32 @@ def test_sub_pixel_sees_all_before_it_in_its_field_and_nothing_else(
     prior, channels = model.prior, model.config.channels
     # Every unit of the head alive, so that no gradient is zero by chance.
     nn.init.constant_(prior.head[0].bias, 20)
-    monkeypatch.setattr(prsr.model, "to_network", lambda pictures, levels: pictures)
+    monkeypatch.setattr(prsr.models.networks, "to_network", lambda images, levels: images)
     places = raster(5, 6, channels)
     random = torch.Generator().manual_seed(0)
-    picture = torch.rand((channels, 5, 6), dtype=torch.double, generator=random) - 0.5
+    image = torch.rand((channels, 5, 6), dtype=torch.double, generator=random) - 0.5
 
-    # Picture i is asked for its logits at place i alone.
-    pictures = picture.repeat(len(places), 1, 1, 1).requires_grad_()
-    logits = prior(pictures).permute(0, 3, 4, 2, 1).flatten(1, 3)
+    # Image i is asked for its logits at place i alone.
+    images = image.repeat(len(places), 1, 1, 1).requires_grad_()
+    logits = prior(images).permute(0, 3, 4, 2, 1).flatten(1, 3)
     own = torch.stack([logits[i, i] for i in range(len(places))])
     (own @ torch.tensor([1.0, 2.0, -4.0]).double()).sum().backward()
-    influence = pictures.grad.permute(0, 2, 3, 1).flatten(1) != 0
+    influence = images.grad.permute(0, 2, 3, 1).flatten(1) != 0
     expected = torch.tensor([[inside_field(model.config, i, j) for j in places] for i in places])
     assert torch.equal(influence, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_change_of_a_sub_pixel_shows_after_it_and_never_at_it_or_before(
-    make_model, make_pictures, channels
+    make_model, make_images, channels
 ):
     model = make_model(channels=channels, first_kernel=7, prior_kernel=5)
     config, places = model.config, raster(4, 5, channels)
-    pictures = make_pictures(config, 1, 4, 5).repeat(len(places) + 1, 1, 1, 1)
+    images = make_images(config, 1, 4, 5).repeat(len(places) + 1, 1, 1, 1)
     for i, (y, x, c) in enumerate(places):
-        pictures[i, c, y, x] = (pictures[i, c, y, x] + config.levels // 2) % config.levels
+        images[i, c, y, x] = (images[i, c, y, x] + config.levels // 2) % config.levels
     with torch.no_grad():
-        logits = model.prior(pictures).permute(0, 3, 4, 2, 1).flatten(1, 3)
+        logits = model.prior(images).permute(0, 3, 4, 2, 1).flatten(1, 3)
     for i in range(len(places) - 1):
         assert torch.equal(logits[i, : i + 1], logits[-1, : i + 1])
         assert not torch.equal(logits[i, i + 1 :], logits[-1, i + 1 :])
@@ -108,12 +108,12 @@ def test_conditional_gates_add_features_to_both_preactivations(make_model):
         assert_close(block(v, h, f), (gated[0], h + block.mix(gated[1])))
 
 
-def test_conditional_gates_start_without_effect_and_learn(make_model, make_pictures):
+def test_conditional_gates_start_without_effect_and_learn(make_model, make_images):
     torch.manual_seed(0)
     model = PRSR(dataclasses.replace(PRSRConfig.preset("tiny"), conditional_gates=True))
     plain = PRSR(PRSRConfig.preset("tiny"))
     plain.load_state_dict(model.state_dict(), strict=False)
-    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    pair = make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6)
     assert torch.equal(model(*pair).logits, plain(*pair).logits)
     prsr_loss(model(*pair), pair[1]).backward()
     for layer in model.prior.modules():
@@ -122,31 +122,31 @@ def test_conditional_gates_start_without_effect_and_learn(make_model, make_pictu
             assert layer.weight.grad.abs().min() > 0
 
 
-def test_prior_with_conditional_gates_needs_features(make_model, make_pictures):
+def test_prior_with_conditional_gates_needs_features(make_model, make_images):
     model = make_model(conditional_gates=True)
     with pytest.raises(TypeError, match="features must be a tensor for a prior with conditional"):
-        model.prior(make_pictures(model.config, 1, 4, 6))
+        model.prior(make_images(model.config, 1, 4, 6))
 
 
 @pytest.mark.parametrize("part", ["conditioning", "prior"])
-def test_forward_hooks_of_the_last_layers_fire(make_model, make_pictures, part):
+def test_forward_hooks_of_the_last_layers_fire(make_model, make_images, part):
     model = make_model()
     last = model.conditioning[-1] if part == "conditioning" else model.prior.head[2]
     seen = []
     last.register_forward_hook(lambda layer, inputs, output: seen.append(output))
-    output = model(make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6))
+    output = model(make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6))
     assert len(seen) == 1
     assert torch.equal(seen[0], getattr(output, f"{part}_logits"))
 
 
-def test_nan_under_a_mask_stays_unseen(make_model, make_pictures):
+def test_nan_under_a_mask_stays_unseen(make_model, make_images):
     model = make_model()
-    picture = make_pictures(model.config, 2, 6, 6)
-    expected = model.prior(picture)
+    image = make_images(model.config, 2, 6, 6)
+    expected = model.prior(image)
     for layer in model.prior.modules():
         if isinstance(layer, RowConvolution):
             layer.weight.data[~layer.mask] = torch.nan
-    assert torch.equal(model.prior(picture), expected)
+    assert torch.equal(model.prior(image), expected)
 
 
 def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
@@ -167,12 +167,12 @@ def test_networks_see_values_from_minus_a_half_to_a_half():
 @pytest.mark.parametrize("scale", [1, 2, 4])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (4, 2)])
 def test_forward_takes_any_size_and_adds_the_two_networks(
-    make_model, make_pictures, scale, height, width
+    make_model, make_images, scale, height, width
 ):
     model = make_model(scale=scale)
     config = model.config
-    lr = make_pictures(config, 2, height, width)
-    hr = make_pictures(config, 2, scale * height, scale * width)
+    lr = make_images(config, 2, height, width)
+    hr = make_images(config, 2, scale * height, scale * width)
     output = model(lr, hr)
     assert output.logits.shape == (2, 8, 3, scale * height, scale * width)
     assert torch.equal(output.conditioning_logits, model.conditioning(lr))
@@ -189,7 +189,7 @@ def test_conditioning_network_is_built_as_the_paper_says():
     assert model.conditioning[-1].weight.shape == (7 * 3, 5, 1, 1)
 
 
-def test_resnet_block_adds_its_input(make_pictures):
+def test_resnet_block_adds_its_input(make_images):
     block = ResNetBlock(4).eval()
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -208,10 +208,10 @@ def test_initial_weights_are_a_narrow_truncated_normal_and_biases_zero():
     assert all(not layer.bias.any() for layer in layers)
 
 
-def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_pictures):
+def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_images):
     model = make_model()
-    hr = make_pictures(model.config, 2, 4, 6)
-    output = model(make_pictures(model.config, 2, 2, 3), hr)
+    hr = make_images(model.config, 2, 4, 6)
+    output = model(make_images(model.config, 2, 2, 3), hr)
     total = 0.0
     for logits in (output.logits, output.conditioning_logits):
         p = logits.detach().double().softmax(dim=1)
@@ -222,11 +222,11 @@ def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_pictures):
     assert_close(prsr_loss(output, hr).item(), total, rtol=1e-5, atol=0)
 
 
-def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, make_pictures):
+def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, make_images):
     model = make_model(gain=0.5)
     nn.init.constant_(model.prior.head[0].bias, 5)  # no unit of the head is dead by chance
-    hr = make_pictures(model.config, 4, 6, 6)
-    prsr_loss(model(make_pictures(model.config, 4, 3, 3), hr), hr).backward()
+    hr = make_images(model.config, 4, 6, 6)
+    prsr_loss(model(make_images(model.config, 4, 3, 3), hr), hr).backward()
     for name, layer in model.prior.named_modules():
         for kind, parameter in layer.named_parameters(recurse=False):
             hidden = isinstance(layer, RowConvolution) and kind == "weight"
@@ -234,17 +234,17 @@ def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, 
             assert torch.equal(parameter.grad != 0, expected), f"{name}.{kind}"
 
 
-def test_bits_per_dim_of_a_model_that_knows_nothing_is_log2_of_the_levels(make_pictures):
+def test_bits_per_dim_of_a_model_that_knows_nothing_is_log2_of_the_levels(make_images):
     model = PRSR(PRSRConfig.preset("tiny"))
     for layer in (model.conditioning[-1], model.prior.head[2]):
         nn.init.zeros_(layer.weight)
-    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    lr, hr = make_images(model.config, 3, 2, 2), make_images(model.config, 3, 4, 4)
     assert_close(bits_per_dim(model, lr, hr), torch.full((3,), 3.0))
 
 
-def test_bits_per_dim_is_the_loss_of_each_picture_in_bits(make_model, make_pictures):
+def test_bits_per_dim_is_the_loss_of_each_image_in_bits(make_model, make_images):
     model = make_model()
-    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    lr, hr = make_images(model.config, 3, 2, 2), make_images(model.config, 3, 4, 4)
     bits = bits_per_dim(model, lr, hr)
     for i in range(3):
         logits = model(lr[i : i + 1], hr[i : i + 1]).logits
@@ -253,12 +253,12 @@ def test_bits_per_dim_is_the_loss_of_each_picture_in_bits(make_model, make_pictu
     assert not bits.requires_grad
 
 
-def test_bits_per_dim_leaves_modes_and_statistics_as_they_were(make_model, make_pictures):
+def test_bits_per_dim_leaves_modes_and_statistics_as_they_were(make_model, make_images):
     model = make_model().train()
     model.conditioning[1].eval()
     modes = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    lr, hr = make_pictures(model.config, 3, 2, 2), make_pictures(model.config, 3, 4, 4)
+    lr, hr = make_images(model.config, 3, 2, 2), make_images(model.config, 3, 4, 4)
     bits = bits_per_dim(model, lr, hr)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -274,16 +274,16 @@ def gradients(model, lr, hr):
     return output.logits, loss, [parameter.grad.clone() for parameter in model.parameters()]
 
 
-def test_compiled_training_step_equals_the_plain_one(make_model, make_pictures):
+def test_compiled_training_step_equals_the_plain_one(make_model, make_images):
     model = make_model(gain=1, prior_layers=1, conditioning_blocks=0)
-    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    pair = make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert_close(gradients(compiled, *pair), gradients(model, *pair))
 
 
-def test_distributed_training_step_equals_the_plain_one(make_model, make_pictures, tmp_path):
+def test_distributed_training_step_equals_the_plain_one(make_model, make_images, tmp_path):
     model = make_model(gain=1)
-    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    pair = make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6)
     expected = gradients(model, *pair)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -293,9 +293,9 @@ def test_distributed_training_step_equals_the_plain_one(make_model, make_picture
         dist.destroy_process_group()
 
 
-def test_bf16_autocast_stays_close_to_fp32(make_model, make_pictures):
+def test_bf16_autocast_stays_close_to_fp32(make_model, make_images):
     model = make_model(gain=1)
-    pair = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    pair = make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(*pair)
         loss = prsr_loss(output, pair[1])
@@ -306,29 +306,29 @@ def test_bf16_autocast_stays_close_to_fp32(make_model, make_pictures):
 
 
 def test_loss_of_half_precision_logits_is_theirs_and_not_that_of_their_rounded_sum(
-    make_model, make_pictures
+    make_model, make_images
 ):
     model = make_model(gain=4)
-    hr = make_pictures(model.config, 2, 4, 6)
+    hr = make_images(model.config, 2, 4, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(make_pictures(model.config, 2, 2, 3), hr)
+        output = model(make_images(model.config, 2, 2, 3), hr)
     parts = [logits.double() for logits in (output.conditioning_logits, output.prior_logits)]
     expected = F.cross_entropy(sum(parts), hr.long()) + F.cross_entropy(parts[0], hr.long())
     assert_close(prsr_loss(output, hr).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_model_of_another_precision_runs_and_is_sampled(make_model, make_pictures, dtype):
+def test_model_of_another_precision_runs_and_is_sampled(make_model, make_images, dtype):
     model = make_model(gain=1).to(dtype)
-    lr, hr = make_pictures(model.config, 2, 2, 3), make_pictures(model.config, 2, 4, 6)
+    lr, hr = make_images(model.config, 2, 2, 3), make_images(model.config, 2, 4, 6)
     assert model(lr, hr).logits.dtype == dtype
     assert prsr.sample(lr, model=model, seed=1).shape == (2, 3, 4, 6)
 
 
-def test_loss_of_other_pictures_than_the_logits_is_refused(make_model, make_pictures):
+def test_loss_of_other_images_than_the_logits_is_refused(make_model, make_images):
     model = make_model()
-    hr = make_pictures(model.config, 2, 4, 6)
-    output = model(make_pictures(model.config, 2, 2, 3), hr)
+    hr = make_images(model.config, 2, 4, 6)
+    output = model(make_images(model.config, 2, 2, 3), hr)
     for wrong in (hr.permute(0, 2, 3, 1), hr[:1], hr[:, :, :2]):
         with pytest.raises(ValueError, match=r"hr must be \[2, 3, 4, 6\], like the logits, got"):
             prsr_loss(output, wrong)
@@ -356,11 +356,11 @@ def test_levels_beyond_the_models_are_refused_by_name(make_model):
         ("hr", (1, 3, 4, 6), torch.uint8, ValueError, r"hr must be \[2, 3, 4, 6\]"),
     ],
 )
-def test_pictures_that_do_not_fit_are_refused_by_name(
-    make_model, make_pictures, argument, shape, dtype, error, message
+def test_images_that_do_not_fit_are_refused_by_name(
+    make_model, make_images, argument, shape, dtype, error, message
 ):
     model = make_model()
-    pair = {"lr": make_pictures(model.config, 2, 2, 3), "hr": make_pictures(model.config, 2, 4, 6)}
+    pair = {"lr": make_images(model.config, 2, 2, 3), "hr": make_images(model.config, 2, 4, 6)}
     with pytest.raises(error, match=message):
         model(**pair | {argument: torch.zeros(shape, dtype=dtype)})
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from prsr import PRSRConfig
-from prsr.cli import main
-from prsr.data import SuperResolutionPictures
-from prsr.images import high_resolution
-from prsr.originals import HubDataset, Lsun, celeba, picture_folder
+from prsr.cli.main import main
+from prsr.data.dataset import SuperResolutionImages
+from prsr.data.images import high_resolution
+from prsr.data.sources import HubDataset, Lsun, celeba, image_folder
 
 PAPER = PRSRConfig.preset("paper")
 
@@ -36,29 +36,29 @@ def noise(width, height, seed):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
-def encoded(picture, kind):
+def encoded(image, kind):
     file = io.BytesIO()
-    picture.save(file, kind)
+    image.save(file, kind)
     return file.getvalue()
 
 
 def expected(files):
-    """What an array file must hold of encoded pictures."""
+    """What an array file must hold of encoded images."""
     return np.stack([high_resolution(Image.open(io.BytesIO(file)), PAPER) for file in files])
 
 
 @pytest.fixture
 def celeba_folder(tmp_path):
-    """Eight pictures in three splits, and what can be wrong with them."""
+    """Eight images in three splits, and what can be wrong with them."""
     folder = tmp_path / "celeba"
-    pictures = folder / "img_align_celeba"
-    pictures.mkdir(parents=True)
+    images = folder / "img_align_celeba"
+    images.mkdir(parents=True)
     for number in range(1, 9):
         size = (100, 218) if number == 4 else (178, 218)
-        (pictures / f"{number:06}.jpg").write_bytes(encoded(noise(*size, number), "JPEG"))
-    corrupt = pictures / "000002.jpg"
+        (images / f"{number:06}.jpg").write_bytes(encoded(noise(*size, number), "JPEG"))
+    corrupt = images / "000002.jpg"
     corrupt.write_bytes(corrupt.read_bytes()[:3000])
-    (pictures / "000003.jpg").unlink()
+    (images / "000003.jpg").unlink()
     (folder / "list_eval_partition.txt").write_text(
         "".join(f"{n:06}.jpg {s}\n" for n, s in enumerate((0, 0, 0, 0, 0, 1, 2, 2), start=1))
         + "000008.jpg 3\n\nonly-a-name.jpg\n000008.jpg 2 2\n"
@@ -67,14 +67,14 @@ def celeba_folder(tmp_path):
 
 
 def test_celeba_is_read_by_its_official_splits(data, celeba_folder, tmp_path):
-    pictures = celeba_folder / "img_align_celeba"
+    images = celeba_folder / "img_align_celeba"
     for split, numbers in (("train", (1, 4, 5)), ("validation", (6,)), ("test", (7, 8))):
         out = tmp_path / f"{split}.npy"
         code, _, errors = data("celeba", celeba_folder, "--split", split, "--out", out)
         assert (code, errors) == (0, "")
-        files = [(pictures / f"{number:06}.jpg").read_bytes() for number in numbers]
+        files = [(images / f"{number:06}.jpg").read_bytes() for number in numbers]
         assert np.array_equal(np.load(out), expected(files))
-    lr, hr = SuperResolutionPictures.open(tmp_path / "test.npy", PAPER).batch([1])
+    lr, hr = SuperResolutionImages.open(tmp_path / "test.npy", PAPER).batch([1])
     assert (lr.shape, hr.shape) == ((1, 3, 8, 8), (1, 3, 32, 32))
 
 
@@ -86,25 +86,25 @@ def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp
     assert "line 9 is not NAME 0, 1 or 2: '000008.jpg 3'" in printed
     assert "left out 000002.jpg: image file is truncated" in printed
     assert "left out 000003.jpg: [Errno 2] No such file" in printed
-    assert "1 of 3 pictures are not 178×218 (the first: 000004.jpg of 100×218)" in printed
+    assert "1 of 3 images are not 178×218 (the first: 000004.jpg of 100×218)" in printed
     assert "unaligned faces" in printed
-    assert lines[-1] == f"wrote {out}: 3 pictures, 2 could not be read"
+    assert lines[-1] == f"wrote {out}: 3 images, 2 could not be read"
 
 
-def test_a_few_odd_pictures_make_no_unaligned_set(data, celeba_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("prsr.cli_data.UNALIGNED", 0.4)
+def test_a_few_odd_images_make_no_unaligned_set(data, celeba_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("prsr.cli.data.UNALIGNED", 0.4)
     _, printed, _ = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
-    assert "1 of 3 pictures are not 178×218" in printed
+    assert "1 of 3 images are not 178×218" in printed
     assert "warning" not in printed
 
 
-def test_a_list_without_pictures_of_a_split_tells_what_is_wrong_with_it(
+def test_a_list_without_images_of_a_split_tells_what_is_wrong_with_it(
     data, celeba_folder, tmp_path
 ):
     (celeba_folder / "list_eval_partition.txt").write_text("image_id,partition\n000001.jpg,0\n")
     code, _, errors = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
     assert code == 2
-    assert "names no picture of the split train; " in errors
+    assert "names no image of the split train; " in errors
     assert "line 1 is not NAME 0, 1 or 2: 'image_id,partition'" in errors
 
 
@@ -159,7 +159,7 @@ def test_a_folder_is_read_below_and_in_order(data, tmp_path):
     out = tmp_path / "set.npy"
     code, _, _ = data("folder", tmp_path / "set", "--out", out)
     assert code == 0
-    found = [original.name for original in picture_folder(tmp_path / "set").after(0)]
+    found = [original.name for original in image_folder(tmp_path / "set").after(0)]
     assert found == ["a/d.jpg", "a.webp", "b.png"]
     files = [(tmp_path / "set" / name).read_bytes() for name in found]
     assert np.array_equal(np.load(out), expected(files))
@@ -174,7 +174,7 @@ def test_a_preset_decides_size_and_colours(data, tmp_path):
         assert code == 0
         assert np.load(out).shape == shape
         assert np.load(out).max() < below
-        SuperResolutionPictures.open(out, PRSRConfig.preset(preset))
+        SuperResolutionImages.open(out, PRSRConfig.preset(preset))
 
 
 @pytest.fixture
@@ -190,10 +190,10 @@ def hub_folder(tmp_path, monkeypatch):
         "train": [encoded(noise(40, 40, seed), "PNG") for seed in range(4)],
         "test": [encoded(noise(40, 40, 9), "PNG")],
     }
-    for split, pictures in files.items():
-        cells = [{"bytes": file, "path": None} for file in pictures]
+    for split, images in files.items():
+        cells = [{"bytes": file, "path": None} for file in images]
         if split == "train":
-            cells[1:1] = [None, {"bytes": b"no picture", "path": "bad.png"}]
+            cells[1:1] = [None, {"bytes": b"no image", "path": "bad.png"}]
         kinds = datasets.Features({"face": datasets.Image(), "label": datasets.Value("int32")})
         columns = {"face": cells, "label": [0] * len(cells)}
         rows = datasets.Dataset.from_dict(columns, features=kinds)
@@ -213,7 +213,7 @@ def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
     assert [original.name for original in rest] == ["row 3", "row 4", "row 5"]
 
 
-def test_other_pictures_of_the_same_names_are_other_originals(lsun_folder, hub_folder):
+def test_other_images_of_the_same_names_are_other_originals(lsun_folder, hub_folder):
     lsun, (hub, _) = lsun_folder[0], hub_folder
 
     def described():
@@ -249,10 +249,10 @@ def test_what_cannot_be_read_as_originals_is_told(
         (("lsun", empty, *ours), "cannot be read as an LMDB"),
         (("lsun", text, *ours), "cannot be read as an LMDB"),
         (("folder", tmp_path / "no", *ours), "no such folder"),
-        (("folder", empty, *ours), "no picture in folder"),
+        (("folder", empty, *ours), "no image in folder"),
         (("hub", hub_folder[0], "--split", "no", *ours), "cannot load the split 'no' of"),
         (("hub", empty, *ours), "cannot load the split 'train' of"),
-        (("hub", hub_folder[0], "--column", "label", *ours), "columns of pictures (face), got"),
+        (("hub", hub_folder[0], "--column", "label", *ours), "columns of images (face), got"),
         (("folder", celeba_folder, "--out", tmp_path / "set.npz"), "out must end in .npy"),
         (("folder", celeba_folder, "--out", empty / "no" / "set.npy"), "no folder"),
         (("folder", celeba_folder, "--out", tmp_path / "done.npy"), "is there already"),
@@ -267,7 +267,7 @@ def test_what_cannot_be_read_as_originals_is_told(
         assert told in errors, (arguments, errors)
     listed.write_text("000001.jpg 0\n")
     _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
-    assert "names no picture of the split test" in errors
+    assert "names no image of the split test" in errors
     listed.unlink()
     _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
     assert errors == f"prsr: no list_eval_partition.txt in {celeba_folder}\n"

@@ -1,4 +1,4 @@
-"""The noise: the generator's published vectors, and that a picture's noise is its own."""
+"""The noise: the generator's published vectors, and that an image's noise is its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from prsr import noise
-from prsr.philox import philox, uniform
+from prsr.sampling.noise import philox, uniform
 
 MOST = 0xFFFFFFFF
 
@@ -54,16 +54,16 @@ def test_uniform_takes_the_upper_23_bits_of_a_word():
 
 
 def test_noise_is_the_philox_stream_in_the_order_y_x_colour():
-    seed, picture, which = 0x1234567890ABCDEF, 2**33 + 5, 3
-    values = noise(seed, 1, 2, 3, 3, picture, sample=which)
-    counter = (torch.arange(5), *map(torch.tensor, (picture & MOST, picture >> 32, which)))
+    seed, image, which = 0x1234567890ABCDEF, 2**33 + 5, 3
+    values = noise(seed, 1, 2, 3, 3, image, sample=which)
+    counter = (torch.arange(5), *map(torch.tensor, (image & MOST, image >> 32, which)))
     stream = uniform(philox(counter, seed)).flatten()
     assert values.shape == (1, 2, 3, 3)
     assert torch.equal(values.flatten(), stream[:18])
 
 
 @pytest.mark.parametrize("which", [0, 1, 7])
-def test_picture_noise_depends_on_its_own_index_alone(which):
+def test_image_noise_depends_on_its_own_index_alone(which):
     batch = noise(5, 6, 3, 4, 3, 10, sample=which)
     for i in range(6):
         assert torch.equal(batch[i : i + 1], noise(5, 1, 3, 4, 3, 10 + i, sample=which))
@@ -71,11 +71,11 @@ def test_picture_noise_depends_on_its_own_index_alone(which):
     assert torch.equal(batch, torch.cat(shards))
 
 
-def test_noise_of_seeds_pictures_and_samples_is_all_different():
+def test_noise_of_seeds_images_and_samples_is_all_different():
     streams = [
-        noise(seed, 1, 2, 2, 3, picture, sample=which).flatten()
+        noise(seed, 1, 2, 2, 3, image, sample=which).flatten()
         for seed in (0, 1, 2**32, 2**64 - 1)
-        for picture in (0, 1, 2**32, 2**32 + 1, 2**63 - 2)
+        for image in (0, 1, 2**32, 2**32 + 1, 2**63 - 2)
         for which in (0, 1, 2**32 - 1)
     ]
     assert len(torch.stack(streams).unique(dim=0)) == len(streams)
@@ -93,11 +93,11 @@ def test_noise_has_the_moments_of_the_uniform_distribution():
         assert abs(correlation) < 5 / n**0.5
 
 
-@pytest.mark.parametrize("axis", ["seed", "picture", "sample"])
+@pytest.mark.parametrize("axis", ["seed", "image", "sample"])
 def test_noise_of_neighbours_is_uncorrelated(axis):
     streams = {
         "seed": lambda i: noise(i, 1, 32, 32, 3),
-        "picture": lambda i: noise(0, 1, 32, 32, 3, i),
+        "image": lambda i: noise(0, 1, 32, 32, 3, i),
         "sample": lambda i: noise(0, 1, 32, 32, 3, sample=i),
     }[axis]
     first, second = (torch.cat([streams(i + j) for i in range(20)]).flatten() for j in (0, 1))
@@ -105,7 +105,7 @@ def test_noise_of_neighbours_is_uncorrelated(axis):
     assert abs(correlation) < 5 / len(first) ** 0.5
 
 
-def test_no_pictures_need_no_noise():
+def test_no_images_need_no_noise():
     assert noise(0, 0, 4, 4, 3).shape == (0, 4, 4, 3)
 
 

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: the weights and pictures of one, also after a death."""
+"""Several processes under torchrun: the weights and images of one, also after a death."""
 
 import os
 import socket
@@ -14,37 +14,38 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from prsr import PRSR, PRSRConfig, processes
-from prsr.cli import main
-from prsr.synchronous import SynchronousBatchNorm2d, synchronise
+from prsr import PRSR, PRSRConfig
+from prsr.cli.main import main
+from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise
+from prsr.utils import distributed
 
 TINY = PRSRConfig.preset("tiny")
 STEPS = 7
 
 # `prsr`, in double precision: biases before a batch normalisation have no gradient but rounding,
 # which RMSProp divides by its own size. With DYING, the second process dies once, at step 5 or
-# behind its third file, the first of two of a picture; with LOG, each file written is noted.
+# behind its third file, the first of two of an image; with LOG, each file written is noted.
 PROGRAM = """
 import os, signal, torch
-import prsr.trainer, prsr.upscale
-from prsr.cli import main
+import prsr.training.trainer, prsr.cli.sample_files
+from prsr.cli.main import main
 torch.set_default_dtype(torch.float64)
 doomed = (os.environ.get("DYING"), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"])
 doomed = doomed == ("1", "1", "0")
-prsr.upscale.CHUNK, step = 1, prsr.trainer.Trainer.train_step
-save, written = prsr.upscale.save_picture, []
+prsr.cli.sample_files.CHUNK, step = 1, prsr.training.trainer.Trainer.train_step
+save, written = prsr.cli.sample_files.save_image, []
 def train_step(self, lr, hr):
     if doomed and self.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, lr, hr)
-def save_picture(picture, path, *about):
-    save(picture, path, *about)
+def save_image(image, path, *about):
+    save(image, path, *about)
     with open(os.environ["LOG"], "a") as log:
         log.write(f"{path.name}\\n")
     written.append(path)
     if doomed and len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-prsr.trainer.Trainer.train_step, prsr.upscale.save_picture = train_step, save_picture
+prsr.training.trainer.Trainer.train_step, prsr.cli.sample_files.save_image = train_step, save_image
 main()
 """
 
@@ -177,22 +178,22 @@ def test_sampling_is_shared_and_goes_on_after_a_death(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("total", "parts"), [(7, [3, 2, 2]), (9, [3, 3, 3]), (2, [1, 1, 0])])
 def test_shares_lie_side_by_side(monkeypatch, total, parts):
-    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(distributed, "count", lambda: 3)
     shares = []
     for rank in range(3):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        shares.append(processes.share(total))
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(distributed.share(total))
     assert [len(share) for share in shares] == parts
     assert [i for share in shares for i in share] == list(range(total))
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
-    assert processes.join() is None
-    assert (processes.rank(), processes.count(), processes.restarted()) == (0, 1, False)
-    assert processes.share(5) == range(5)
-    assert processes.gathered("own") == ["own"]
-    processes.wait()
-    processes.leave()
+    assert distributed.join() is None
+    assert (distributed.rank(), distributed.count(), distributed.restarted()) == (0, 1, False)
+    assert distributed.share(5) == range(5)
+    assert distributed.gathered("own") == ["own"]
+    distributed.wait()
+    distributed.leave()
 
 
 def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
@@ -228,8 +229,8 @@ def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model
 
 def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    monkeypatch.setattr(processes, "join", lambda: torch.device("cpu"))
-    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "join", lambda: torch.device("cpu"))
+    monkeypatch.setattr(distributed, "count", lambda: 2)
     sheet = tmp_path / "sheet.png"
     for extra, told in (((), "seed must be given"), (("--seed", "1"), "out must be a folder")):
         arguments = ["prsr", "sample", str(tmp_path / "a.png"), "-o", str(sheet), *extra]
@@ -244,12 +245,12 @@ def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
 
 MOURNER = """
 import os
-from prsr import processes
-from prsr.options import among_processes
+from prsr.utils import distributed
+from prsr.cli.options import among_processes
 with among_processes():
-    if processes.rank() == 1:
+    if distributed.rank() == 1:
         os._exit(9)
-    processes.wait()
+    distributed.wait()
 """
 
 
@@ -277,16 +278,16 @@ def test_a_death_among_the_processes_is_told_in_plain_words():
     "variables", [{"LOCAL_RANK": "0"}, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}]
 )
 def test_variables_of_other_launchers_are_no_torchrun(variables, monkeypatch):
-    for name in processes.VARIABLES:
+    for name in distributed.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert processes.join() is None
+    assert distributed.join() is None
 
 
 def test_a_variable_that_is_no_number_is_named(monkeypatch):
-    for name in processes.VARIABLES:
+    for name in distributed.VARIABLES:
         monkeypatch.setenv(name, "0")
     monkeypatch.setenv("WORLD_SIZE", "all")
     with pytest.raises(ValueError, match="WORLD_SIZE must be a number, as torchrun sets it: 'all'"):
-        processes.join()
+        distributed.join()

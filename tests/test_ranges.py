@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from prsr.engines import ranges
+from prsr.engines import fp16_range as ranges
 from prsr.engines.packing import pack_prior
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0])
-def test_no_operand_exceeds_the_bound(make_model, make_pictures, gain):
+def test_no_operand_exceeds_the_bound(make_model, make_images, gain):
     """And the bound is not far above what weights of one sign reach."""
     model = make_model(gain=gain, prior_channels=8)
     with torch.no_grad():
@@ -21,9 +21,9 @@ def test_no_operand_exceeds_the_bound(make_model, make_pictures, gain):
             layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().max()))
     for layer in (model.prior.head[0], model.prior.head[2]):
         layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().max()))
-    pictures = torch.full((1, 3, 12, 12), model.config.levels - 1, dtype=torch.uint8)
+    images = torch.full((1, 3, 12, 12), model.config.levels - 1, dtype=torch.uint8)
     with torch.no_grad():
-        model.prior(pictures, torch.empty(1, 0, 12, 12))
+        model.prior(images, torch.empty(1, 0, 12, 12))
     # But for the rounding of sums.
     assert max(seen) <= 1.0001 * bound
     assert bound <= 3 * max(seen)

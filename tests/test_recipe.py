@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from prsr import PRSR, PRSRConfig
-from prsr.batches import ResidentBatches, batches_of, fits
-from prsr.data import EndlessBatches, SuperResolutionPictures
-from prsr.evaluate import evaluate
-from prsr.recipe import TrainSettings
-from prsr.train import RunPlan, train
-from prsr.trainer import Trainer, tell_uncompiled
+from prsr.data.dataset import EndlessBatches, SuperResolutionImages
+from prsr.evaluation.likelihood import evaluate
+from prsr.training.batches import ResidentBatches, batches_of, fits
+from prsr.training.loop import RunPlan, train
+from prsr.training.recipe import TrainSettings
+from prsr.training.trainer import Trainer, tell_uncompiled
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -28,11 +28,11 @@ MODERN = dataclasses.replace(
 
 def images(count=24, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 8, (count, 3, 6, 6), dtype=np.uint8)
-    return SuperResolutionPictures(pixels, TINY)
+    return SuperResolutionImages(pixels, TINY)
 
 
 def run(folder, steps, settings=MODERN, **options):
-    plan = RunPlan(folder, steps, report_every=4, sheet_pictures=2)
+    plan = RunPlan(folder, steps, report_every=4, sheet_images=2)
     return train(settings, plan, images(), images(6, seed=1), CPU, **options)
 
 
@@ -267,7 +267,7 @@ def test_scalars_may_be_read_later_than_they_are_made(tmp_path, monkeypatch):
 
     run(tmp_path / "at once", 7, SETTINGS)
     monkeypatch.setattr(
-        "prsr.train.Reporter.scalars", lambda self, values, *_: self.unread.append(values)
+        "prsr.training.loop.Reporter.scalars", lambda self, values, *_: self.unread.append(values)
     )
     run(tmp_path / "later", 7, SETTINGS)
     found = []
@@ -280,7 +280,7 @@ def test_scalars_may_be_read_later_than_they_are_made(tmp_path, monkeypatch):
 
 
 def test_a_set_on_the_device_gives_the_batches_of_a_loader(monkeypatch):
-    monkeypatch.setattr("prsr.batches.READ", 10)
+    monkeypatch.setattr("prsr.training.batches.READ", 10)
     order = lambda: itertools.islice(EndlessBatches(24, 5, seed=3), 12)  # noqa: E731
     kept = list(ResidentBatches(images(), order(), CPU))
     loaded = list(batches_of(images(), list(order()), CPU))
@@ -295,7 +295,7 @@ def test_a_set_is_kept_where_it_takes_a_quarter_of_the_free_memory(monkeypatch):
     assert not fits(images(), 4 * size - 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * size, 0))
     monkeypatch.setattr(
-        "prsr.batches.ResidentBatches", lambda *arguments: ("resident", arguments[2])
+        "prsr.training.batches.ResidentBatches", lambda *arguments: ("resident", arguments[2])
     )
     cuda = torch.device("cuda")
     assert batches_of(images(), [[0]], cuda) == ("resident", cuda)

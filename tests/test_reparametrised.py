@@ -20,8 +20,8 @@ def model(make_model):
 
 
 @pytest.fixture
-def pairs(model, make_pictures):
-    return make_pictures(model.config, 2, 2, 2), make_pictures(model.config, 2, 4, 4, 1)
+def pairs(model, make_images):
+    return make_images(model.config, 2, 2, 2), make_images(model.config, 2, 4, 4, 1)
 
 
 def last_layers(model):

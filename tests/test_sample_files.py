@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from prsr import PRSR, Sampler
-from prsr.images import LONGEST_SIDES, SUFFIXES, check_size, contact_sheet, said_of, save_picture
+from prsr.data.contact_sheet import contact_sheet
+from prsr.data.image_files import LONGEST_SIDES, SUFFIXES, check_size, said_of, save_image
 
 
 @pytest.fixture
@@ -70,11 +71,11 @@ def test_limits_of_a_format_are_told_before_the_work(
 
 
 @pytest.mark.parametrize("suffix", sorted(LONGEST_SIDES))
-def test_a_picture_of_the_longest_sides_can_be_written(tmp_path, suffix):
+def test_an_image_of_the_longest_sides_can_be_written(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     most = LONGEST_SIDES[suffix]
     check_size(path, most, most // 100)
-    save_picture(Image.new("RGB", (most, 1)), path)
+    save_image(Image.new("RGB", (most, 1)), path)
     assert Image.open(path).size == (most, 1)
     with pytest.raises(ValueError, match="at most"):
         check_size(path, 1, most + 1)
@@ -89,7 +90,7 @@ def test_a_sheet_that_no_memory_holds_is_told_before_the_work(
     assert "GiB, and cpu has" in errors
 
 
-def test_a_very_tall_picture_fits_on_a_sheet():
+def test_a_very_tall_image_fits_on_a_sheet():
     tall, flat = Image.new("RGB", (2, 4000), "red"), Image.new("RGB", (4000, 2), "blue")
     sheet = contact_sheet([[tall, flat]], ["tall", "flat"])
     assert sheet.size == (6 + 2 * 102, 22 + 8 * 96 + 6)
@@ -116,14 +117,14 @@ def test_one_bad_file_spoils_no_other(command, model, photos, tmp_path):
     assert (code, "left out" in printed, sheet.exists()) == (1, True, True)
 
 
-def test_a_picture_too_large_for_the_memory_spoils_no_other(command, model, photos, tmp_path):
-    from prsr.checks import check_fits
+def test_an_image_too_large_for_the_memory_spoils_no_other(command, model, photos, tmp_path):
+    from prsr.utils.argument_checks import check_fits
 
     def refused(size, what, device):
         check_fits(2**62 if "b.jpg: conditioning" in what else size, what, device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prsr.upscale.check_fits", refused)
+        patch.setattr("prsr.cli.sample_files.check_fits", refused)
         request = ("sample", photos, "--model", model, "--low-resolution", "-o", tmp_path / "out")
         code, printed, _ = command(*request)
     assert code == 1
@@ -136,7 +137,7 @@ def test_nothing_readable_is_an_error(command, model, photos, tmp_path, untouche
         path.write_bytes(b"no image")
     code, _, errors = command("sample", photos, "-o", tmp_path / "out", "--model", model)
     assert code == 2
-    assert "a.png cannot be read as a picture" in errors
+    assert "a.png cannot be read as an image" in errors
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +188,7 @@ def test_a_table_of_any_names_is_written(command, models, data, tmp_path):
 def test_what_a_file_says_of_itself_is_read_from_every_place(tmp_path):
     for suffix in (".png", ".jpg", ".webp", ".tif", ".gif"):
         path = tmp_path / f"a{suffix}"
-        save_picture(Image.new("RGB", (4, 4)), path, '{"seed": 3}')
+        save_image(Image.new("RGB", (4, 4)), path, '{"seed": 3}')
         assert said_of(path) == '{"seed": 3}'
         Image.new("RGB", (4, 4)).save(path, comment=b"prsr", software="prsr of another kind")
         assert said_of(path) is None

@@ -1,4 +1,4 @@
-"""The public call: one seed is one picture, whatever surrounds it, and nothing is left behind."""
+"""The public call: one seed is one image, whatever surrounds it, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from rich.progress import Progress
 from torch import nn
 
 import prsr
-from prsr import Sampler, sampling, slices
+from prsr import Sampler
+from prsr.sampling import sampler as sampling
+from prsr.sampling import slices
 from prsr.testing import cdf_violation
 
 
@@ -29,17 +31,17 @@ def sampler(model):
 
 
 @pytest.fixture
-def lr(model, make_pictures):
-    return make_pictures(model.config, 5, 2, 3)
+def lr(model, make_images):
+    return make_images(model.config, 5, 2, 3)
 
 
 def test_function_and_sampler_draw_what_the_noise_decides(model, sampler, lr):
-    picture = prsr.sample(lr, 0.8, model=model, seed=2**64 - 1, first_index=7)
-    assert picture.shape == (5, 3, 4, 6)
-    assert picture.dtype == torch.uint8
+    image = prsr.sample(lr, 0.8, model=model, seed=2**64 - 1, first_index=7)
+    assert image.shape == (5, 3, 4, 6)
+    assert image.dtype == torch.uint8
     noise = prsr.noise(2**64 - 1, 5, 4, 6, 3, 7)
-    assert cdf_violation(model, lr, picture, noise, 0.8).max() <= 1e-4
-    assert torch.equal(picture, sampler.sample(lr, 0.8, seed=2**64 - 1, first_index=7))
+    assert cdf_violation(model, lr, image, noise, 0.8).max() <= 1e-4
+    assert torch.equal(image, sampler.sample(lr, 0.8, seed=2**64 - 1, first_index=7))
 
 
 def test_numpy_numbers_are_taken_like_pythons(sampler, lr):
@@ -50,17 +52,17 @@ def test_numpy_numbers_are_taken_like_pythons(sampler, lr):
     assert torch.equal(drawn, expected)
 
 
-def test_other_seeds_give_other_pictures(sampler, lr):
-    pictures = [sampler.sample(lr, seed=seed) for seed in (0, 1, 2**32, 2**63)]
-    assert len(torch.stack(pictures).unique(dim=0)) == 4
+def test_other_seeds_give_other_images(sampler, lr):
+    images = [sampler.sample(lr, seed=seed) for seed in (0, 1, 2**32, 2**63)]
+    assert len(torch.stack(images).unique(dim=0)) == 4
 
 
 # But Triton's, which takes minutes without a GPU: benchmarks/gpu.py has the same test of it.
 @pytest.mark.parametrize(
     "engine",
-    [name for name, against in prsr.engines().items() if not against and name != "triton"],
+    [name for name, against in prsr.list_engines().items() if not against and name != "triton"],
 )
-def test_picture_is_the_same_in_any_batch_and_shard(model, lr, engine):
+def test_image_is_the_same_in_any_batch_and_shard(model, lr, engine):
     sampler = Sampler(model, engine=engine)
     batch = sampler.sample(lr, seed=1, first_index=3)
     for i in range(5):
@@ -113,13 +115,13 @@ def test_sample_is_the_same_whatever_their_number(sampler, lr):
 
 
 def test_every_sample_draws_with_its_own_noise(sampler, lr):
-    pictures = sampler.sample(lr, seed=1, num_samples=3)
+    images = sampler.sample(lr, seed=1, num_samples=3)
     for s in range(3):
         noise = prsr.noise(1, 5, 4, 6, 3, sample=s)
-        assert cdf_violation(sampler.model, lr, pictures[:, s], noise, 1.0).max() <= 1e-4
+        assert cdf_violation(sampler.model, lr, images[:, s], noise, 1.0).max() <= 1e-4
 
 
-def test_temperature_may_differ_by_picture(sampler, lr):
+def test_temperature_may_differ_by_image(sampler, lr):
     temperatures = [0.0, 0.3, 1.0, 2.0, 5.0]
     batch = sampler.sample(lr, torch.tensor(temperatures), seed=1)
     for i, temperature in enumerate(temperatures):
@@ -128,25 +130,25 @@ def test_temperature_may_differ_by_picture(sampler, lr):
 
 
 @pytest.mark.parametrize("num_samples", [None, 2])
-def test_rows_grow_into_the_sampled_picture(sampler, lr, num_samples):
+def test_rows_grow_into_the_sampled_image(sampler, lr, num_samples):
     whole = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
     rows = list(sampler.rows(lr, 0.7, seed=1, num_samples=num_samples))
     assert len(rows) == 4
-    for y, picture in enumerate(rows):
-        assert torch.equal(picture, whole[..., : y + 1, :])
+    for y, image in enumerate(rows):
+        assert torch.equal(image, whole[..., : y + 1, :])
 
 
-def test_rows_of_no_pictures_grow_as_well(sampler, lr):
+def test_rows_of_no_images_grow_as_well(sampler, lr):
     rows = list(sampler.rows(lr[:0], seed=1))
-    assert [tuple(picture.shape) for picture in rows] == [(0, 3, y + 1, 6) for y in range(4)]
+    assert [tuple(image.shape) for image in rows] == [(0, 3, y + 1, 6) for y in range(4)]
     assert sampler.sample(lr[:0], seed=1).shape == (0, 3, 4, 6)
 
 
 def test_rows_are_the_callers_own(sampler, lr):
     whole = sampler.sample(lr, seed=1)
-    for picture in sampler.rows(lr, seed=1):
-        last = picture.clone()
-        picture.zero_()
+    for image in sampler.rows(lr, seed=1):
+        last = image.clone()
+        image.zero_()
     assert torch.equal(last, whole)
 
 
@@ -181,12 +183,12 @@ class Constant(nn.Module):
 def test_any_module_with_the_parts_of_a_model_can_be_sampled(model, lr):
     model.conditioning = Constant(model.config)
     parts = SimpleNamespace(config=model.config, prior=model.prior, conditioning=model.conditioning)
-    picture = prsr.sample(lr, model=parts, seed=1)
-    assert cdf_violation(model, lr, picture, prsr.noise(1, 5, 4, 6, 3), 1.0).max() <= 1e-4
-    assert torch.equal(prsr.sample(lr, model=model, seed=1), picture)
+    image = prsr.sample(lr, model=parts, seed=1)
+    assert cdf_violation(model, lr, image, prsr.noise(1, 5, 4, 6, 3), 1.0).max() <= 1e-4
+    assert torch.equal(prsr.sample(lr, model=model, seed=1), image)
 
 
-def test_progress_counts_every_row_of_every_picture(sampler, lr, monkeypatch):
+def test_progress_counts_every_row_of_every_image(sampler, lr, monkeypatch):
     counts = []
 
     class Bar(contextlib.nullcontext):
@@ -204,7 +206,7 @@ def test_progress_counts_every_row_of_every_picture(sampler, lr, monkeypatch):
             pass
 
     expected = sampler.sample(lr, seed=1, num_samples=2)
-    monkeypatch.setattr(sampling, "Progress", lambda **options: Bar())
+    monkeypatch.setattr("prsr.sampling.method.Progress", lambda **options: Bar())
     monkeypatch.setattr(slices, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
     assert torch.equal(sampler.sample(lr, seed=1, num_samples=2, progress=True), expected)
     assert counts[0] == -10 * 4
@@ -238,23 +240,23 @@ def test_numpy_arrays_are_taken_like_tensors(sampler, lr):
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (3, "RGBA"), (3, "L"), (1, "L")])
-def test_pillow_pictures_are_taken_like_tensors(make_model, channels, mode):
+def test_pillow_images_are_taken_like_tensors(make_model, channels, mode):
     model = make_model(channels=channels, levels=256)
     random = np.random.default_rng(0)
     pixels = random.integers(256, size=(2, 2, 3, channels), dtype=np.uint8)
     if mode == "L":
         pixels[...] = pixels[..., :1]
-    pictures = [Image.fromarray(p.squeeze() if channels == 1 else p).convert(mode) for p in pixels]
+    images = [Image.fromarray(p.squeeze() if channels == 1 else p).convert(mode) for p in pixels]
     if channels == 3 and mode == "L":  # Pillow's grey of equal colours is that colour
-        assert [np.asarray(p).tolist() for p in pictures] == pixels[..., 0].tolist()
+        assert [np.asarray(p).tolist() for p in images] == pixels[..., 0].tolist()
     lr = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     sampler = Sampler(model)
     expected = sampler.sample(lr, seed=1)
-    assert torch.equal(sampler.sample(pictures, seed=1), expected)
-    assert torch.equal(sampler.sample(pictures[0], seed=1), expected[:1])
+    assert torch.equal(sampler.sample(images, seed=1), expected)
+    assert torch.equal(sampler.sample(images[0], seed=1), expected[:1])
 
 
-def test_pillow_pictures_are_brought_to_the_models_levels(sampler):
+def test_pillow_images_are_brought_to_the_models_levels(sampler):
     grey = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8))
     lr = torch.tensor([[[[0, 4, 7]]] * 1], dtype=torch.uint8).expand(1, 3, 1, 3)
     assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))

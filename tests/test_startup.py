@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prsr import startup
-from prsr.startup import MALLOC, training_environment, trains, usable_cores
+from prsr import training_environment as startup
+from prsr.training_environment import MALLOC, training_environment, trains, usable_cores
 
 NAMES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 SPY = """

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import prsr
-from prsr.baselines import MODELS
-from prsr.corners import place_digits
+from prsr.experiments.corner_digits import place_digits
+from prsr.models.registry import MODELS
 
 
 def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_path):
@@ -36,9 +36,9 @@ def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_pa
         ("recursive", "1.0"),
     ]
     nearest = {line["measure"]: line["mean"] for line in lines if line["method"] == "nearest"}
-    assert float(nearest["consistency"]) == 0  # it looks among the very pictures
+    assert float(nearest["consistency"]) == 0  # it looks among the very images
     about = json.loads((out / "table.json").read_text())["about"]
-    assert about["samples"] == "2 of each picture, seed 1"
+    assert about["samples"] == "2 of each image, seed 1"
     assert about["model"] == str(models["recursive"])
     assert about["baselines"] == f"bicubic, nearest, {models['l2']}, {models['independent']}"
     assert about["training data"] == str(data)
@@ -74,11 +74,11 @@ def test_two_models_of_one_method_are_told_apart(command, models, data, tmp_path
     others = [tmp_path / name for name in ("other", "another", "more")]
     code, _, _ = command(
         *("evaluate", "--data", data, "--model", models["recursive"], "--out", tmp_path / "out"),
-        *("--baselines", models["l2"], *others, "--pictures", 3),
+        *("--baselines", models["l2"], *others, "--images", 3),
     )
     assert code == 0
     found = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert found["about"]["pictures"] == f"3 of {data}"
+    assert found["about"]["images"] == f"3 of {data}"
     labels = [f"recursive ({others[0]})", f"recursive ({others[1]})", f"l2 ({others[2]})"]
     assert list(found["parameters"]) == ["l2", *labels, "recursive"]
     assert "training data" not in found["about"]
@@ -92,10 +92,10 @@ def test_every_method_is_trained_and_sampled_by_the_same_commands(method, comman
         *("--steps", 1, "--batch-size", 2, "--out", tmp_path / "run", "--device", "cpu"),
     )
     assert (code, errors) == (0, "")
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(picture)
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(image)
     code, printed, _ = command(
-        "sample", picture, "-o", tmp_path / "sheet.png", "--model", tmp_path / "run" / "model"
+        "sample", image, "-o", tmp_path / "sheet.png", "--model", tmp_path / "run" / "model"
     )
     assert code == 0
     assert (tmp_path / "sheet.png").is_file()
@@ -114,13 +114,13 @@ FIGURES = {
 def test_a_figure_is_one_command(name, command, models, data, tmp_path):
     out = tmp_path / ("figure.gif" if name == "growth" else "figure.png")
     code, printed, errors = command(
-        *("figure", name, "--data", data, "--model", models["recursive"], "--pictures", 2),
+        *("figure", name, "--data", data, "--model", models["recursive"], "--images", 2),
         *(*FIGURES[name], "--out", out),
     )
     assert (code, errors) == (0, "")
     assert "wrote" in printed
-    with Image.open(out) as picture:
-        assert min(picture.size) > 100
+    with Image.open(out) as image:
+        assert min(image.size) > 100
 
 
 def test_curves_are_one_command(command, data, tmp_path):
@@ -158,7 +158,7 @@ def test_the_test_digits_have_corners_of_their_own(command, tmp_path, monkeypatc
         (tmp_path / "table.md").touch()
         return tmp_path / "table.md"
 
-    monkeypatch.setattr("prsr.experiments.run_corners", run)
+    monkeypatch.setattr("prsr.experiments.corners.run_corners", run)
     data = ("--data", tmp_path / "digits.npy", "--test", tmp_path / "digits.npy")
     command("experiment", "corners", *data, "--seed", 3, "--out", tmp_path)
     for pixels, seed in zip(seen, (3, 4), strict=True):

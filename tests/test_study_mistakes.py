@@ -86,11 +86,11 @@ def mistakes(models, data, tmp_path):
             ("figure", "curves", tmp_path, "-o", tmp_path / "folder.png"),
             f"'--out': {tmp_path / 'folder.png'} is a folder",
         ),
-        "one picture": (
+        "one image": (
             ("evaluate", "--data", tmp_path / "one.npy", "--model", models["recursive"]),
-            "two pictures at least",
+            "two images at least",
         ),
-        "one of them": (("evaluate", *ours, "--pictures", 1), "two pictures at least"),
+        "one of them": (("evaluate", *ours, "--images", 1), "two images at least"),
         "too small": (
             ("evaluate", "--data", tmp_path / "small.npy", "--model", small),
             "at least 7 pixels",
@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_written_is_told_of_before_the_work(
         raise PermissionError(13, "Permission denied", str(dir))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    monkeypatch.setattr("prsr.options.open_model", None)
+    monkeypatch.setattr("prsr.cli.options.open_model", None)
     ours = ("--data", data, "--model", models["recursive"])
     for call in (
         ("evaluate", *ours, "--out", tmp_path / "out"),
@@ -188,9 +188,11 @@ def test_a_comparison_that_fails_leaves_no_folder(command, models, data, tmp_pat
 def test_without_the_extra_the_line_says_how_to_get_it(
     module, arguments, command, models, data, tmp_path, monkeypatch
 ):
-    for name in [name for name in sys.modules if name in ("prsr.figures", "prsr.metrics")]:
+    for name in [
+        name for name in sys.modules if name in ("prsr.evaluation.plots", "prsr.evaluation.metrics")
+    ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "prsr.comparison", raising=False)
+    monkeypatch.delitem(sys.modules, "prsr.evaluation.compare", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     code, _, errors = command(
         *(*arguments, "--data", data, "--model", models["recursive"], "--out", tmp_path / "a.png"),

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
-from prsr.data import SuperResolutionPictures
-from prsr.evaluate import evaluate
-from prsr.recipe import TrainSettings
-from prsr.train import RunPlan, train
-from prsr.trainer import Trainer, lay_out_for_convolutions
+from prsr.data.dataset import SuperResolutionImages
+from prsr.evaluation.likelihood import evaluate
+from prsr.training.loop import RunPlan, train
+from prsr.training.recipe import TrainSettings
+from prsr.training.trainer import Trainer, lay_out_for_convolutions
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -27,21 +27,21 @@ SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, halve_every=5)
 SLOW_DECAY = dataclasses.replace(SETTINGS, halve_every=1000)
 
 
-def pictures(count=24, seed=0):
-    """Flat pictures with a bright block: easy to learn."""
+def images(count=24, seed=0):
+    """Flat images with a bright block: easy to learn."""
     rng = np.random.default_rng(seed)
     pixels = np.empty((count, 3, 6, 6), np.uint8)
     pixels[:] = rng.integers(0, 4, (count, 3, 1, 1))
     pixels[:, :, 2:4, 2:4] += 4
-    return SuperResolutionPictures(pixels, TINY)
+    return SuperResolutionImages(pixels, TINY)
 
 
-DATA = pictures().fingerprint()
+DATA = images().fingerprint()
 
 
 def run(folder, steps, *, resume=False, report_every=4, settings=SETTINGS):
-    plan = RunPlan(folder, steps, report_every, sheet_pictures=2)
-    return train(settings, plan, pictures(), pictures(6, seed=1), CPU, resume=resume)
+    plan = RunPlan(folder, steps, report_every, sheet_images=2)
+    return train(settings, plan, images(), images(6, seed=1), CPU, resume=resume)
 
 
 def checkpoint(folder):
@@ -54,8 +54,8 @@ def assert_equal_tensors(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def test_training_lowers_the_loss_on_pictures_it_has_not_seen(tmp_path):
-    held = pictures(6, seed=1)
+def test_training_lowers_the_loss_on_images_it_has_not_seen(tmp_path):
+    held = images(6, seed=1)
     before = evaluate(PRSR(TINY), held)
     model = run(tmp_path, 60, report_every=60, settings=SLOW_DECAY)
     after = evaluate(model, held)
@@ -89,7 +89,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
 @pytest.mark.parametrize("reported", [True, False])
 def test_a_run_that_was_killed_goes_on_exactly(tmp_path, reported):
     folder, data = tmp_path / "killed", tmp_path / "set.npy"
-    np.save(data, pictures().pixels)
+    np.save(data, images().pixels)
     command = [sys.executable, "-m", "prsr", "train", "--data", str(data), "--validation"]
     command += [str(data), "--preset", "tiny", "--out", str(folder), "--batch-size", "4"]
     command += ["--device", "cpu", "--report-every"]
@@ -119,12 +119,12 @@ def test_a_run_may_begin_with_the_weights_of_a_model(tmp_path):
     start = PRSR(SETTINGS.config)
     trainer = Trainer(SETTINGS, "data", CPU, start)
     assert_equal_tensors(trainer.model.state_dict(), start.state_dict())
-    trainer.train_step(*pictures(4).batch(slice(4)))
+    trainer.train_step(*images(4).batch(slice(4)))
     assert not torch.equal(trainer.model.prior.head[2].weight, start.prior.head[2].weight)
     other = PRSR(dataclasses.replace(SETTINGS.config, prior_layers=1))
     plan = RunPlan(tmp_path / "run", 1)
     with pytest.raises(ValueError, match="start must be a model of"):
-        train(SETTINGS, plan, pictures(), pictures(), CPU, start=other)
+        train(SETTINGS, plan, images(), images(), CPU, start=other)
     assert not (tmp_path / "run").exists()
 
 
@@ -132,7 +132,7 @@ def test_steps_are_rmsprop_with_momentum_of_the_clipped_gradient():
     settings = dataclasses.replace(SETTINGS, clip=0.01)
     trainer, twin = Trainer(settings, DATA, CPU), PRSR(TINY)
     lay_out_for_convolutions(twin)  # so that gradients are rounded alike
-    lr, hr = pictures().batch(slice(0, 4))
+    lr, hr = images().batch(slice(0, 4))
     squares, moving = ({name: 0.0 for name, _ in twin.named_parameters()} for _ in range(2))
     for tolerance in (2e-4, 4e-4):  # where the gradient is of the size of ε, its rounding shows
         twin.load_state_dict(trainer.model.state_dict())
@@ -153,21 +153,21 @@ def test_steps_are_rmsprop_with_momentum_of_the_clipped_gradient():
 
 def test_the_learning_rate_is_halved_on_time():
     trainer = Trainer(SETTINGS, DATA, CPU)
-    lr, hr = pictures().batch(slice(0, 4))
+    lr, hr = images().batch(slice(0, 4))
     rates = [trainer.train_step(lr, hr)["learning rate"] for _ in range(11)]
     assert rates == [2e-3] * 5 + [1e-3] * 5 + [5e-4]
 
 
 def test_mixed_precision_trains_too():
     trainer = Trainer(dataclasses.replace(SETTINGS, precision="bf16"), DATA, CPU)
-    lr, hr = pictures().batch(slice(0, 24))
+    lr, hr = images().batch(slice(0, 24))
     losses = [trainer.train_step(lr, hr)["loss"] for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("prsr.processes.count", lambda: 3)
+    monkeypatch.setattr("prsr.utils.distributed.count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 4"):
         run(tmp_path, 1)
 
@@ -175,10 +175,10 @@ def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatc
 def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
     # Whatever is written last, a run that resumes after it was not writes all of it.
     for moment in (
-        "prsr.train.sample_sheet",
-        "prsr.train.save_picture",
+        "prsr.training.loop.sample_sheet",
+        "prsr.training.loop.save_image",
         "prsr.PRSR.save_pretrained",
-        "prsr.trainer.Trainer.save",
+        "prsr.training.trainer.Trainer.save",
     ):
         folder = tmp_path / moment
 
@@ -224,7 +224,7 @@ def test_scalars_of_before_a_resume_stay_and_those_that_are_done_again_go(tmp_pa
 
 
 def test_evaluation_uses_running_statistics_and_leaves_them_alone():
-    model, data = PRSR(TINY), pictures(6)
+    model, data = PRSR(TINY), images(6)
     for part in range(3):
         model.conditioning(data.batch([part, part + 1])[0])  # in training mode
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -257,8 +257,8 @@ def test_other_settings_are_not_resumed(tmp_path):
 
 def test_other_data_is_not_resumed(tmp_path):
     run(tmp_path, 2)
-    other = pictures(24, seed=5)
-    with pytest.raises(ValueError, match="was trained with data = 24 pictures, checksum"):
+    other = images(24, seed=5)
+    with pytest.raises(ValueError, match="was trained with data = 24 images, checksum"):
         train(SETTINGS, RunPlan(tmp_path, 4), other, other, CPU, resume=True)
 
 
@@ -302,7 +302,9 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("prsr.model.prsr_loss", lambda output, hr: output.logits.sum() * math.nan)
+    monkeypatch.setattr(
+        "prsr.models.prsr.prsr_loss", lambda output, hr: output.logits.sum() * math.nan
+    )
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
         run(tmp_path, 4, report_every=1)
     assert not (tmp_path / "checkpoint.safetensors").exists()
@@ -325,7 +327,7 @@ def test_bad_settings_are_told(name, value):
         dataclasses.replace(SETTINGS, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["steps", "report_every", "sheet_pictures"])
+@pytest.mark.parametrize("name", ["steps", "report_every", "sheet_images"])
 def test_bad_plans_are_told(tmp_path, name):
     with pytest.raises(ValueError, match=name):
         RunPlan(**{"folder": tmp_path, "steps": 1, name: 0})

@@ -15,15 +15,15 @@ from torch.testing import assert_close
 
 import prsr
 from benchmarks.precision import with_rounded_head, with_rounded_operands
-from prsr.engines import ENGINES, Job
 from prsr.engines import triton as engine_module
-from prsr.engines.base import draw
-from prsr.engines.cached import TorchEngine
+from prsr.engines.base import Job, draw
+from prsr.engines.registry import ENGINES
+from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, parting_distance
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 tl = pytest.importorskip("triton.language")
-kernel_draw = pytest.importorskip("prsr.kernels.arithmetic").draw
+kernel_draw = pytest.importorskip("prsr.kernels.ops").draw
 
 EPSILON = 1e-4
 WIDE = {"channels": 1, "prior_channels": 17}  # where registers hold 16 features of a colour
@@ -54,13 +54,13 @@ CONFIGURATIONS = st.builds(
     st.sampled_from([(2, 2), (3, 2), (2, 3)]),
     st.booleans(),
 )
-def test_pictures_are_right(make_model, make_pictures, monkeypatch, changes, n, size, masked):
-    monkeypatch.setattr(engine_module, "WIDEST", 16)
+def test_images_are_right(make_model, make_images, monkeypatch, changes, n, size, masked):
+    monkeypatch.setattr("prsr.engines.triton_layout.WIDEST", 16)
     model = make_model(**changes)
     config, (h, w) = model.config, size
-    lr = make_pictures(config, n, h, w)
+    lr = make_images(config, n, h, w)
     temperature = torch.linspace(0, 1.5, n + 1)[1:] * (torch.arange(n) != 1)  # the second greedy
-    known = make_pictures(config, n, 2 * h, 2 * w, seed=1)
+    known = make_images(config, n, 2 * h, 2 * w, seed=1)
     mask = torch.rand(known.shape, generator=torch.Generator().manual_seed(2)) < 0.3
     fixed = {"known": known, "mask": mask} if masked else {}
     one, other = (
@@ -75,16 +75,16 @@ def test_pictures_are_right(make_model, make_pictures, monkeypatch, changes, n, 
         assert torch.equal(one[mask], known[mask])
 
 
-def make_job(model, make_pictures, n, height, width):
-    """A job in which the picture is given, so that all engines compute the same activations."""
+def make_job(model, make_images, n, height, width):
+    """A job in which the image is given, so that all engines compute the same activations."""
     config = model.config
-    picture = make_pictures(config, n, height, width)
+    image = make_images(config, n, height, width)
     random = torch.Generator().manual_seed(0)
     logits = torch.randn((n, config.levels, config.channels, height, width), generator=random)
     noise = prsr.noise(0, n, height, width, config.channels)
     features = torch.randn((n, config.gate_inputs, height, width), generator=random)
-    mask = torch.ones_like(picture, dtype=torch.bool)
-    return Job(logits, features, noise, torch.ones(n), mask, picture)
+    mask = torch.ones_like(image, dtype=torch.bool)
+    return Job(logits, features, noise, torch.ones(n), mask, image)
 
 
 @pytest.fixture
@@ -115,18 +115,18 @@ def nearest(monkeypatch):
     ],
 )
 def test_layers_are_those_of_the_network_and_of_the_engine_torch(
-    make_model, make_pictures, monkeypatch, nearest, precision, n, changes
+    make_model, make_images, monkeypatch, nearest, precision, n, changes
 ):
     """In fp16 and bf16, those of the network that rounds the same operands."""
-    monkeypatch.setattr(engine_module, "WIDEST", 16)
+    monkeypatch.setattr("prsr.engines.triton_layout.WIDEST", 16)
     model = make_model(**changes)
-    job = make_job(model, make_pictures, n, 3, 4)
+    job = make_job(model, make_images, n, 3, 4)
     operand = engine_module.OPERANDS[precision]
     truth = model if precision == "fp32" else with_rounded_operands(model, operand)
-    layers = truth.prior.stacks(job.picture, job.features)
+    layers = truth.prior.stacks(job.image, job.features)
     state = ENGINE.start(ENGINE.pack(model.prior, precision), job)
     cached = TorchEngine()
-    other = cached.start(cached.pack(model.prior, "fp32"), make_job(model, make_pictures, n, 3, 4))
+    other = cached.start(cached.pack(model.prior, "fp32"), make_job(model, make_images, n, 3, 4))
     for y in range(3):
         ENGINE.row(state, y)
         cached.row(other, y)
@@ -146,13 +146,13 @@ def test_layers_are_those_of_the_network_and_of_the_engine_torch(
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_operands_are_rounded_and_nothing_else(make_model, make_pictures, nearest, precision):
+def test_operands_are_rounded_and_nothing_else(make_model, make_images, nearest, precision):
     operand = engine_module.OPERANDS[precision]
     model = make_model(levels=40, head_channels=40, conditional_gates=True)
-    lr = make_pictures(model.config, 16, 2, 2)
-    picture = prsr.sample(lr, model=model, seed=1, engine="triton", precision=precision)
+    lr = make_images(model.config, 16, 2, 2)
+    image = prsr.sample(lr, model=model, seed=1, engine="triton", precision=precision)
     noise = prsr.noise(1, 16, 4, 4, model.config.channels)
-    call = lr, picture, noise, 1.0
+    call = lr, image, noise, 1.0
     assert cdf_violation(with_rounded_operands(model, operand), *call).max() <= EPSILON
     for other in (model, with_rounded_head(model, operand)):
         assert cdf_violation(other, *call).max() > EPSILON
@@ -257,12 +257,12 @@ def barriers(monkeypatch):
 )
 @pytest.mark.parametrize("skipped", [None, 0, 1, 2, 3])
 def test_barriers_order_all_that_threads_share(
-    make_model, make_pictures, barriers, monkeypatch, kernel, changes, period, skipped
+    make_model, make_images, barriers, monkeypatch, kernel, changes, period, skipped
 ):
     """With every barrier, no race; without any one of a pixel's or a layer's, one."""
-    monkeypatch.setattr(engine_module, "WIDEST", 16)
+    monkeypatch.setattr("prsr.engines.triton_layout.WIDEST", 16)
     model = make_model(prior_layers=3, **changes)
-    state = ENGINE.start(ENGINE.pack(model.prior, "fp32"), make_job(model, make_pictures, 1, 4, 4))
+    state = ENGINE.start(ENGINE.pack(model.prior, "fp32"), make_job(model, make_images, 1, 4, 4))
     ENGINE.row(state, 0)
     barriers.barrier()
     barriers.complaints.clear()
@@ -280,7 +280,7 @@ def test_barriers_order_all_that_threads_share(
     assert bool(barriers.complaints) == (skipped is not None)
 
 
-def test_pictures_share_a_program_where_32_bits_reach():
+def test_images_share_a_program_where_32_bits_reach():
     small, large = (torch.empty(3, 3, side, side, device="meta") for side in (580, 600))
     for operand, sharing in engine_module.SHARING.items():
         few = small[:2]  # no more than the interpreter's programs

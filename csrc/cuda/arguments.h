@@ -74,7 +74,7 @@ struct HorizontalRow {
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
   const uint8_t* known;       // bool [N, D, H, W], or null if no sub-pixel is known
-  uint8_t* picture;           // [N, D, H, W]
+  uint8_t* image;             // [N, D, H, W]
   int64_t* clocks;            // [kPhases] to add to, by block 0; or null
 };
 

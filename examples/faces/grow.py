@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from prsr import PRESETS, PRSR, PRSRConfig
-from prsr.layers import GatedBlock, RowConvolution
-from prsr.model import ConditioningNetwork, PriorNetwork, ResNetBlock
+from prsr.models.layers import GatedBlock, RowConvolution
+from prsr.models.networks import ConditioningNetwork, PriorNetwork, ResNetBlock
 
 GROWING = (
     "prior_layers",

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from prsr.files import replacing
+from prsr.utils.files import replacing
 
 PACKAGE = "gcompris-qt-data"
 # explore_monuments is left out: some of its photos are in categorization too.
@@ -148,14 +148,14 @@ def windows(photo: Photo, count: int) -> NDArray[np.uint8]:
     Returns:
         ``uint8 [count, 3, SIZE, SIZE]``; window i is a function of the photo's name and i alone.
     """
-    picture = Image.open(io.BytesIO(photo.data)).convert("RGB")
+    image = Image.open(io.BytesIO(photo.data)).convert("RGB")
     taken = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for i in range(count):
         random = np.random.default_rng((zlib.crc32(photo.name.encode()), i))
-        side = round(min(picture.size) * 3 ** -random.random())
-        left, top = (int(random.integers(length - side + 1)) for length in picture.size)
+        side = round(min(image.size) * 3 ** -random.random())
+        left, top = (int(random.integers(length - side + 1)) for length in image.size)
         box = (left, top, left + side, top + side)
-        small = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box))
+        small = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box))
         taken[i] = small[:, ::-1] if random.random() < 0.5 else small
     return taken.transpose(0, 3, 1, 2)
 

@@ -27,10 +27,10 @@ from PIL import Image
 from rich.progress import track
 
 from prsr import PRSRConfig
-from prsr.files import replacing
-from prsr.images import Pixels, high_resolution
-from prsr.resampling import resize
-from prsr.strips import pack, unpack
+from prsr.data.archive import pack, unpack
+from prsr.data.images import Pixels, high_resolution
+from prsr.training.resampling import resize
+from prsr.utils.files import replacing
 
 PERSONS, PHOTOGRAPHS, TRAINING = 5_749, 13_233, 11_415  # LFW, and what is not held out
 PORTRAITS = 1_237  # of members of Congress

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prsr import PRSR, Sampler
-from prsr.baselines import Bicubic, method_of, open_model
-from prsr.data import SuperResolutionPictures
+from prsr.data.dataset import SuperResolutionImages
+from prsr.models.registry import open_model
+from prsr.sampling.baselines import method_for
+from prsr.sampling.interpolation import Bicubic
 
 SIDE = 128
 """Pixels of an image that the detector is given: it finds faces of 80 pixels and more."""
@@ -128,7 +130,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     model = PRSR.from_pretrained(given.model)
-    data = SuperResolutionPictures.open(given.data, model.config).first(given.images)
+    data = SuperResolutionImages.open(given.data, model.config).first(given.images)
     lr, real = data.batch(slice(None))
     sampler = Sampler(model)
     made = {"real": real}
@@ -136,7 +138,7 @@ def main() -> None:
         sampled = sampler.sample(lr, temperature, seed=given.seed, progress=True)
         made[f"samples, T = {temperature:g}"] = sampled
     if given.l2:
-        made["L2"] = method_of(open_model(given.l2)).sample(lr)
+        made["L2"] = method_for(open_model(given.l2)).sample(lr)
     made["bicubic"] = Bicubic(model.config).sample(lr)
     table = Table("images", "face found", "classifier's accuracy")
     for name, images in made.items():

@@ -1,4 +1,4 @@
-"""What every engine is: numbers in, rows of a picture out. SPEC: one chain of rows a picture.
+"""What every engine is: numbers in, rows of an image out. SPEC: one chain of rows an image.
 
 The sampler has checked everything before it calls an engine: an engine may rely on shapes, dtypes
 and values, and computes only.
@@ -7,15 +7,15 @@ and values, and computes only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from prsr.config import PRSRConfig
-    from prsr.model import PriorNetwork
+from prsr.config import PRSRConfig
+from prsr.models.networks import PriorNetwork
 
 
 class Probe(NamedTuple):
@@ -27,7 +27,7 @@ class Probe(NamedTuple):
 
 @dataclass
 class Job:
-    """What is to be drawn. Everything lies on one device; ``picture`` fills row by row.
+    """What is to be drawn. Everything lies on one device; ``image`` fills row by row.
 
     Attributes:
         conditioning: logits of the conditioning network, ``float32 [N, K, D, H, W]``.
@@ -36,7 +36,7 @@ class Job:
         noise: ``float32 [N, H, W, D]`` in [0, 1).
         temperature: ``float32 [N]``, ≥ 0; 0 is greedy.
         mask: which sub-pixels are known, ``bool [N, D, H, W]``, or None if none is.
-        picture: ``uint8 [N, D, H, W]``; the known sub-pixels are in their places from the start.
+        image: ``uint8 [N, D, H, W]``; the known sub-pixels are in their places from the start.
     """
 
     conditioning: Tensor
@@ -44,11 +44,11 @@ class Job:
     noise: Tensor
     temperature: Tensor
     mask: Tensor | None
-    picture: Tensor
+    image: Tensor
 
 
 class Engine(ABC):
-    """One way to draw pictures from conditioning logits and a prior network."""
+    """One way to draw images from conditioning logits and a prior network."""
 
     name: ClassVar[str]
     """What ``engine=`` calls it."""
@@ -64,13 +64,17 @@ class Engine(ABC):
     def pack(self, prior: PriorNetwork, precision: str) -> Any:
         """A copy of the prior's weights in the engine's own layout."""
 
+    def preparing(self, images: int) -> AbstractContextManager[None]:
+        """Entered while torch prepares a job of so many images on the host."""
+        return nullcontext()
+
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:
         """A state in which no row is drawn yet."""
 
     @abstractmethod
     def row(self, state: Any, y: int) -> None:
-        """Draw row ``y`` of the job's picture; the rows are asked for in order, each once."""
+        """Draw row ``y`` of the job's image; the rows are asked for in order, each once."""
 
     def rows(self, state: Any, y: int, end: int) -> None:
         """Draw rows ``y`` … ``end − 1``; Ctrl-C is heard after each."""

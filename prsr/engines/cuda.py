@@ -27,10 +27,10 @@ from prsr.engines.cuda_layout import (
     lay_out,
     steps_of,
 )
-from prsr.engines.effective import plain_copy
+from prsr.engines.effective_weights import plain_copy
+from prsr.engines.fp16_range import check_fp16
 from prsr.engines.packing import pack_prior
-from prsr.engines.ranges import check_fp16
-from prsr.model import PriorNetwork
+from prsr.models.networks import PriorNetwork
 
 _cuda: ModuleType | None
 try:
@@ -93,7 +93,7 @@ def make_plan(laid: Laid, job: Job, sizes: dict[str, int]) -> Plan:
 
     An image's bits do not depend on it.
     """
-    n, width = len(job.picture), job.picture.shape[3]
+    n, width = len(job.image), job.image.shape[3]
     processors = active_clusters(laid, 1, 1, sizes)
     # With fewer images than multiprocessors, each is divided over the warps of one.
     images, shared_loads = 1, n > processors
@@ -126,7 +126,7 @@ class State:
         self.laid, self.job = laid, job
         self.y = -1
         config, sizes = laid.packed.config, laid.sizes
-        n, channels, height, width = job.picture.shape
+        n, channels, height, width = job.image.shape
         numbers = {
             "images": n,
             "height": height,
@@ -167,21 +167,21 @@ class State:
 
     def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """What rows read before they have written it."""
-        return torch.zeros(shape, dtype=dtype, device=self.job.picture.device)
+        return torch.zeros(shape, dtype=dtype, device=self.job.image.device)
 
     def scratch(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is written before it is read."""
-        return torch.empty(shape, dtype=dtype, device=self.job.picture.device)
+        return torch.empty(shape, dtype=dtype, device=self.job.image.device)
 
     @property
     def tiles(self) -> int:
         """Tiles of 16 images; the last one may have places without an image, which stay zero."""
-        return steps_of(len(self.job.picture))
+        return steps_of(len(self.job.image))
 
     def shared_arrays(self) -> dict[str, Tensor]:
         """What both kernels use."""
         config = self.laid.packed.config
-        _, channels, height, width = self.job.picture.shape
+        _, channels, height, width = self.job.image.shape
         images, p0 = STEP * self.tiles, config.first_reach
         group = STEP * self.laid.sizes.group
         return {
@@ -192,7 +192,7 @@ class State:
     def vertical_arrays(self) -> dict[str, Tensor]:
         """What ``VerticalRow`` has for itself."""
         config, sizes, operand = self.laid.packed.config, self.laid.sizes, self.laid.operand
-        n, _, _, width = self.job.picture.shape
+        n, _, _, width = self.job.image.shape
         p, images = config.reach, self.plan.images_per_block
         condition = self.job.features.permute(0, 2, 3, 1).to(operand)
         cache = (n, config.prior_layers, p + 1, p + width + p, STEP * sizes.features)
@@ -207,7 +207,7 @@ class State:
         """What ``HorizontalRow`` has for itself."""
         job, config, sizes = self.job, self.laid.packed.config, self.laid.sizes
         operand, plan, tiles = self.laid.operand, self.plan, self.tiles
-        layers, p, width = config.prior_layers, config.reach, job.picture.shape[3]
+        layers, p, width = config.prior_layers, config.reach, job.image.shape[3]
         steps, lanes = config.channels * sizes.group, lane_shape(operand)
         blocks = -(-tiles // plan.tiles) * plan.cluster
         units = (blocks, plan.tiles, config.channels * sizes.units)
@@ -222,27 +222,27 @@ class State:
             "noise": job.noise.contiguous(),
             "temperature": job.temperature.contiguous(),
             "known": None if job.mask is None else job.mask.contiguous(),
-            "picture": job.picture,
+            "image": job.image,
             "clocks": None,
         }
 
     def check(self) -> None:
         """Raise ValueError unless every tensor lies where the kernels can read it as it is."""
-        device = self.job.picture.device
+        device = self.job.image.device
         for name, value in {**self.vertical, **self.horizontal}.items():
             if isinstance(value, Tensor) and (value.device != device or not value.is_contiguous()):
                 raise ValueError(
                     f"{name} must be contiguous on {device}, "
                     f"got strides {list(value.stride())} on {value.device}"
                 )
-        n, channels, height, width = self.job.picture.shape
+        n, channels, height, width = self.job.image.shape
         levels = self.laid.packed.config.levels
         wanted = {
             "conditioning": (torch.float32, (n, height, width, channels, levels)),
             "noise": (torch.float32, (n, height, width, channels)),
             "temperature": (torch.float32, (n,)),
             "known": (torch.bool, (n, channels, height, width)),
-            "picture": (torch.uint8, (n, channels, height, width)),
+            "image": (torch.uint8, (n, channels, height, width)),
             "condition": (
                 self.laid.operand,
                 (n, height, width, STEP * self.laid.sizes.condition),
@@ -274,8 +274,8 @@ def stream_of(device: torch.device) -> int:
 def launch_vertical(state: State, y: int) -> None:
     """Queue the vertical stack of row ``y`` on torch's current stream."""
     assert _cuda is not None
-    with torch.cuda.device_of(state.job.picture):
-        stream = stream_of(state.job.picture.device)
+    with torch.cuda.device_of(state.job.image):
+        stream = stream_of(state.job.image.device)
         row = _cuda.VerticalRow(**addresses(state.vertical), y=y)
         _cuda.launch_vertical(state.laid.precision, row, state.plan.shared_loads, stream)
 
@@ -284,8 +284,8 @@ def launch_horizontal(state: State, y: int) -> None:
     """Queue the draws of row ``y``."""
     assert _cuda is not None
     precision, cluster = state.laid.precision, state.plan.cluster
-    with torch.cuda.device_of(state.job.picture):
-        stream = stream_of(state.job.picture.device)
+    with torch.cuda.device_of(state.job.image):
+        stream = stream_of(state.job.image.device)
         row = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
         shared = _cuda.place(precision, row, cluster, _cuda.shared_limit())
         _cuda.launch_horizontal(precision, row, cluster, shared, stream)
@@ -337,8 +337,8 @@ class CUDAEngine(Engine):
 
     @override
     def start(self, packed: Laid, job: Job) -> State:
-        with torch.cuda.device_of(job.picture):
-            stream_of(job.picture.device)
+        with torch.cuda.device_of(job.image):
+            stream_of(job.image.device)
             return State(packed, job)
 
     @override
@@ -350,7 +350,7 @@ class CUDAEngine(Engine):
     @override
     def probe(self, state: State, layer: int) -> Probe:
         config, sizes = state.laid.packed.config, state.laid.sizes
-        n, _, _, width = state.job.picture.shape
+        n, _, _, width = state.job.image.shape
         p, grouping = config.reach, state.laid.packed.features
         natural = grouping.order.argsort()
         cache = state.vertical["cache"][:, layer, state.y % (p + 1), p : p + width]

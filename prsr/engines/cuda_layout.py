@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prsr.checks import check_finite
 from prsr.config import PRSRConfig
 from prsr.engines.packing import Grouping, Packed
+from prsr.utils.argument_checks import check_finite
 
 STEP = 16  # inputs of a step, outputs of a pair of tiles, images of a tile
 TILE = 8  # outputs, or features, of a tile

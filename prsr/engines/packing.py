@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from prsr.config import PRSRConfig
-from prsr.layers import GatedBlock, RowConvolution, colour_groups
-from prsr.model import PriorNetwork
+from prsr.models.layers import GatedBlock, RowConvolution, colour_groups
+from prsr.models.networks import PriorNetwork
 
 
 class Grouping:

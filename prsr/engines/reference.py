@@ -1,7 +1,7 @@
 """The engine ``reference``: the whole prior, forward, for every sub-pixel.
 
 Nothing is cached and nothing can go stale, so it is the truth that faster engines are held
-against, and the naive sampler that they are measured against: H·W·D forwards a picture.
+against, and the naive sampler that they are measured against: H·W·D forwards an image.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
-from prsr.engines.effective import whole_copy
-from prsr.model import PriorNetwork
+from prsr.engines.effective_weights import whole_copy
+from prsr.models.networks import PriorNetwork
 
 
 @dataclass
@@ -45,13 +45,13 @@ class ReferenceEngine(Engine):
 
     @override
     def row(self, state: State, y: int) -> None:
-        job, picture = state.job, state.job.picture
-        _, channels, _, width = picture.shape
+        job, image = state.job, state.job.image
+        _, channels, _, width = image.shape
         for x in range(width):
             for colour in range(channels):
-                logits = (job.conditioning + state.prior(picture, job.features))[:, :, colour, y, x]
+                logits = (job.conditioning + state.prior(image, job.features))[:, :, colour, y, x]
                 value = draw(logits, job.noise[:, y, x, colour], job.temperature).to(torch.uint8)
-                place = picture[:, colour, y, x]
+                place = image[:, colour, y, x]
                 if job.mask is not None:
                     value = torch.where(job.mask[:, colour, y, x], place, value)
                 place.copy_(value)
@@ -59,5 +59,5 @@ class ReferenceEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        vertical, horizontal = state.prior.stacks(state.job.picture, state.job.features)[layer]
+        vertical, horizontal = state.prior.stacks(state.job.image, state.job.features)[layer]
         return Probe(vertical[:, :, state.y], horizontal[:, :, state.y])

@@ -1,0 +1,225 @@
+"""Array files packed for a slow link: images in strips, each a WebP or JPEG file, in a zip archive.
+
+Lossless WebP keeps every level; of 32×32 cartoons it leaves a third. JPEG without chroma
+subsampling is far smaller for larger photographs, which are to be reduced before they are used. An
+``index.json`` in the archive tells shape and format. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from prsr.data.convert import check_out, npy_header
+from prsr.data.dataset import map_array
+from prsr.data.images import Pixels
+from prsr.utils.argument_checks import check_integer
+from prsr.utils.files import replacing
+
+VERSION = "prsr strips 1"
+INDEX = "index.json"
+STRIP = 64  # images one above the other: more gain nothing
+LONGEST = 16_383  # rows of a strip, the limit of WebP
+WIDEST = 4_096  # pixels of an image's side; Pillow warns of strips larger than both limits allow
+MODES = {1: "L", 3: "RGB"}
+
+Strip = TypeVar("Strip")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an archive holds.
+
+    Attributes:
+        version: of the format.
+        shape: N, D, H, W of the array.
+        strip: images of each strip, the last one aside.
+        format: of the strips, ``webp`` or ``jpeg``.
+    """
+
+    version: str
+    shape: list[int]
+    strip: int
+    format: str
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"its version is {self.version!r}, not {VERSION!r}")
+        if self.format not in ("webp", "jpeg"):
+            raise ValueError(f"its format is {self.format!r}, not webp or jpeg")
+        n, channels, height, width = self.shape
+        check_integer(n, "N", 1, 2**40)
+        for name, value in (("H", height), ("W", width)):
+            check_integer(value, name, 1, WIDEST + 1)
+        check_integer(self.strip, "strip", 1, LONGEST // height + 1)
+        if channels not in MODES:
+            raise ValueError(f"it has {channels} channels, not 1 or 3")
+
+    @property
+    def starts(self) -> range:
+        """The first image of each strip."""
+        return range(0, self.shape[0], self.strip)
+
+    def name(self, start: int) -> str:
+        """The file of the strip that begins with an image."""
+        return f"{start:09}.{self.format}"
+
+    def size(self, start: int) -> tuple[int, int]:
+        """Width and height of that strip in pixels."""
+        n, _, height, width = self.shape
+        return width, height * min(self.strip, n - start)
+
+
+def pack(source: Path, out: Path, quality: int | None = None, *, progress: bool = False) -> int:
+    """Pack an array file, in one step.
+
+    Args:
+        source: a ``.npy`` file, ``uint8 [N, D, H, W]`` with D 1 or 3.
+        out: a ``.zip`` file; the same array gives the same bytes with the same libraries.
+        quality: of JPEG, 1 … 100; None keeps every level, as lossless WebP.
+        progress: show a bar.
+
+    Returns:
+        The size of ``out`` in bytes.
+
+    Raises:
+        FileExistsError: ``out`` is there already.
+        FileNotFoundError: ``source`` or the folder of ``out`` is not there.
+        ValueError: ``source`` holds something else, ``out`` does not end in ``.zip``, or
+            ``quality`` is out of range.
+    """
+    check_out(out, ".zip")
+    if quality is not None:
+        check_integer(quality, "quality", 1, 101)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such array file: {source}")
+    pixels = map_array(source)
+    shape = list(pixels.shape)
+    if len(shape) != 4 or shape[1] not in MODES or 0 in shape or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{source} must be uint8 [N, 1 or 3, height, width], it is {pixels.dtype} {shape}"
+        )
+    if max(shape[2:]) > WIDEST:
+        raise ValueError(
+            f"{source} must hold images of at most {WIDEST} pixels a side, not {shape}"
+        )
+    strip = min(STRIP, LONGEST // shape[2])
+    index = Index(VERSION, shape, strip, "webp" if quality is None else "jpeg")
+
+    def encoded(start: int) -> bytes:
+        return encode(np.asarray(pixels[start : start + strip]), quality)
+
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(INDEX), json.dumps(asdict(index)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            turns = zip(index.starts, pool.map(encoded, index.starts), strict=True)
+            for start, data in shown(turns, len(index.starts), "packing", progress):
+                archive.writestr(zipfile.ZipInfo(index.name(start)), data)
+    return out.stat().st_size
+
+
+def unpack(source: Path, out: Path, *, progress: bool = False) -> tuple[int, ...]:
+    """Write the array file of a packed one, in one step.
+
+    Args:
+        source: what :func:`pack` wrote.
+        out: a ``.npy`` file.
+        progress: show a bar.
+
+    Returns:
+        The array's shape [N, D, H, W].
+
+    Raises:
+        FileExistsError: ``out`` is there already.
+        FileNotFoundError: ``source`` or the folder of ``out`` is not there.
+        ValueError: ``source`` is damaged or something else, or ``out`` does not end in ``.npy``.
+    """
+    check_out(out)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such packed array file: {source}")
+    with opened(source) as (archive, index):
+        n, *shape = index.shape
+
+        def decoded(start: int) -> Pixels:
+            with damage(source):
+                return decode(archive.read(index.name(start)), index, start)
+
+        with (
+            replacing(out) as temporary,
+            temporary.open("wb") as file,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            file.write(npy_header(n, (shape[0], shape[1], shape[2])))
+            turns = pool.map(decoded, index.starts)
+            for pixels in shown(turns, len(index.starts), "unpacking", progress):
+                file.write(pixels.tobytes())
+    return tuple(index.shape)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Index]]:
+    """A packed array file, open, and what it holds.
+
+    Raises:
+        ValueError: it is damaged or something else.
+    """
+    with ExitStack() as stack:
+        with damage(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            with archive.open(INDEX) as file:
+                index = Index(**json.loads(file.read(2**16)))
+            names = {INDEX, *(info.filename for info in archive.infolist())}
+            if len(names) != len(index.starts) + 1:
+                raise ValueError(f"it has {len(names) - 1} strips, not {len(index.starts)}")
+        yield archive, index
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Whatever is wrong with what is read of a file is a ValueError in one line."""
+    try:
+        yield
+    except Exception as error:  # of many kinds: zipfile's, JSON's and those of Pillow's decoders
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not a readable packed array file: {told}") from error
+
+
+def decode(data: bytes, index: Index, start: int) -> Pixels:
+    """The images of a strip, ``uint8 [n, D, H, W]``; fails as Pillow does, or with a ValueError."""
+    _, channels, height, width = index.shape
+    with Image.open(io.BytesIO(data), formats=[index.format]) as strip:
+        if strip.size != index.size(start):
+            raise ValueError(f"{index.name(start)} is {strip.size}, not {index.size(start)}")
+        rows = np.asarray(strip.convert(MODES[channels]))
+    images = rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images)
+
+
+def shown(turns: Iterable[Strip], total: int, what: str, progress: bool) -> Iterable[Strip]:
+    """What is iterated over, with a bar or without."""
+    return track(turns, what, total=total, disable=not progress, transient=True)
+
+
+def encode(images: Pixels, quality: int | None) -> bytes:
+    """Images ``uint8 [n, D, H, W]`` one above the other, as a WebP or JPEG file."""
+    n, channels, height, width = images.shape
+    rows = images.transpose(0, 2, 3, 1).reshape(n * height, width, channels)
+    strip = Image.fromarray(np.ascontiguousarray(rows[..., 0] if channels == 1 else rows))
+    file = io.BytesIO()
+    if quality is None:
+        strip.save(file, "WEBP", lossless=True, quality=90, method=4)
+    else:
+        strip.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return file.getvalue()

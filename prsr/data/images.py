@@ -1,0 +1,104 @@
+"""Between images and arrays: reading, reducing, saving, and laying out contact sheets (Pillow)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prsr.config import PRSRConfig
+from prsr.data.decoding import decode, plain, quietly
+
+Pixels = NDArray[np.uint8]
+
+
+def pillow_mode(config: PRSRConfig) -> str:
+    """Pillow's mode for images of D channels.
+
+    Raises:
+        ValueError: D is neither 1 nor 3, so that no image file can hold it.
+    """
+    if config.channels not in (1, 3):
+        raise ValueError(
+            f"image files have 1 or 3 channels, the model has {config.channels}; use arrays"
+        )
+    return "L" if config.channels == 1 else "RGB"
+
+
+def read_image(path: str | Path, config: PRSRConfig) -> Image.Image:
+    """An image file, decoded, the right way up, in the mode of the model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read as an image.
+    """
+    mode = pillow_mode(config)
+    try:
+        with quietly():
+            return decode(path, mode)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The largest part in the middle that has the proportions ``height : width``."""
+    scale = min(image.height / height, image.width / width)
+    crop_h, crop_w = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (image.height - crop_h) // 2, (image.width - crop_w) // 2
+    return image.crop((left, top, left + crop_w, top + crop_h))
+
+
+def high_resolution(image: Image.Image, config: PRSRConfig) -> Pixels:
+    """An image of any size as a training target: upright, centre crop, then bicubic.
+
+    Returns:
+        ``uint8 [D, s·h, s·w]``, values below K.
+    """
+    height, width = config.scale * config.low_height, config.scale * config.low_width
+    cropped = centre_crop(plain(image, pillow_mode(config)), height, width)
+    return to_array(cropped.resize((width, height), Image.Resampling.BICUBIC), config)
+
+
+def to_array(image: Image.Image, config: PRSRConfig) -> Pixels:
+    """A Pillow image at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1.
+
+    Raises:
+        ValueError: it cannot be decoded, or its mode says nothing of the range of its values.
+    """
+    pixels = np.asarray(plain(image, pillow_mode(config)))
+    channels_first = pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1)
+    if config.levels == 256:
+        return np.ascontiguousarray(channels_first)
+    return np.rint(channels_first * ((config.levels - 1) / 255)).astype(np.uint8)
+
+
+def to_pil(pixels: Pixels, config: PRSRConfig) -> Image.Image:
+    """``uint8 [D, H, W]`` as a Pillow image, levels 0 … K−1 spread over black to white."""
+    mode = pillow_mode(config)
+    shown = np.rint(pixels * (255 / (config.levels - 1))).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(shown[..., 0] if mode == "L" else shown))
+
+
+def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
+    """Bicubic reduction by the scale, as the paper makes its inputs.
+
+    Args:
+        pixels: ``uint8 [N, D, s·h, s·w]``, values below K.
+        config: of the model, for s and K.
+
+    Returns:
+        ``uint8 [N, D, h, w]``, values below K.
+    """
+    n, channels, height, width = pixels.shape
+    size = (width // config.scale, height // config.scale)
+    low = np.empty((n, channels, size[1], size[0]), np.uint8)
+    for source, target in zip(pixels, low, strict=True):
+        for plane in range(channels):
+            grey = Image.fromarray(np.ascontiguousarray(source[plane]))
+            target[plane] = np.asarray(grey.resize(size, Image.Resampling.BICUBIC))
+    # Bicubic overshoots at edges; Pillow clips that at 255 only.
+    return np.minimum(low, config.levels - 1)

@@ -1,0 +1,244 @@
+"""The conditioning network in C++ (``csrc/conditioner.cpp``): the same bits in any batch.
+
+Every image is summed in one order, whatever is beside it and however many threads there are.
+PyTorch's convolutions promise neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from threading import Lock
+from typing import cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_all
+
+from prsr.config import PRSRConfig
+from prsr.engines import cpu as native
+from prsr.engines.cpu import chosen_instruction_set
+from prsr.engines.cpu_layout import Weights, blocks, by_pixels, line_up
+from prsr.models.networks import ConditioningNetwork, ResNetBlock
+
+HOOKS = "_forward_hooks", "_forward_pre_hooks"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A network made ready.
+
+    Attributes:
+        tensors: copies of its parameters and buffers.
+        weights: as ``csrc/conditioning.cpp`` reads them.
+        instruction_set: of the kernels that read them.
+    """
+
+    tensors: list[Tensor]
+    weights: Weights
+    instruction_set: str
+
+
+_packed: WeakKeyDictionary[nn.Module, Packed] = WeakKeyDictionary()
+_lock = Lock()
+
+
+def can_compute(network: nn.Module, config: PRSRConfig) -> bool:
+    """Whether :func:`compute` gives what ``network`` computes in evaluation mode.
+
+    It must be prsr's own, unchanged: the very classes and settings, without hooks, ``float32`` on
+    the CPU.
+    """
+    if (
+        native._native is None
+        or type(network) is not ConditioningNetwork
+        or network.config != config
+    ):
+        return False
+    if any(getattr(hooks_of_all, f"_global{kind}") for kind in HOOKS):
+        return False
+    modules, patterns = list(network.modules()), patterns_of(config)
+    return len(modules) == len(patterns) and all(map(Pattern.fits, patterns, modules))
+
+
+class Pattern:
+    """What one module must be like.
+
+    Attributes:
+        read: a function that reads a module's class and settings, such as strides.
+        settings: what it must read.
+        shapes: of its parameters and buffers, with their dtypes.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.read = attrgetter("__class__", *getattr(module, "__constants__", ()))
+        self.settings = self.read(module)
+        self.shapes = shapes_of(module, "meta")
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether a module, those in it aside, computes what its class does."""
+        return (
+            self.read(module) == self.settings
+            and "forward" not in vars(module)
+            and not any(vars(module)[kind] for kind in HOOKS)
+            and self.shapes == shapes_of(module, "cpu")
+        )
+
+
+@lru_cache
+def patterns_of(config: PRSRConfig) -> list[Pattern]:
+    """What the network's modules must be like, in the order of ``modules()``."""
+    with torch.device("meta"):
+        network = ConditioningNetwork(config).float()  # whatever the default is
+    return [Pattern(module) for module in network.modules()]
+
+
+def shapes_of(module: nn.Module, device: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Of a module's parameters and buffers on a device, without those of the modules in it."""
+    return {
+        name: (tensor.shape, tensor.dtype)
+        for part in (module._parameters, module._buffers)
+        for name, tensor in part.items()
+        if tensor is not None and tensor.device.type == device
+    }
+
+
+def compute(
+    network: ConditioningNetwork, lr: Tensor, *, steps: int | None = None
+) -> tuple[Tensor, Tensor, bool]:
+    """What the network computes in evaluation mode.
+
+    Args:
+        network: one that :func:`can_compute`.
+        lr: ``uint8 [N, D, h, w]``.
+        steps: for tests: stop after so many blocks and doublings; None computes all of them.
+
+    Returns:
+        Logits ``float32 [N, K, D, H, W]``, in memory a sub-pixel's levels side by side; features
+        ``float32 [N, F, H, W]``, in memory a pixel's side by side, F = 0 without conditional gates;
+        and whether all logits are finite; if they are, all features are. With ``steps``, no logits,
+        and all features of the layer that was reached.
+
+    Raises:
+        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` asks for is not here.
+    """
+    config = network.config
+    kinds = kinds_of_steps(config)
+    reached = kinds if steps is None else kinds[:steps]
+    n, _, low_height, low_width = lr.shape
+    scale = 2 ** reached.count(nn.ConvTranspose2d)
+    height, width = scale * low_height, scale * low_width
+    probing = steps is not None
+    count = config.conditioning_channels if probing else config.gate_inputs
+    single = torch.float32  # whatever the default is
+    features = torch.empty(n, height, width, count, dtype=single, device="cpu")
+    levels = 0 if probing else config.levels
+    shape = n, height, width, config.channels, levels
+    logits = torch.empty(shape, dtype=single, device="cpu")
+    lr, packed = lr.contiguous(), pack(network)
+    extension = native._native
+    assert extension is not None
+    finite = extension.condition(
+        packed.instruction_set,
+        extension.ConditioningConfig(
+            channels=config.channels,
+            levels=config.levels,
+            features=config.conditioning_channels,
+            blocks=config.conditioning_blocks,
+            doublings=config.doublings,
+        ),
+        extension.Weights(
+            memory=packed.weights.memory.data_ptr(), offsets=packed.weights.offsets.data_ptr()
+        ),
+        extension.ConditioningJob(
+            images=n,
+            height=low_height,
+            width=low_width,
+            steps=len(reached),
+            low=lr.data_ptr(),
+            features=features.data_ptr(),
+            logits=logits.data_ptr(),
+        ),
+        torch.get_num_threads(),
+    )
+    return logits.permute(0, 4, 3, 1, 2), features.permute(0, 3, 1, 2), finite
+
+
+def kinds_of_steps(config: PRSRConfig) -> list[type[nn.Module]]:
+    """The blocks and doublings in their order."""
+    stage: list[type[nn.Module]] = [ResNetBlock] * config.conditioning_blocks
+    return [*stage, nn.ConvTranspose2d] * config.doublings + stage
+
+
+def pack(network: ConditioningNetwork) -> Packed:
+    """The network made ready, anew where its weights have changed.
+
+    The weights themselves are compared, as those of a prior are.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    with _lock:
+        packed = _packed.get(network)
+    if packed is None or not all(map(torch.equal, packed.tensors, tensors)):
+        copies = [tensor.detach().clone() for tensor in tensors]
+        packed = Packed(copies, lay_out(network), chosen_instruction_set())
+        with _lock:
+            _packed[network] = packed
+    return packed
+
+
+@torch.no_grad()
+def lay_out(network: ConditioningNetwork) -> Weights:
+    """All weights in the order in which ``csrc/conditioning.cpp`` asks for them."""
+    parts: list[Tensor] = []
+    for layer in network:
+        if isinstance(layer, ResNetBlock):
+            first, second = (cast(nn.Conv2d, layer[i]) for i in (0, 3))
+            parts += normalised(first, cast(nn.BatchNorm2d, layer[1]))
+            parts += normalised(second, cast(nn.BatchNorm2d, layer[4]))
+        elif isinstance(layer, nn.ConvTranspose2d):
+            parts += phases(layer.weight)
+            parts.append(cast(Tensor, layer.bias))
+        elif isinstance(layer, nn.Conv2d):
+            matrix, bias = layer.weight[..., 0, 0], cast(Tensor, layer.bias)
+            if layer is network[-1]:  # levels of a sub-pixel are adjacent
+                by_level = network.config.levels, network.config.channels
+                matrix = matrix.unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
+                bias = bias.unflatten(0, by_level).T.flatten()
+            parts += [blocks(matrix.T), bias]
+    return line_up(parts)
+
+
+def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> list[Tensor]:
+    """A 3×3 convolution and the batch normalisation after it as one layer: weights and bias."""
+    bias, mean, variance, weight, offset = (
+        cast(Tensor, tensor).double()
+        for tensor in (
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+        )
+    )
+    factor = weight / (variance + norm.eps).sqrt()
+    kernel = convolution.weight.double() * factor[:, None, None, None]
+    return [blocks(by_pixels(kernel).float()), ((bias - mean) * factor + offset).float()]
+
+
+def phases(kernel: Tensor) -> list[Tensor]:
+    """A transposed 3×3 convolution of stride 2 and padding 1 as four small convolutions.
+
+    Row 2y of its result reads row y through the kernel's middle row; row 2y + 1 reads row y through
+    its last one and row y + 1 through its first. Columns likewise.
+
+    Args:
+        kernel: ``[inputs, outputs, 3, 3]``.
+
+    Returns:
+        For even rows and even columns, then odd columns, then odd rows likewise, the weights.
+    """
+    taps = [1], [2, 0]
+    small = (kernel[:, :, rows][..., columns] for rows in taps for columns in taps)
+    return [blocks(by_pixels(part.transpose(0, 1))) for part in small]

@@ -1,0 +1,94 @@
+"""The engines side by side, and the choice among them by reasons.
+
+Adding one is one file beside these and its line in ``ENGINES``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+
+from prsr.config import PRSRConfig
+from prsr.engines.base import Engine
+from prsr.engines.cpu import CPUEngine
+from prsr.engines.cuda import CUDAEngine
+from prsr.engines.reference import ReferenceEngine
+from prsr.engines.torch import TorchEngine
+from prsr.engines.triton import TritonEngine
+from prsr.utils.messages import Notice
+
+ENGINES: tuple[Engine, ...] = (
+    CPUEngine(),
+    TritonEngine(),
+    CUDAEngine(),
+    TorchEngine(),
+    ReferenceEngine(),
+)
+"""In the order that ``engine="auto"`` prefers them."""
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def list_engines(
+    config: PRSRConfig | None = None,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+) -> dict[str, list[str]]:
+    """Each engine's name with the reasons why it cannot serve here; an empty list if it can.
+
+    Args:
+        config: of the model to serve; None asks for the preset ``paper``.
+        device: that the model lies on.
+        precision: of :data:`PRECISIONS`.
+
+    Raises:
+        ValueError: there is no such precision, or no such kind of device.
+    """
+    check_precision(precision)
+    config = config or PRSRConfig()
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no kind of device called {device!r}") from error
+    absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    reasons = [f"there is no device {device} here"] if absent else []
+    return {engine.name: reasons + engine.reasons(config, device, precision) for engine in ENGINES}
+
+
+def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) -> Engine:
+    """The engine called ``name``, or for "auto" the first that has no reason against it.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot serve; with every reason.
+    """
+    reasons = list_engines(config, device, precision)
+    if name != "auto" and name not in reasons:
+        raise ValueError(f"no engine {name!r}; there are: auto, {', '.join(reasons)}")
+    wanted = [engine for engine in ENGINES if name in ("auto", engine.name)]
+    for place, engine in enumerate(wanted):
+        if not reasons[engine.name]:
+            for better in wanted[:place]:
+                if better.device_type == device.type:
+                    tell_absence(better.name, "; ".join(reasons[better.name]), engine.name)
+            return engine
+    against = "; ".join(f"{e.name}: {', '.join(reasons[e.name])}" for e in wanted)
+    raise ValueError(f"engine={name!r} cannot serve: {against}")
+
+
+@cache
+def tell_absence(better: str, reasons: str, chosen: str) -> None:
+    """Warn, once, that ``engine="auto"`` takes a slower engine than the one made for the device."""
+    warnings.warn(
+        f"sampling will be many times slower: engine {better} cannot serve, so {chosen} does. "
+        f"{better}: {reasons}",
+        Notice,
+        stacklevel=3,
+    )
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless ``precision`` is one that engines know."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

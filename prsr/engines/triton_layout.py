@@ -1,0 +1,164 @@
+"""A prior's weights as the Triton kernels read them: padded to powers of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prsr.config import PRSRConfig
+from prsr.engines.packing import Layer, Packed, PackedBlock
+
+IN = 32  # inputs that a product takes at a time
+SMALLEST = 16  # side of a product
+WIDEST = 64  # features of a colour that registers can hold
+
+OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""The type of all weights but biases and those of the first layers, by precision."""
+
+
+def power(number: int) -> int:
+    """The smallest power of two that is not below it, and that a product may have as a side."""
+    return max(SMALLEST, 1 << (number - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sides of the products, and so what weights are padded to; powers of two.
+
+    Attributes:
+        half: features of a layer taken at a time; both halves of its gates are twice as many.
+        group: features of one colour, or of more than registers hold a part.
+        units: hidden units of the head taken at a time.
+        levels: of a colour value.
+    """
+
+    half: int
+    group: int
+    units: int
+    levels: int
+
+    @classmethod
+    def of(cls, config: PRSRConfig) -> Tiles:
+        """What suits a configuration."""
+        colours = config.channels
+        return cls(
+            half=min(64, power(config.prior_channels)),
+            group=min(WIDEST, power(-(-config.prior_channels // colours))),
+            units=min(64, power(-(-config.head_channels // colours))),
+            levels=power(config.levels),
+        )
+
+
+def up(number: int, step: int) -> int:
+    """The smallest multiple of ``step`` that is not below the number."""
+    return -(-number // step) * step
+
+
+def fit(tensor: Tensor, *sizes: int) -> Tensor:
+    """The tensor with zeros up to these sizes of its last dimensions."""
+    added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
+    return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
+
+
+def whole(parts: list[Tensor]) -> Tensor:
+    """What each group reads, ``[inputs_≤g, outputs_g]`` for each, as one matrix with zeros."""
+    return torch.cat([fit(part, len(parts[-1]), part.shape[1]) for part in parts], dim=1)
+
+
+def windows(kernel: Layer) -> Tensor:
+    """``[O, I, rows, columns]`` as a product for each row, ``[rows, columns·I, O]``."""
+    return kernel.weight.permute(2, 3, 1, 0).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A prior as the kernels read it; their files say what is in it and how it is laid.
+
+    Attributes:
+        packed: the same by colour groups.
+        tiles: what they are padded to.
+        operand: the type of all weights but biases and those of the first layers.
+        vertical: arguments of ``vertical_row`` by name.
+        horizontal: likewise of ``horizontal_row``.
+    """
+
+    packed: Packed
+    tiles: Tiles
+    operand: torch.dtype
+    vertical: dict[str, Tensor]
+    horizontal: dict[str, Tensor]
+
+
+def lay_out_vertical(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
+    """The weights of the kernel ``vertical_row``."""
+    blocks, features = packed.blocks, packed.config.prior_channels
+    outputs = up(features, tiles.half)
+    first = windows(packed.first_vertical)
+
+    def halves(matrix: Tensor) -> Tensor:
+        """``[…, inputs, 2C]`` with the halves of the gate apart and padded."""
+        split = torch.stack(matrix.split(features, dim=-1), dim=-2)
+        return fit(split, up(split.shape[-3], IN), 2, outputs)
+
+    def layer(block: PackedBlock) -> Tensor:
+        return torch.cat([halves(windows(block.vertical)).flatten(0, 1), halves(block.conditional)])
+
+    def link(block: PackedBlock) -> Tensor:
+        parts = block.link.weight.tensor_split([2 * features])
+        return torch.cat([fit(part, up(len(part), IN), 2 * outputs) for part in parts])
+
+    return {
+        "first": fit(first, up(first.shape[1], IN), outputs),
+        "first_bias": fit(packed.first_vertical.bias, outputs),
+        "weight": torch.stack([layer(block) for block in blocks]),
+        "bias": fit(torch.stack([b.vertical.bias.view(2, -1) for b in blocks]), outputs),
+        "link": torch.stack([link(block) for block in blocks]),
+        "link_bias": fit(torch.stack([b.link.bias for b in blocks]), 2 * outputs),
+    }
+
+
+def lay_out_horizontal(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
+    """The weights of the kernel ``horizontal_row``."""
+    config, blocks, groups = packed.config, packed.blocks, packed.features.ranges
+    features, stack = config.prior_channels, torch.stack
+    group = up(-(-features // config.channels), tiles.group)
+    outputs = up(features, tiles.half)
+    units = up(-(-config.head_channels // config.channels), tiles.units)
+    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    left = packed.first_left.weight.view(config.channels, config.first_reach, features)
+    first = torch.cat([left.transpose(0, 1).flatten(0, 1), whole(packed.first_own)])
+    centres = [whole(block.centre) for block in blocks]
+    mixes = [whole([mix.weight for mix in block.mix]) for block in blocks]
+    mix_biases = stack([torch.cat([mix.bias for mix in block.mix]) for block in blocks])
+
+    def own_gates(matrix: Tensor, part: slice) -> Tensor:
+        own = matrix[part, 2 * part.start : 2 * part.stop]
+        return stack([fit(half, group, group) for half in own.chunk(2, dim=1)])
+
+    def by_group(matrices: list[Tensor], size: int) -> Tensor:
+        return stack([stack([fit(m[part], group, size) for part in groups]) for m in matrices])
+
+    return {
+        "first": stack(
+            [
+                fit(first[:, part], up((config.first_reach + 1) * config.channels, IN), group)
+                for part in groups
+            ]
+        ),
+        "first_bias": stack([fit(packed.first_left.bias[part], group) for part in groups]),
+        "taps": fit(packed.taps, up(packed.taps.shape[1], IN), 2 * outputs),
+        "centre": stack([stack([own_gates(m, part) for part in groups]) for m in centres]),
+        "mix": stack([stack([fit(m[g, g], group, group) for g in groups]) for m in mixes]),
+        "mix_bias": fit(mix_biases, outputs),
+        "later_centre": by_group(centres, 2 * outputs),
+        "later_mix": by_group(mixes, outputs),
+        "hidden_weight": stack([fit(h.weight, up(features, IN), units) for h in packed.hidden]),
+        "hidden_bias": stack([fit(h.bias, units) for h in packed.hidden]),
+        "output": stack(
+            [fit(o.weight, up(config.head_channels, IN), tiles.levels) for o in packed.output]
+        ),
+        "output_bias": stack([fit(o.bias, tiles.levels) for o in packed.output]),
+    }

@@ -1,0 +1,33 @@
+"""All trainable models by method, and opening a saved model of any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prsr.models.base import TrainedModel
+from prsr.models.baselines import (
+    Independent,
+    Regression,
+    Unconditional,
+)
+from prsr.models.hub import locate
+from prsr.models.prsr import PRSR
+from prsr.models.saved import read_description
+
+MODELS: dict[str, type[TrainedModel]] = {
+    model.method: model for model in (PRSR, Independent, Regression, Unconditional)
+}
+"""What can be trained, by method."""
+
+
+def open_model(name: str | Path) -> TrainedModel:
+    """A saved model of any method, on the CPU and in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        ValueError: what is there is damaged, or no prsr model.
+    """
+    method, _ = read_description(locate(name)[0])
+    if method not in MODELS:
+        raise ValueError(f"{name} is of the method {method!r}; there are: {', '.join(MODELS)}")
+    return MODELS[method].from_pretrained(name)

@@ -1,0 +1,1 @@
+"""From low- to high-resolution images: requests, noise, the sampler and the baselines."""

@@ -1,0 +1,108 @@
+"""Sampling from the trained baselines, and the choice of the method that a model needs.
+
+Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 4.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from prsr.engines.base import draw
+from prsr.models.base import TrainedModel
+from prsr.models.baselines import Independent, Regression, Unconditional
+from prsr.models.eval_mode import evaluating
+from prsr.models.losses import by_sub_pixel
+from prsr.models.prsr import PRSR
+from prsr.sampling.method import Advance, DeterministicMethod, Method
+from prsr.sampling.request import Request
+from prsr.sampling.sampler import Sampler
+from prsr.utils.torch_settings import exact_fp32
+
+SLICE = 2
+"""Images that a network computes at a time: so few that their logits stay in the cache."""
+
+
+class IndependentSampler(Method):
+    """Draws every sub-pixel by itself; at temperature 0 it takes the likeliest level.
+
+    Args:
+        model: whose logits to draw from.
+    """
+
+    def __init__(self, model: Independent) -> None:
+        self.model: Independent = model
+        self.config = model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def _draw(self, request: Request, advance: Advance | None) -> Tensor:
+        drawn = torch.empty(request.shape, dtype=torch.uint8, device=self.device)
+        each = max(1, SLICE * request.samples)
+        with exact_fp32(self.device), evaluating(self.model):
+            for start in range(0, len(drawn), each):
+                part = request.slice(start, start + each)
+                source, noise = part.source, part.noise()
+                logits = by_sub_pixel(self.model.conditioning(part.lr).float())
+                logits = logits.unflatten(0, (len(part.lr), -1))[source].flatten(0, 1)
+                temperature = part.temperature[source].repeat_interleave(noise[0].numel())
+                levels = draw(logits, noise.flatten(), temperature).view(noise.shape)
+                drawn[start : start + each] = levels.permute(0, 3, 1, 2).to(torch.uint8)
+                if advance:
+                    advance(len(noise) * request.size[0])
+        request.fill_known(drawn)
+        return drawn
+
+
+class RegressionMethod(DeterministicMethod):
+    """The expected image of L2 regression, rounded to levels.
+
+    Args:
+        model: that expects it.
+    """
+
+    def __init__(self, model: Regression) -> None:
+        self.model: Regression = model
+        self.config = model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """``uint8 [N, D, h, w]`` → ``uint8 [N, D, s·h, s·w]``."""
+        top = self.config.levels - 1
+        with exact_fp32(self.device), evaluating(self.model):
+            values = torch.cat([self.model.expected(part) for part in lr.split(SLICE)])
+        return ((values + 0.5) * top).round().clamp(0, top).to(torch.uint8)
+
+
+def method_for(model: TrainedModel, engine: str = "auto", precision: str = "fp32") -> Method:
+    """The method that samples from a model.
+
+    Args:
+        model: of any method in :data:`prsr.models.registry.MODELS`.
+        engine: as for :class:`prsr.Sampler`.
+        precision: likewise.
+
+    Raises:
+        ValueError: the engine cannot serve, or the model has no prior network to sample from.
+    """
+    if isinstance(model, (PRSR, Unconditional)):
+        return Sampler(cast(PRSR, model), engine=engine, precision=precision)
+    if (engine, precision) != ("auto", "fp32"):
+        raise ValueError(
+            f"engine {engine!r}, precision {precision!r}: a model of the method {model.method} "
+            "has no prior network; use auto and fp32"
+        )
+    if isinstance(model, Independent):
+        return IndependentSampler(model)
+    if isinstance(model, Regression):
+        return RegressionMethod(model)
+    raise TypeError(f"model must be of a method in MODELS, got {type(model).__name__}")

@@ -1,0 +1,91 @@
+"""What the conditioning network says of each image, whatever else is in the batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from prsr.config import PRSRConfig
+from prsr.engines.cpu_conditioning import can_compute, compute
+from prsr.models.eval_mode import evaluating
+from prsr.models.networks import ConditioningNetwork
+from prsr.utils.argument_checks import check_finite
+from prsr.utils.torch_threads import side_by_side
+
+
+class Conditioning(NamedTuple):
+    """What an engine reads of a conditioning network.
+
+    Attributes:
+        logits: ``float32 [N, K, D, H, W]``; on a CPU the levels are adjacent in memory.
+        features: ``float32 [N, F, H, W]``; F is 0 without conditional gates.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
+    """Run the conditioning network in evaluation mode.
+
+    On a CPU, prsr's own network is computed in C++, in one order for every image. Any other runs
+    in PyTorch, image by image, each with one thread: how a convolution is summed, and so its last
+    bits, depends on the size of a batch and on the threads that share it. On a GPU, which wants
+    many at a time, they pass together, and the bits may differ from batch to batch.
+
+    Args:
+        network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. Where the model has
+            conditional gates, it is called with ``with_features=True`` and returns features
+            ``[N, F, H, W]`` as well.
+        lr: ``uint8 [N, D, h, w]``, N ≥ 1, where the network lies.
+        config: of the model.
+
+    Raises:
+        ValueError: logits or features are of another shape, or not finite.
+    """
+    size = [config.scale * side for side in lr.shape[2:]]
+
+    def of(images: Tensor) -> Conditioning:
+        if config.conditional_gates:
+            logits, features = network(images, with_features=True)
+        else:
+            logits = network(images)
+            features = logits.new_empty(len(images), 0, *size)
+        result = Conditioning(logits.float(), features.float())
+        shapes = [config.levels, config.channels, *size], [config.gate_inputs, *size]
+        for name, tensor, shape in zip(result._fields, result, shapes, strict=True):
+            if list(tensor.shape) != [len(images), *shape]:
+                raise ValueError(
+                    f"the conditioning network's {name} must be {[len(images), *shape]}, "
+                    f"they are {list(tensor.shape)}"
+                )
+            if tensor.numel():
+                check_finite(tensor, f"the conditioning network's {name}")
+        return result
+
+    if lr.device.type == "cpu" and can_compute(network, config):
+        logits, features, finite = compute(cast(ConditioningNetwork, network), lr)
+        if not finite:
+            check_finite(logits, "the conditioning network's logits")
+        return Conditioning(logits, features)
+    with evaluating(network):
+        if lr.device.type != "cpu":
+            return of(lr)
+        if len(lr) == 1:
+            return side_by_side(torch.no_grad()(lambda i: of(lr)), 1)[0]
+        single = torch.float32  # whatever the default is
+        shape = len(lr), *size, config.channels, config.levels
+        memory = torch.empty(shape, dtype=single, device="cpu")
+        logits = memory.permute(0, 4, 3, 1, 2)
+        features = torch.empty(len(lr), config.gate_inputs, *size, dtype=single, device="cpu")
+
+        @torch.no_grad()
+        def one(i: int) -> None:
+            own = of(lr[i : i + 1])
+            logits[i].copy_(own.logits[0])
+            features[i].copy_(own.features[0])
+
+        side_by_side(one, len(lr))
+        return Conditioning(logits, features)

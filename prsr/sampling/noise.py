@@ -1,0 +1,117 @@
+"""The uniform numbers that decide every draw: counter-based, so one seed means the same everywhere.
+
+Philox4x32-10 of Salmon et al., *Parallel random numbers: as easy as 1, 2, 3* (SC 2011). The key is
+the seed; the counter is (sub-pixel / 4, image low, image high, sample), the sub-pixels of a
+image counted in the order y, x, colour. Nothing else enters: not the batch, the shard, the
+device or the engine.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prsr.utils.argument_checks import check_integer
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_LOW = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:
+    """Philox4x32-10 of each counter under one key.
+
+    Args:
+        counter: four words below 2³², ``int64`` tensors that broadcast to one shape.
+        seed: the key, below 2⁶⁴.
+
+    Returns:
+        Four words below 2³² in a new last dimension, ``int64 [..., 4]``.
+    """
+    a, b, c, d = torch.broadcast_tensors(*counter)
+    key = [seed & _LOW, seed >> 32]
+    for _ in range(_ROUNDS):
+        # A product below 2⁶⁴ wraps in int64, but its bits are right: shift and mask recover them.
+        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = (
+            ((second >> 32) & _LOW) ^ b ^ key[0],
+            second & _LOW,
+            ((first >> 32) & _LOW) ^ d ^ key[1],
+            first & _LOW,
+        )
+        key = [(word + step) & _LOW for word, step in zip(key, _WEYL, strict=True)]
+    return torch.stack((a, b, c, d), dim=-1)
+
+
+def uniform(words: Tensor) -> Tensor:
+    """Words below 2³² as float32 in (0, 1): (⌊word / 2⁹⌋ + ½) · 2⁻²³, which is exact."""
+    return ((words >> 9).float() + 0.5) * 2.0**-23
+
+
+def image_noise(
+    seed: int, images: Tensor, samples: Tensor, height: int, width: int, channels: int
+) -> Tensor:
+    """Noise of chosen images and samples; :func:`noise` for images in a row.
+
+    Args:
+        seed: below 2⁶⁴.
+        images: index of each image, ``int64 [n]``, from 0.
+        samples: which of an image's samples it is, ``int64 [n]``, from 0, below 2³².
+        height: of the images in pixels.
+        width: likewise.
+        channels: D.
+
+    Returns:
+        ``float32 [n, height, width, channels]`` in [0, 1), on the device of ``images``.
+    """
+    size = height * width * channels
+    blocks = torch.arange((size + 3) // 4, device=images.device)
+    counter = (
+        blocks[None, :],
+        (images & _LOW)[:, None],
+        (images >> 32)[:, None],
+        samples[:, None],
+    )
+    values = uniform(philox(counter, seed)).flatten(1)[:, :size]
+    return values.reshape(len(images), height, width, channels)
+
+
+def noise(
+    seed: int,
+    n: int,
+    height: int,
+    width: int,
+    channels: int,
+    first_index: int = 0,
+    *,
+    sample: int = 0,
+) -> Tensor:
+    """The noise that :func:`prsr.sample` draws with.
+
+    Image i's noise is a function of ``(seed, first_index + i, sample)`` alone.
+
+    Args:
+        seed: from 0 to 2⁶⁴ − 1.
+        n: images.
+        height: of the high-resolution images in pixels.
+        width: likewise.
+        channels: D.
+        first_index: index of the first image.
+        sample: which of an image's samples (``num_samples``) it is for.
+
+    Returns:
+        ``float32 [n, height, width, channels]`` in [0, 1), on the CPU.
+
+    Raises:
+        TypeError: an argument is no integer.
+        ValueError: one is negative or too large.
+    """
+    seed = check_integer(seed, "seed", 0, 2**64)
+    n = check_integer(n, "n", 0, 2**63)
+    first_index = check_integer(first_index, "first_index", 0, 2**63 - n)
+    sample = check_integer(sample, "sample", 0, 2**32)
+    for name, size in (("height", height), ("width", width), ("channels", channels)):
+        check_integer(size, name, 0, 2**32)
+    images = torch.arange(first_index, first_index + n)
+    return image_noise(seed, images, torch.full_like(images, sample), height, width, channels)

@@ -1,0 +1,148 @@
+"""The recipe of a training: every number of it, its learning rates, its optimiser, its average.
+
+The defaults are those of the public re-implementations of Dahl et al. (2017): RMSProp with decay
+0.95, momentum 0.9 and ε 1e-8, learning rate 4e-4 halved every 500,000 steps, batch 32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from prsr.config import PRSRConfig
+from prsr.models.prsr import PRSR
+from prsr.models.registry import MODELS
+from prsr.utils.argument_checks import check_integer
+
+OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "rmsprop": ("square_avg", "momentum_buffer"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+}
+"""By name: what each keeps for every parameter, in its shape."""
+
+SCHEDULES = ("halve", "linear", "cosine")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the weights that a run ends with, apart from its data and its length.
+
+    Attributes:
+        config: of the model.
+        batch_size: images of a step, over all processes.
+        learning_rate: after the warm-up, at the start.
+        halve_every: steps after which the schedule "halve" halves the learning rate, again and
+            again.
+        clip: largest norm of a step's gradient; a larger one is scaled down to it. Without it a
+            rare step can undo the training.
+        seed: of the initial weights and of the data's order.
+        precision: "fp32", or "bf16" for mixed precision (autocast).
+        method: which of ``prsr.models.registry.MODELS`` is trained.
+        augment: crop and mirror training images at random (:mod:`prsr.training.augmentation`).
+        optimizer: "rmsprop", or "adamw" (β 0.9 and 0.99, weight decay 0.01).
+        ema: decay of an exponential moving average of weights and batch-norm statistics, above 0
+            and below 1; None for no average. With one, the average is the model that is evaluated,
+            sampled and saved. While it is young its decay is lower: (1 + t)/(10 + t) after t steps.
+        warmup: steps in which the learning rate rises to its value.
+        schedule: how the learning rate falls: "halve"; "linear", constant for half of the run and
+            then a line to zero; "cosine", half a period.
+        schedule_steps: the step at which "linear" and "cosine" are at zero; None with "halve".
+    """
+
+    config: PRSRConfig
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    halve_every: int = 500_000
+    clip: float = 1.0
+    seed: int = 0
+    precision: str = "fp32"
+    method: str = PRSR.method
+    augment: bool = False
+    optimizer: str = "rmsprop"
+    ema: float | None = None
+    warmup: int = 0
+    schedule: str = "halve"
+    schedule_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "halve_every"):
+            check_integer(getattr(self, name), name, 1, 2**31)
+        check_integer(self.warmup, "warmup", 0, 2**31)
+        check_integer(self.seed, "seed", 0, 2**63)
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be above 0 and below 1, got {self.ema}")
+        accepted = {
+            "precision": ("fp32", "bf16"),
+            "method": tuple(MODELS),
+            "optimizer": tuple(OPTIMIZERS),
+            "schedule": SCHEDULES,
+        }
+        for name, names in accepted.items():
+            if getattr(self, name) not in names:
+                listed = f"{', '.join(names[:-1])} or {names[-1]}"
+                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
+        if self.schedule == "halve" and self.schedule_steps is not None:
+            raise ValueError(
+                f"schedule_steps must be None with the schedule halve, got {self.schedule_steps}"
+            )
+        if self.schedule != "halve":
+            check_integer(self.schedule_steps, "schedule_steps", 1, 2**63)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, which are counted from 0."""
+        if self.schedule_steps is None:
+            factor = 0.5 ** (step // self.halve_every)
+        else:
+            left = 1 - step / self.schedule_steps
+            cosine = (1 - math.cos(math.pi * left)) / 2
+            factor = min(1.0, 2 * left) if self.schedule == "linear" else cosine
+        if step < self.warmup:
+            factor *= (step + 1) / self.warmup
+        return self.learning_rate * factor
+
+
+def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a model's parameters, on the device where they are."""
+    parameters = list(model.parameters())
+    if settings.optimizer == "adamw":
+        # One kernel for all parameters, where there is one; RMSprop has none.
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused
+        )
+    return torch.optim.RMSprop(
+        parameters, lr=settings.learning_rate, alpha=0.95, momentum=0.9, eps=1e-8
+    )
+
+
+def make_average(model: nn.Module, decay: float, updates: Callable[[], int]) -> AveragedModel:
+    """An exponential moving average of a model's parameters and floating-point buffers.
+
+    Other buffers are copied, and by the first update all.
+
+    Args:
+        model: in the state that it starts from.
+        decay: see ``TrainSettings.ema``.
+        updates: how many there have been.
+    """
+
+    def blend(averaged: Any, current: Any, _: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            count = updates()  # known here: the argument may have to come from a GPU, which waits
+            own_decay = min(decay, (1 + count) / (10 + count))
+            get_ema_multi_avg_fn(own_decay)(averaged, current, count)
+        else:
+            for mean, value in zip(averaged, current, strict=True):
+                mean.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)

@@ -1,0 +1,296 @@
+"""A model in training, its optimiser and its average, and the checkpoint that holds them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from prsr.config import PRSRConfig
+from prsr.models.base import TrainedModel
+from prsr.models.registry import MODELS
+from prsr.models.saved import write_tensors
+from prsr.training.recipe import OPTIMIZERS, TrainSettings, make_average, make_optimizer
+from prsr.training.sync_batchnorm import synchronise
+from prsr.utils import distributed
+from prsr.utils.argument_checks import check_integer
+from prsr.utils.files import replacing
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+SHEETS_FOLDER = "sheets"
+
+
+class Trainer:
+    """A model, its optimiser and the step it stands at; written to and read from one file.
+
+    Args:
+        settings: of the run.
+        data: what it is trained on, in words that tell it from other data.
+        device: to train on.
+        start: a model of the same configuration whose weights to begin with, rather than with
+            random ones.
+        compiled: by ``torch.compile``, where that is possible; else there is a warning.
+
+    Attributes:
+        model: what is trained.
+        average: its exponential moving average, if the settings want one.
+        result: the average, or without one the model: what is evaluated, sampled and saved.
+        step: how many have been taken.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        data: str,
+        device: torch.device,
+        start: TrainedModel | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self.device = device
+        self.step = 0
+        torch.manual_seed(settings.seed)
+        self.model = MODELS[settings.method](settings.config)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
+        if distributed.count() > 1:
+            synchronise(self.model)
+        self.model.to(device)
+        lay_out_for_convolutions(self.model)
+        self.average: AveragedModel | None = None
+        self.result = self.model
+        if settings.ema is not None:
+            self.average = make_average(self.model, settings.ema, lambda: self.step)
+            self.result = cast(TrainedModel, self.average.module)
+            self.result.eval()
+        self.optimiser = make_optimizer(settings, self.model)
+        self.parallel: nn.Module = self.model
+        if distributed.count() > 1:
+            self.parallel = DistributedDataParallel(self.model)
+        self.loss = compiled_loss(self.plain_loss) if compiled else self.plain_loss
+
+    def plain_loss(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """The loss of a batch, without autocast."""
+        return self.model.loss(self.parallel(lr, hr), hr)
+
+    def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """One update from a batch.
+
+        Returns:
+            The scalars worth watching, on the device: reading them would wait for it. The loss is
+            that of this process's part of the batch.
+        """
+        self.model.train()
+        rate = self.settings.rate(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        lr, hr = (part.to(self.device, non_blocking=True) for part in (lr, hr))
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        ):
+            loss = self.loss(lr, hr)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return {
+            "loss": loss.detach(),
+            "gradient norm": norm,
+            "learning rate": torch.tensor(rate, dtype=torch.float64),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"optimiser.{name}.{key}"] = value
+        if self.average is not None:
+            for name, value in self.result.state_dict().items():
+                tensors[f"average.{name}"] = value
+        return tensors
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at ``path`` in one step.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
+        about["launch"] = distributed.launch()
+        with replacing(path) as temporary:
+            write_tensors(self.tensors(), temporary, {"prsr": json.dumps(about)})
+
+    def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of the tensors of a checkpoint, by name."""
+        state = self.model.state_dict().items()
+        kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
+        fused = bool(self.optimiser.defaults.get("fused"))
+        for name, _ in self.model.named_parameters():
+            counted = torch.float32 if fused else torch.get_default_dtype()
+            kinds[f"optimiser.{name}.step"] = (), counted
+            for key in OPTIMIZERS[self.settings.optimizer]:
+                kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
+        if self.average is not None:
+            kinds |= {f"average.{name}": kinds[f"model.{name}"] for name, _ in state}
+        return kinds
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint that :meth:`save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or of a run with other data or settings.
+        """
+        with readable(path) as (file, about):
+            names = file.keys()  # the file itself cannot be iterated over
+            tensors = {name: file.get_tensor(name).to(self.device) for name in names}
+            config = PRSRConfig.from_dict(about["settings"]["config"])
+            # Older runs do not name what came later; what they did are the defaults.
+            found = asdict(TrainSettings(config)) | about["settings"]
+            found |= {"config": config.to_dict(), "data": about["data"]}
+            step = check_integer(about["step"], "step", 1, 2**63)
+        for name, value in {**asdict(self.settings), "data": self.data}.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{path} was trained with {name} = {found.get(name)}, not {value}: "
+                    "resume with the same data and settings, or start in another folder"
+                )
+        kinds = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+        if kinds != self.checkpoint_kinds():
+            raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
+        state = self.optimiser.state
+        for name, parameter in self.model.named_parameters():
+            for key in ("step", *OPTIMIZERS[self.settings.optimizer]):
+                value = tensors[f"optimiser.{name}.{key}"]
+                # In the parameter's own order of memory, which fused optimisers count on.
+                ordered = value if key == "step" else torch.empty_like(parameter).copy_(value)
+                state[parameter][key] = ordered
+        self.model.load_state_dict(named(tensors, "model."))
+        if self.average is not None:
+            self.result.load_state_dict(named(tensors, "average."))
+            self.average.n_averaged.fill_(step)
+        self.step = step
+
+
+def lay_out_for_convolutions(model: nn.Module) -> None:
+    """Let features be next to each other in memory, which makes convolutions faster.
+
+    Activations follow the weights. Those of 1×1 convolutions are the same in either order; to
+    say otherwise would make ``DistributedDataParallel`` copy their gradients.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.kernel_size != (1, 1):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+
+
+def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names have a prefix, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def compiled_loss(loss: Loss) -> Loss:
+    """A function compiled by ``torch.compile``; the function itself, once that proves impossible.
+
+    There is a warning then. Nothing is computed before all of it has been compiled, unless there
+    are several processes, whose exchange a compiler leaves alone.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+    try:
+        compiled: Loss | None = torch.compile(loss, fullgraph=distributed.count() == 1)
+    except RuntimeError as error:
+        compiled = None
+        tell_uncompiled(error)
+
+    def either(lr: Tensor, hr: Tensor) -> Tensor:
+        nonlocal compiled
+        if compiled is not None:
+            try:
+                return compiled(lr, hr)
+            except TorchDynamoException as error:
+                compiled = None
+                tell_uncompiled(error)
+        return loss(lr, hr)
+
+    return either
+
+
+def tell_uncompiled(error: Exception) -> None:
+    """Warn that training goes on without a compiler."""
+    paragraph = " ".join(str(error).partition("\n\n")[0].split())
+    reason = paragraph or type(error).__name__
+    warnings.warn(
+        f"torch.compile is not possible here, training without it: {reason}", stacklevel=2
+    )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An open training checkpoint, and what it says of itself.
+
+    Whatever is wrong with what is read of it is a ValueError.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file, json.loads((file.metadata() or {})["prsr"])
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a readable training checkpoint: {error}") from error
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with."""
+    return (folder / CHECKPOINT_FILE).is_file()
+
+
+def unreported(folder: Path) -> bool:
+    """Whether a folder holds a run that ended before its first report, so has nothing to resume."""
+    return (folder / SHEETS_FOLDER).is_dir() and not has_checkpoint(folder)
+
+
+def of_this_launch(folder: Path) -> bool:
+    """Whether a folder holds a run that this launch of torchrun began, before it restarted."""
+    if not has_checkpoint(folder):
+        return False
+    with readable(folder / CHECKPOINT_FILE) as (_, about):
+        return about.get("launch") == distributed.launch()
+
+
+def existing_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not has_checkpoint(folder):
+        raise FileNotFoundError(
+            f"nothing to resume: no run in {folder}, which would hold a {CHECKPOINT_FILE}"
+        )
+    return folder / CHECKPOINT_FILE
+
+
+def checkpoint_config(folder: Path) -> PRSRConfig:
+    """The numbers of the model that a run trains.
+
+    Raises:
+        FileNotFoundError: there is no run to go on with.
+        ValueError: its checkpoint is damaged.
+    """
+    with readable(existing_checkpoint(folder)) as (_, about):
+        return PRSRConfig.from_dict(about["settings"]["config"])

@@ -1,0 +1,235 @@
+"""Checks of what a caller hands in: each names the argument, what it got and what it takes."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from prsr.config import PRSRConfig
+from prsr.utils.memory import memory_limit
+
+
+def check_images(images: Tensor, name: str, config: PRSRConfig) -> None:
+    """Images are dense ``uint8 [N, D, ·, ·]`` and not empty.
+
+    Raises:
+        TypeError: not a dense ``uint8`` tensor.
+        ValueError: not of that shape.
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        raise TypeError(f"{name} must be a uint8 tensor, got {describe(images)}")
+    if images.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of {images.layout}")
+    if images.dim() != 4 or images.shape[1] != config.channels or 0 in images.shape[1:]:
+        raise ValueError(
+            f"{name} must be [N, {config.channels}, height, width], got {list(images.shape)}"
+        )
+
+
+def check_values(tensor: Tensor, name: str) -> None:
+    """A tensor is dense and has values, which those of the device ``meta`` have not.
+
+    Raises:
+        TypeError: it is not dense.
+        ValueError: it lies on the device ``meta``.
+    """
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of {tensor.layout}")
+    if tensor.is_meta:
+        raise ValueError(f"{name} must have values, but it lies on the device meta")
+
+
+def check_device(tensor: Tensor, name: str, device: torch.device) -> None:
+    """A tensor lies on a device.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if tensor.device != device:
+        raise ValueError(f"{name} must lie on {device} like the model, it lies on {tensor.device}")
+
+
+def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device) -> None:
+    """Images that go together: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
+
+    Raises:
+        TypeError: one is not a dense ``uint8`` tensor.
+        ValueError: the shapes do not fit each other or the model's configuration, or one does not
+            lie where the model does.
+    """
+    for name, images in (("lr", lr), ("hr", hr)):
+        check_images(images, name, config)
+        if not torch.compiler.is_compiling():  # where it could only break a graph
+            check_device(images, name, device)
+    expected = (*lr.shape[:2], config.scale * lr.shape[2], config.scale * lr.shape[3])
+    if tuple(hr.shape) != expected:
+        raise ValueError(
+            f"hr must be {list(expected)}, {config.scale} times lr {list(lr.shape)}, "
+            f"got {list(hr.shape)}"
+        )
+
+
+def check_targets(hr: Tensor, logits: Tensor) -> None:
+    """Images are those of the logits: ``uint8 [N, D, H, W]`` of ``[N, K, D, H, W]``.
+
+    Raises:
+        TypeError: not a ``uint8`` tensor.
+        ValueError: not of that shape.
+    """
+    if not isinstance(hr, Tensor) or hr.dtype != torch.uint8:
+        raise TypeError(f"hr must be a uint8 tensor, got {describe(hr)}")
+    expected = [len(logits), *logits.shape[2:]]
+    if list(hr.shape) != expected:
+        raise ValueError(f"hr must be {expected}, like the logits, got {list(hr.shape)}")
+
+
+def check_levels(images: Tensor, name: str, config: PRSRConfig) -> None:
+    """Values of ``uint8`` images are below K.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if config.levels < 256 and images.numel() and int(images.max()) >= config.levels:
+        raise ValueError(
+            f"{name} must hold values below {config.levels} (the model's levels), "
+            f"got {int(images.max())}"
+        )
+
+
+def check_model(model: object) -> None:
+    """A model is a :class:`prsr.PRSR`, or of its shape: ``config``, ``conditioning``, ``prior``.
+
+    Raises:
+        TypeError: it is not.
+    """
+    missing = [part for part in ("config", "conditioning", "prior") if not hasattr(model, part)]
+    if missing:
+        raise TypeError(
+            f"model must be a prsr.PRSR or have its parts, got {type(model).__name__} "
+            f"without {', '.join(missing)}"
+        )
+    for part in ("conditioning", "prior"):
+        if not isinstance(getattr(model, part), torch.nn.Module):
+            raise TypeError(
+                f"model.{part} must be a torch.nn.Module, got {describe(getattr(model, part))}"
+            )
+
+
+def check_integer(value: object, name: str, least: int, below: int) -> int:
+    """An integer in ``least`` … ``below`` − 1, NumPy's among them, as a Python one.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    number = int(value)
+    if not least <= number < below:
+        raise ValueError(f"{name} must be from {least} to {below - 1}, got {number}")
+    return number
+
+
+def check_draws(seed: object, num_samples: object, first_index: object, n: int) -> tuple[int, ...]:
+    """Which draws of ``n`` images are meant: seed, samples of each, and the first's index.
+
+    Without a seed one comes from torch's generator; without ``num_samples`` it is one sample.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is out of range.
+    """
+    seed = int(torch.randint(2**62, ())) if seed is None else seed
+    return (
+        check_integer(seed, "seed", 0, 2**64),
+        1 if num_samples is None else check_integer(num_samples, "num_samples", 1, 2**32),
+        check_integer(first_index, "first_index", 0, 2**63 - n),
+    )
+
+
+def check_temperature(temperature: object, n: int) -> Tensor:
+    """A temperature, or one for each of ``n`` images, as ``float32 [n]``; finite and ≥ 0.
+
+    Raises:
+        TypeError: it is neither a number nor a tensor.
+        ValueError: it is negative, infinite or NaN, or not of that shape.
+    """
+    is_real = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if isinstance(temperature, Tensor):
+        is_real = not temperature.is_complex() and temperature.dtype != torch.bool
+        check_values(temperature, "temperature")
+    if not is_real:
+        raise TypeError(
+            f"temperature must be a number or a tensor [{n}], got {describe(temperature)}"
+        )
+    values = torch.as_tensor(temperature, dtype=torch.float32)
+    if values.dim() and tuple(values.shape) != (n,):
+        raise ValueError(f"temperature must be a number or [{n}], got {list(values.shape)}")
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+        raise ValueError(f"temperature must be finite and not negative, got {temperature}")
+    return values.expand(n)
+
+
+def check_known(
+    known: object, mask: object, shape: tuple[int, ...], config: PRSRConfig
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Known sub-pixels and where they are: both or neither; the mask broadcast to ``shape``.
+
+    Raises:
+        TypeError: ``known`` is not ``uint8``, or ``mask`` not ``bool``.
+        ValueError: one comes without the other, or has the wrong shape or values.
+    """
+    if known is None and mask is None:
+        return None, None
+    if known is None or mask is None:
+        raise ValueError("known and mask go together: give both or neither")
+    if not isinstance(known, Tensor) or known.dtype != torch.uint8:
+        raise TypeError(f"known must be a uint8 tensor, got {describe(known)}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask must be a bool tensor, got {describe(mask)}")
+    check_values(known, "known")
+    check_values(mask, "mask")
+    if tuple(known.shape) != shape:
+        raise ValueError(f"known must be {list(shape)}, got {list(known.shape)}")
+    check_levels(known, "known", config)
+    try:
+        return known, mask.broadcast_to(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"mask must be {list(shape)} or broadcast to it, got {list(mask.shape)}"
+        ) from None
+
+
+def check_fits(size: int, what: str, device: torch.device) -> None:
+    """So many bytes are less than the memory of the device, or the container, as a whole.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = memory_limit()
+    if size > memory:
+        raise ValueError(
+            f"{what} would take {size / 2**30:,.0f} GiB, and {device} has {memory / 2**30:,.0f} GiB"
+        )
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """No value is NaN or infinite.
+
+    Raises:
+        ValueError: one is.
+    """
+    # The least and the most tell as much as all of them, 20 times faster, if read as they lie.
+    in_memory = values.permute(sorted(range(values.dim()), key=values.stride().__getitem__)[::-1])
+    if not all(bool(end.isfinite()) for end in in_memory.aminmax()):
+        raise ValueError(f"{name} must be finite, but some values are NaN or infinite")
+
+
+def describe(value: object) -> str:
+    """What a caller handed in, in a few words: a tensor's dtype, or the type."""
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
