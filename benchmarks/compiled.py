@@ -21,7 +21,7 @@ from prsr.engines.base import draw
 from prsr.engines.packing import Packed
 from prsr.engines.torch import State, TorchEngine, vertical_row
 from prsr.models.layers import gate
-from prsr.models.networks import PriorNetwork, to_network
+from prsr.models.networks import PriorNetwork, to_network_input
 
 Pixel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -60,7 +60,7 @@ class CompiledEngine(TorchEngine):
             job.temperature,
         )
         job.image[:, :, y, x] = levels
-        state.values[:, :, p0 + y, p0 + x] = to_network(levels, config.levels)
+        state.values[:, :, p0 + y, p0 + x] = to_network_input(levels, config.levels)
         state.horizontal[:, :, p + x] = features
 
 
@@ -100,7 +100,11 @@ def pixel_of(packed: Packed) -> Pixel:
             gates = packed.features.gate_ranges[colour]
             h = first[:, group]
             if levels:
-                h = h + to_network(torch.stack(levels, 1), config.levels) @ packed.first_own[colour]
+                h = (
+                    h
+                    + to_network_input(torch.stack(levels, 1), config.levels)
+                    @ packed.first_own[colour]
+                )
             inputs[0].append(h)
             for layer, block in enumerate(packed.blocks):
                 seen = torch.cat(inputs[layer], 1)

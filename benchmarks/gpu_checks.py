@@ -25,7 +25,7 @@ import prsr
 from benchmarks.gpu_bench import Bench
 from benchmarks.precision import with_rounded_operands
 from benchmarks.subject import EPSILON
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, divergence_distance
 
 BF16_EPSILON = 0.02
 """How far u may lie outside the CDF of the model whose products round as the engine's: a sum in
@@ -157,7 +157,7 @@ def agreement(bench: Bench, one: Tensor, other: Tensor) -> tuple[float, float]:
     """How far u was from an edge where images part, at the worst, and how many are equal."""
     lr, noise = bench.images(len(one)), bench.noise(len(one))
     parts = zip(*(tensor.split(CHECKED) for tensor in (lr, one, other, noise)), strict=True)
-    apart = torch.cat([parting_distance(bench.model, *part) for part in parts])
+    apart = torch.cat([divergence_distance(bench.model, *part) for part in parts])
     return float(apart.max()), float((one == other).flatten(1).all(1).float().mean())
 
 

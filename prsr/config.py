@@ -1,9 +1,9 @@
-"""The numbers that define a model, validated once and shared by every part of the house.
+"""The configuration of a model: every size, validated once, and the presets.
 
 Sources: Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv 1702.00783), and the
 gated PixelCNN of van den Oord et al. (arXiv 1606.05328). L, C and the image sizes of the preset
-``paper`` are those that a review of the paper gives; k, k0, M and B are what the public
-re-implementations agree on.
+``paper`` are those given in a review of the paper; k, k0, M and B are those on
+which the public re-implementations agree.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class PRSRConfig:
-    """Every number of a pixel-recursive super-resolution model.
+    """The sizes of a pixel-recursive super-resolution model.
 
     Attributes:
-        channels: D, colour values of a pixel: 3 for colour, 1 for digits.
-        levels: K, values that a sub-pixel can take (2 to 256, for images are ``uint8``).
+        channels: D, sub-pixels of a pixel: 3 for colour, 1 for grey.
+        levels: K, the number of values of a sub-pixel, 2 to 256: images are ``uint8``.
         scale: s, high over low resolution; a power of two.
         low_height: height in pixels of the low-resolution images the model is trained on.
-        low_width: their width. Both only say what ``prsr sample`` reduces an image to: the
-            networks are convolutional and take any size.
+        low_width: their width. ``prsr sample`` reduces images to this size; the networks are
+            convolutional and accept any size.
         conditioning_channels: features of the conditioning network.
         conditioning_blocks: B, ResNet blocks before each doubling, and after the last.
         prior_channels: C, features of each stack of the prior network; at least D.
@@ -52,7 +52,7 @@ class PRSRConfig:
             the prior (van den Oord et al., section 2.3). The paper's model has none.
 
     Raises:
-        ValueError: a value is outside what is stated above.
+        ValueError: a value is outside its range.
         TypeError: a number is not an integer, or ``conditional_gates`` not a bool.
     """
 
@@ -86,7 +86,7 @@ class PRSRConfig:
         for name in ("prior_kernel", "first_kernel"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} must be odd, got {getattr(self, name)}")
-        # A colour group without a feature could not see the earlier colours of its own pixel.
+        # A colour group needs a feature to read the earlier colours of its own pixel.
         for name in ("prior_channels", "head_channels"):
             if getattr(self, name) < self.channels:
                 raise ValueError(
@@ -95,22 +95,22 @@ class PRSRConfig:
 
     @property
     def doublings(self) -> int:
-        """How often the conditioning network doubles the resolution: log2 of the scale."""
+        """Number of times the conditioning network doubles the resolution: log2 of the scale."""
         return self.scale.bit_length() - 1
 
     @property
     def reach(self) -> int:
-        """Pixels that a gated block sees to each side and above: p = ⌊k/2⌋."""
+        """Pixels that a gated block reads to each side and above: p = ⌊k/2⌋."""
         return self.prior_kernel // 2
 
     @property
     def first_reach(self) -> int:
-        """Pixels that the prior's first layer sees to each side and above: p0 = ⌊k0/2⌋."""
+        """Pixels that the prior's first layer reads to each side and above: p0 = ⌊k0/2⌋."""
         return self.first_kernel // 2
 
     @property
     def gate_inputs(self) -> int:
-        """F, features of the conditioning network that a gated block reads; 0 if it reads none."""
+        """F, conditioning features that a gated block reads; 0 without conditional gates."""
         return self.conditioning_channels if self.conditional_gates else 0
 
     @classmethod
@@ -118,7 +118,7 @@ class PRSRConfig:
         """The configuration called ``name``: one of ``prsr.PRESETS``.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: there is no preset of that name.
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
@@ -126,9 +126,9 @@ class PRSRConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PRSRConfig:
-        """The inverse of :meth:`to_dict`; every field must be there, and no other.
+        """The inverse of :meth:`to_dict`: every field must be present, and no other.
 
-        Only ``conditional_gates`` may be absent, which configurations older than it lack.
+        Only ``conditional_gates`` may be absent, as in configurations saved before it existed.
 
         Raises:
             ValueError: a field is missing, unknown or out of range.
@@ -182,5 +182,8 @@ PRESETS: dict[str, PRSRConfig] = {
         head_channels=11,
     ),
 }
-"""By name: the paper's; the same with conditional gates, and with C = 64; ``compact``, which a CPU
-can train; ``digits``; ``tiny`` for tests."""
+"""Configurations by name.
+
+``paper``: the paper's; ``paper-conditional``: with conditional gates; ``paper-64``: with C = 64;
+``compact``: small enough to train on a CPU; ``digits``: for MNIST; ``tiny``: for tests.
+"""

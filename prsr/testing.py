@@ -101,7 +101,7 @@ def cdf_violation(
     return worst.flatten(1).amax(dim=1)
 
 
-def parting_distance(
+def divergence_distance(
     model: PRSR,
     lr: Tensor,
     one: Tensor,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from prsr import PRSR, PRSRConfig, Sampler, noise
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import evaluate
+from prsr.evaluation.likelihood import mean_metrics
 from prsr.models.baselines import Independent, Regression, Unconditional
 from prsr.models.registry import MODELS, open_model
 from prsr.sampling.baselines import method_for
@@ -184,7 +184,7 @@ def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_ima
     for hr, expected in ((white, 0.75**2), (black, 0.25**2)):
         output = model(lr, hr)
         assert model.loss(output, hr).item() == pytest.approx(expected)
-        errors = model.figures(output, hr)["mean squared error"]
+        errors = model.per_image_metrics(output, hr)["mean squared error"]
         assert torch.allclose(errors, torch.full((4,), expected))
 
 
@@ -193,7 +193,7 @@ def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_imag
     model = build(method)
     lr, hr = make_images(TINY, 4, 3, 3), make_images(TINY, 4, 6, 6)
     output = model(lr, hr)
-    bits = model.figures(output, hr)["bits/dim"].mean().item()
+    bits = model.per_image_metrics(output, hr)["bits/dim"].mean().item()
     assert model.loss(output, hr).item() == pytest.approx(bits * math.log(2), rel=1e-5)
     expected = -output.log_softmax(dim=1).gather(1, hr.long()[:, None]).mean() / math.log(2)
     assert bits == pytest.approx(expected.item(), rel=1e-5)
@@ -203,7 +203,7 @@ def test_the_figures_of_the_whole_model_are_of_whole_and_parts(make_images, make
     model = make_model()
     lr, hr = make_images(TINY, 3, 3, 3), make_images(TINY, 3, 6, 6)
     output = model(lr, hr)
-    found = model.figures(output, hr)
+    found = model.per_image_metrics(output, hr)
     for name, logits in zip(found, output, strict=True):
         bits = -logits.log_softmax(dim=1).gather(1, hr.long()[:, None]) / math.log(2)
         assert torch.allclose(found[name], bits.flatten(1).mean(dim=1), rtol=1e-5)
@@ -233,9 +233,9 @@ def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_pa
         return train(settings, plan, blocks(), held, CPU, resume=resume)
 
     torch.manual_seed(0)
-    before = evaluate(MODELS[method](TINY), held)
+    before = mean_metrics(MODELS[method](TINY), held)
     whole = run("whole", 60)
-    after = evaluate(whole, held)
+    after = mean_metrics(whole, held)
     first = next(iter(after))
     assert after[first] < 0.8 * before[first]
     run("parts", 30)
@@ -244,7 +244,7 @@ def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_pa
         assert torch.equal(value, parts.state_dict()[name]), name
     saved = open_model(tmp_path / "whole" / "model")
     assert type(saved) is MODELS[method]
-    assert evaluate(saved, held) == after
+    assert mean_metrics(saved, held) == after
 
 
 def test_a_run_is_not_gone_on_with_by_another_method(tmp_path):

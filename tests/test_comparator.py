@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 import prsr
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, divergence_distance
 
 EPSILON = 1e-4  # of SPEC, for fp32
 
@@ -25,7 +25,7 @@ def finished(make_model, make_images):
 
 def test_comparator_accepts_what_the_reference_draws(finished):
     assert cdf_violation(*finished, 1.0).max() <= 1e-6
-    assert parting_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
+    assert divergence_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
 
 
 def test_comparator_judges_by_the_model_in_evaluation_mode_and_leaves_it_in_its_own(finished):
@@ -107,7 +107,7 @@ def test_parting_distance_is_how_far_u_lies_from_the_edge_where_images_part(fini
     other = hr.clone()
     other[0, 1, 2, 1:] = (other[0, 1, 2, 1:] + 1) % model.config.levels  # parts at y=2, x=1, c=1
     other[0, 0, 3] = 0
-    distance = parting_distance(model, lr, hr, other, noise)
+    distance = divergence_distance(model, lr, hr, other, noise)
     p = model(lr, hr).logits.detach().double().softmax(dim=1)[0, :, 1, 2, 1]
     u, level = noise[0, 2, 1, 1].double(), int(other[0, 1, 2, 1])
     edges = torch.stack((p[:level].sum() - u, u - p[: level + 1].sum()))

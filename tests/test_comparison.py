@@ -12,7 +12,7 @@ import torch
 from prsr import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.compare import Comparison, Row, compare, measure
-from prsr.evaluation.likelihood import evaluate, figures
+from prsr.evaluation.likelihood import mean_metrics, per_image_metrics
 from prsr.evaluation.metrics import PSNR_CEILING, Interval
 from prsr.evaluation.tables import as_csv, as_json, as_markdown, write_tables
 from prsr.models.baselines import Independent, Unconditional
@@ -78,9 +78,9 @@ def test_chunks_do_not_change_the_measures(images, make_model, monkeypatch):
 def test_batches_do_not_change_the_figures(make_images, make_model, monkeypatch):
     images = SuperResolutionImages(make_images(CONFIG, 8, 8, 10).numpy(), CONFIG)
     model = make_model(config=CONFIG)
-    whole = figures(model, images)
+    whole = per_image_metrics(model, images)
     monkeypatch.setattr("prsr.evaluation.likelihood.BATCH", 4)
-    for name, values in figures(model, images).items():
+    for name, values in per_image_metrics(model, images).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
         assert not torch.allclose(values[:4], values[4:], atol=1e-3)
 
@@ -101,7 +101,7 @@ def test_every_method_is_drawn_at_the_temperatures_that_it_has(images, make_mode
     assert by_place["independent", 1.0]["diversity"].mean > 0.1
     assert [row.method for row in found.likelihood] == list(methods)
     for row, model in zip(found.likelihood, models, strict=True):
-        for name, value in evaluate(model, images).items():
+        for name, value in mean_metrics(model, images).items():
             assert row.values[name].mean == pytest.approx(value)
             assert row.values[name].low < value < row.values[name].high
     assert found.parameters["bicubic"] == 0

@@ -26,7 +26,7 @@ from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, divergence_distance
 
 EPSILON = 1e-4
 ENGINE = cuda.CUDAEngine()
@@ -127,7 +127,7 @@ def test_random_configurations_agree_with_other_engines(
             continue
         other = job_of(model, make_images, n, *size)[1]
         draw_all(engine, model, other)
-        apart = parting_distance(model, lr, job.image, other.image, job.noise)
+        apart = divergence_distance(model, lr, job.image, other.image, job.noise)
         assert apart.max() <= EPSILON
 
 
@@ -156,7 +156,7 @@ def test_images_are_right_and_so_are_all_layers(make_model, make_images, extensi
     other = job_of(model, make_images, n, *size, temperature=temperature, masked=True)[1]
     engine = TorchEngine()
     draw_all(engine, model, other)
-    apart = parting_distance(model, lr, job.image, other.image, job.noise, temperature)
+    apart = divergence_distance(model, lr, job.image, other.image, job.noise, temperature)
     assert apart.max() <= EPSILON
 
 

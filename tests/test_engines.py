@@ -17,7 +17,7 @@ from prsr.engines.base import Engine, Job, draw
 from prsr.engines.cpu import BUNDLE
 from prsr.engines.registry import ENGINES
 from prsr.sampling.conditioning import condition
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, divergence_distance
 
 EPSILON = 1e-4  # of SPEC, for fp32
 BUNDLED = BUNDLE + 1  # the engine cpu draws these as a bundle, and one alone
@@ -107,7 +107,7 @@ def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_images, 
         outside = cdf_violation(model, lr, image, noise, call["temperature"], mask)
         assert outside.max() <= EPSILON
         truth = images["reference"]
-        apart = parting_distance(model, lr, image, truth, noise, call["temperature"])
+        apart = divergence_distance(model, lr, image, truth, noise, call["temperature"])
         assert apart.max() <= EPSILON
 
 

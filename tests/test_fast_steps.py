@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import prsr.models.paired_cross_entropy
 from benchmarks.training import plain_loss
 from prsr import PRSR, PRSROutput, prsr_loss
-from prsr.models.head_by_colour import ProductByColour, aligned_ends
+from prsr.models.head_by_colour import HeadByColour, aligned_ends
 from prsr.models.layers import colour_groups, gate, logits_of
 from prsr.models.paired_cross_entropy import formula, paired_cross_entropy
 
@@ -152,8 +152,8 @@ def test_the_head_is_the_dense_one_with_its_gradients(make_model, channels):
 
 def test_the_head_multiplies_less_than_a_dense_one(make_model, monkeypatch):
     called = []
-    apply = ProductByColour.apply
-    monkeypatch.setattr(ProductByColour, "apply", lambda *a: called.append(a[-1]) or apply(*a))
+    apply = HeadByColour.apply
+    monkeypatch.setattr(HeadByColour, "apply", lambda *a: called.append(a[-1]) or apply(*a))
     make_model(**WIDE).prior.head(torch.randn(1, 7, 2, 2))
     assert called == [(64, 96, 100)]
 
@@ -166,7 +166,7 @@ def test_a_product_by_colour_has_second_derivatives():
     units = torch.randn(4, 70, dtype=torch.double, generator=random).requires_grad_()
     bias = torch.randn(2, 3, dtype=torch.double, generator=random).requires_grad_()
     ends = aligned_ends(70, 2)
-    product = lambda u, b: ProductByColour.apply(u, weight, b, ends)  # noqa: E731
+    product = lambda u, b: HeadByColour.apply(u, weight, b, ends)  # noqa: E731
     assert torch.autograd.gradcheck(product, (units, bias))
     assert torch.autograd.gradgradcheck(product, (units, bias))
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from prsr import PRESETS
 from prsr.engines.cpu import instruction_sets
 from prsr.engines.cpu_conditioning import can_compute, compute, kinds_of_steps
-from prsr.models.networks import ConditioningNetwork, to_network
+from prsr.models.networks import ConditioningNetwork, to_network_input
 from prsr.sampling.conditioning import condition
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +36,7 @@ def test_every_step_is_what_pytorch_computes(make_model, make_images, changes, s
     lr = make_images(network.config, 2, *size)
     layers = iter(network)
     with torch.no_grad():
-        x = next(layers)(to_network(lr, network.config.levels))
+        x = next(layers)(to_network_input(lr, network.config.levels))
         for step, kind in enumerate(kinds_of_steps(network.config)):
             _, found, _ = compute(network, lr, steps=step)
             assert_close(found, x, atol=1e-5, rtol=1e-5)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import prsr.models.networks
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.models.layers import ConditionalGates, Logits, RowConvolution, logits_of
-from prsr.models.networks import ResNetBlock, to_network
+from prsr.models.networks import ResNetBlock, to_network_input
 
 # Few channels and layers, so that an image of 5×6 is larger than the receptive field.
 SIGHTS = [
@@ -53,7 +53,7 @@ def test_sub_pixel_sees_all_before_it_in_its_field_and_nothing_else(
     prior, channels = model.prior, model.config.channels
     # Every unit of the head alive, so that no gradient is zero by chance.
     nn.init.constant_(prior.head[0].bias, 20)
-    monkeypatch.setattr(prsr.models.networks, "to_network", lambda images, levels: images)
+    monkeypatch.setattr(prsr.models.networks, "to_network_input", lambda images, levels: images)
     places = raster(5, 6, channels)
     random = torch.Generator().manual_seed(0)
     image = torch.rand((channels, 5, 6), dtype=torch.double, generator=random) - 0.5
@@ -160,8 +160,12 @@ def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
 
 
 def test_networks_see_values_from_minus_a_half_to_a_half():
-    assert to_network(torch.tensor([0, 255], dtype=torch.uint8), 256).tolist() == [-0.5, 0.5]
-    assert to_network(torch.tensor([0, 1, 2], dtype=torch.uint8), 3).tolist() == [-0.5, 0.0, 0.5]
+    assert to_network_input(torch.tensor([0, 255], dtype=torch.uint8), 256).tolist() == [-0.5, 0.5]
+    assert to_network_input(torch.tensor([0, 1, 2], dtype=torch.uint8), 3).tolist() == [
+        -0.5,
+        0.0,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

@@ -12,7 +12,7 @@ from torch import nn
 
 from prsr import PRSR, PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.evaluation.likelihood import evaluate
+from prsr.evaluation.likelihood import mean_metrics
 from prsr.training.batches import ResidentBatches, batches_of, fits
 from prsr.training.loop import RunPlan, train
 from prsr.training.recipe import TrainSettings
@@ -150,7 +150,7 @@ def test_reports_show_the_average_and_the_raw_weights(tmp_path):
         for suffix in ("", ", raw weights")
     }
     assert [len(values) for values in bits.values()] == [2, 2]
-    expected = evaluate(result, images(6, seed=1))["bits/dim"]
+    expected = mean_metrics(result, images(6, seed=1))["bits/dim"]
     assert bits[""][-1] == pytest.approx(expected, rel=1e-5)
     assert bits[""][-1] != pytest.approx(bits[", raw weights"][-1], rel=1e-5)
 

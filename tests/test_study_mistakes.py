@@ -30,7 +30,7 @@ def mistakes(models, data, tmp_path):
         "no model": (("evaluate", *ours, "--baselines", tmp_path / "none"), "no folder"),
         "no baseline": (
             ("evaluate", *ours, "--baselines", "bicubic", "biccubic"),
-            "baselines must be bicubic, nearest, or models: 'biccubic' is no bundled model",
+            "baselines must be bicubic, nearest, or models: 'biccubic' is not a bundled model",
         ),
         "twice": (
             ("evaluate", *ours, "--baselines", "bicubic", "bicubic"),

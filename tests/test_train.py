@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import evaluate
+from prsr.evaluation.likelihood import mean_metrics
 from prsr.training.loop import RunPlan, train
 from prsr.training.recipe import TrainSettings
 from prsr.training.trainer import Trainer, lay_out_for_convolutions
@@ -56,9 +56,9 @@ def assert_equal_tensors(one, other):
 
 def test_training_lowers_the_loss_on_images_it_has_not_seen(tmp_path):
     held = images(6, seed=1)
-    before = evaluate(PRSR(TINY), held)
+    before = mean_metrics(PRSR(TINY), held)
     model = run(tmp_path, 60, report_every=60, settings=SLOW_DECAY)
-    after = evaluate(model, held)
+    after = mean_metrics(model, held)
     assert after["bits/dim"] < 0.7 * before["bits/dim"]
     assert after["bits/dim"] < after["bits/dim, conditioning alone"]
 
@@ -228,7 +228,7 @@ def test_evaluation_uses_running_statistics_and_leaves_them_alone():
     for part in range(3):
         model.conditioning(data.batch([part, part + 1])[0])  # in training mode
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    results = evaluate(model, data)
+    results = mean_metrics(model, data)
     assert model.training
     assert_equal_tensors(dict(model.state_dict()), state)
     lr, hr = data.batch(slice(None))

@@ -19,7 +19,7 @@ from prsr.engines import triton as engine_module
 from prsr.engines.base import Job, draw
 from prsr.engines.registry import ENGINES
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, divergence_distance
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 tl = pytest.importorskip("triton.language")
@@ -70,7 +70,7 @@ def test_images_are_right(make_model, make_images, monkeypatch, changes, n, size
     noise = prsr.noise(4, n, 2 * h, 2 * w, config.channels)
     given_mask = mask if masked else None
     assert cdf_violation(model, lr, one, noise, temperature, given_mask).max() <= EPSILON
-    assert parting_distance(model, lr, one, other, noise, temperature).max() <= EPSILON
+    assert divergence_distance(model, lr, one, other, noise, temperature).max() <= EPSILON
     if masked:
         assert torch.equal(one[mask], known[mask])
 

@@ -20,7 +20,7 @@ from prsr.engines.base import Engine, Job, Probe, draw
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.packing import Packed, pack_prior
 from prsr.models.layers import gate
-from prsr.models.networks import PriorNetwork, to_network
+from prsr.models.networks import PriorNetwork, to_network_input
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def horizontal_pixel(state: State, y: int, x: int, conditioning: Tensor) -> None
         if job.mask is not None:
             value = torch.where(job.mask[:, colour, y, x], place, value)
         place.copy_(value)
-        own[:, colour] = to_network(value, config.levels)
+        own[:, colour] = to_network_input(value, config.levels)
     state.horizontal[:, :, p + x] = state.pixel[:-1]
 
 

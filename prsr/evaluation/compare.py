@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import figures
+from prsr.evaluation.likelihood import per_image_metrics
 from prsr.evaluation.metrics import (
     Interval,
     confidence,
@@ -97,7 +97,7 @@ def compare(
         model = method.model
         parameters[label] = sum(p.numel() for p in model.parameters()) if model else 0
         if model:
-            found = figures(model, images)
+            found = per_image_metrics(model, images)
             likelihood.append(
                 Row(label, None, {name: confidence(value) for name, value in found.items()})
             )

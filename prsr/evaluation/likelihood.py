@@ -1,4 +1,4 @@
-"""What a model's own figures are on images that it has not seen: bits per dimension or error."""
+"""A model's own metrics on test images: bits per dimension, or squared error."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prsr.models.eval_mode import evaluating
 BATCH = 32
 
 
-def figures(
+def per_image_metrics(
     model: TrainedModel, images: SuperResolutionImages, *, progress: bool = False
 ) -> dict[str, Tensor]:
-    """The model's figures (:meth:`prsr.models.base.TrainedModel.figures`) of each image.
+    """The metrics of each image (:meth:`prsr.models.base.TrainedModel.per_image_metrics`).
 
     Args:
-        model: used in evaluation mode, where it lies.
-        images: at least one.
-        progress: show a bar.
+        model: used in evaluation mode, on its device.
+        images: one or more.
+        progress: whether to show a progress bar.
 
     Returns:
         ``float32 [N]`` by name, on the CPU.
@@ -32,11 +32,12 @@ def figures(
     with evaluating(model), torch.no_grad():
         for start in starts:
             lr, hr = (part.to(device) for part in images.batch(slice(start, start + BATCH)))
-            for name, values in model.figures(model(lr, hr), hr).items():
+            for name, values in model.per_image_metrics(model(lr, hr), hr).items():
                 found.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values) for name, values in found.items()}
 
 
-def evaluate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:
-    """The means of :func:`figures`."""
-    return {name: values.double().mean().item() for name, values in figures(model, images).items()}
+def mean_metrics(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:
+    """The means over images of :func:`per_image_metrics`."""
+    metrics = per_image_metrics(model, images)
+    return {name: values.double().mean().item() for name, values in metrics.items()}

@@ -11,16 +11,16 @@ from prsr.models.hub import HubModel
 
 
 class TrainedModel(HubModel):
-    """What ``prsr train`` can train: a way from pairs to a loss, and to figures for reports."""
+    """A model that ``prsr train`` can train: it maps pairs to a loss and to metrics."""
 
     @abstractmethod
     def forward(self, lr: Tensor, hr: Tensor) -> Any:
-        """What :meth:`loss` and :meth:`figures` read, from ``uint8`` pairs as in training."""
+        """The input of :meth:`loss` and :meth:`per_image_metrics`, from ``uint8`` pairs."""
 
     @abstractmethod
     def loss(self, output: Any, hr: Tensor) -> Tensor:
-        """What training minimises, a scalar; ``output`` is that of the forward pass."""
+        """The training loss, a scalar; ``output`` comes from the forward pass."""
 
     @abstractmethod
-    def figures(self, output: Any, hr: Tensor) -> dict[str, Tensor]:
-        """What reports show of each image, ``float32 [N]`` by name."""
+    def per_image_metrics(self, output: Any, hr: Tensor) -> dict[str, Tensor]:
+        """Validation metrics of each image, ``float32 [N]`` by name."""

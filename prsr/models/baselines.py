@@ -1,10 +1,7 @@
-"""What the model is compared with: enlargers without learning, and models with less in them.
+"""Trained baselines: each network of the model alone, and L2 regression.
 
-Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 4: nearest neighbour, bicubic, L2
-regression. The networks are the model's own parts at the model's own sizes, so that one
-configuration gives baselines that differ in their objective alone.
-
-Each is called as :meth:`prsr.Sampler.sample` is; see :class:`Method`.
+Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 4. The networks are those of the model,
+at the same sizes, so that models of one configuration differ in their objective alone.
 """
 
 from __future__ import annotations
@@ -15,14 +12,16 @@ from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
 from prsr.models.base import TrainedModel
-from prsr.models.losses import cross_entropy, image_bits
-from prsr.models.networks import ConditioningNetwork, PriorNetwork, initialise, to_network
+from prsr.models.losses import cross_entropy, per_image_bits
+from prsr.models.networks import (
+    ConditioningNetwork,
+    PriorNetwork,
+    initialise_weights,
+    to_network_input,
+)
 from prsr.utils.argument_checks import (
     check_pair,
 )
-
-SLICE = 2
-"""Images that a network enlarges at a time: so few that their logits stay in the cache."""
 
 
 class OneNetwork(TrainedModel):
@@ -32,9 +31,9 @@ class OneNetwork(TrainedModel):
         """Cross-entropy, the mean over sub-pixels, in nats."""
         return cross_entropy(output, hr)
 
-    def figures(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def per_image_metrics(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Bits per dimension."""
-        return {"bits/dim": image_bits(output, hr)}
+        return {"bits/dim": per_image_bits(output, hr)}
 
 
 class Independent(OneNetwork):
@@ -45,10 +44,10 @@ class Independent(OneNetwork):
     def __init__(self, config: PRSRConfig) -> None:
         super().__init__(config)
         self.conditioning = ConditioningNetwork(config)
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Logits ``[N, K, D, H, W]``; of ``hr`` only the shape is looked at."""
+        """Logits ``[N, K, D, H, W]``; only the shape of ``hr`` is used."""
         check_pair(lr, hr, self.config, self.device)
         return self.conditioning(lr)
 
@@ -62,10 +61,10 @@ class Regression(TrainedModel):
         super().__init__(config)
         self.network = ConditioningNetwork(config)
         self.network[-1] = nn.Conv2d(config.conditioning_channels, config.channels, 1)
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Expected images ``[N, D, H, W]``, value/(K−1) − 0.5; of ``hr`` the shape is read."""
+        """Expected images ``[N, D, H, W]``, value/(K−1) − 0.5; only the shape of ``hr`` is used."""
         check_pair(lr, hr, self.config, self.device)
         return self.expected(lr)
 
@@ -75,16 +74,16 @@ class Regression(TrainedModel):
 
     def loss(self, output: Tensor, hr: Tensor) -> Tensor:
         """Mean squared error, where black is 0 and white is 1."""
-        return F.mse_loss(output.float(), to_network(hr, self.config.levels))
+        return F.mse_loss(output.float(), to_network_input(hr, self.config.levels))
 
-    def figures(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def per_image_metrics(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """The mean squared error."""
-        errors = output.float() - to_network(hr, self.config.levels)
+        errors = output.float() - to_network_input(hr, self.config.levels)
         return {"mean squared error": errors.square().flatten(1).mean(dim=1)}
 
 
 class Unconditional(OneNetwork):
-    """The prior network alone, as a check: it never sees the input."""
+    """The prior network alone, which ignores the input."""
 
     method = "unconditional"
 
@@ -97,16 +96,16 @@ class Unconditional(OneNetwork):
         super().__init__(config)
         self.conditioning = NoConditioning(config)
         self.prior = PriorNetwork(config)
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Logits ``[N, K, D, H, W]`` of ``hr``; of ``lr`` only the shape is looked at."""
+        """Logits ``[N, K, D, H, W]`` of ``hr``; only the shape of ``lr`` is used."""
         check_pair(lr, hr, self.config, self.device)
         return self.prior(hr)
 
 
 class NoConditioning(nn.Module):
-    """In place of a conditioning network: the same logits whatever the input."""
+    """Replaces a conditioning network: zero logits for any input."""
 
     def __init__(self, config: PRSRConfig) -> None:
         super().__init__()

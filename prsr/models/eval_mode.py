@@ -1,4 +1,4 @@
-"""Borrowing a model for evaluation without changing how its owner left it."""
+"""Using a model in evaluation mode without changing the mode that its caller sees."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch import nn
 
 
 @dataclass
-class Loan:
-    """How many borrow a module just now, and the mode that its owner left it in."""
+class Use:
+    """Number of threads that use a module in evaluation mode, and its mode before."""
 
-    borrowers: int
+    users: int
     training: bool
 
 
-_loans: WeakKeyDictionary[nn.Module, Loan] = WeakKeyDictionary()
+_uses: WeakKeyDictionary[nn.Module, Use] = WeakKeyDictionary()
 _lock = Lock()
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and each back in its own mode afterwards.
+    """Put every module in evaluation mode; afterwards, restore the mode of each.
 
-    Several threads may borrow one module: the last of them puts it back.
+    Several threads may use one module at a time: the last of them restores its mode.
     """
     with _lock:
-        # The others are in evaluation mode as their owner left them: nothing to put back.
-        modules = [module for module in model.modules() if module.training or module in _loans]
+        # All other modules were in evaluation mode before: nothing to restore.
+        modules = [module for module in model.modules() if module.training or module in _uses]
         for module in modules:
-            _loans.setdefault(module, Loan(0, module.training)).borrowers += 1
+            _uses.setdefault(module, Use(0, module.training)).users += 1
             module.training = False
     try:
         yield
     finally:
         with _lock:
             for module in modules:
-                loan = _loans[module]
-                loan.borrowers -= 1
-                if not loan.borrowers:
-                    module.training = loan.training
-                    del _loans[module]
+                use = _uses[module]
+                use.users -= 1
+                if not use.users:
+                    module.training = use.training
+                    del _uses[module]

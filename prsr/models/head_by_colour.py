@@ -1,8 +1,7 @@
-"""The prior's last product on a CPU, without most of the multiplications that the mask makes zero.
+"""The prior's last layer on a CPU, without most of the multiplications that the mask makes zero.
 
-Logits of colour g read hidden units of groups 0 … g. With the units sorted by group these are the
-first few of them, and with K levels of each of D colours a dense product multiplies D·M·K numbers
-of which (D − 1)/2D are zero: a third of them for D = 3.
+Logits of colour g depend on hidden units of groups 0 … g, a prefix of the units sorted by group.
+Of the D·M·K multiplications of a dense GEMM, (D − 1)/2D have a zero weight: a third for D = 3.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ALIGNMENT = 32
-"""Units that a CPU's products take at a time; a width that is no multiple of it costs more."""
+"""Units are taken in multiples of this: CPU GEMMs are slower on other widths."""
 
 
 def aligned_ends(units: int, colours: int) -> tuple[int, ...]:
-    """For each colour, how many of the sorted units it reads: a few more than have a weight.
+    """For each colour, the length of the prefix of sorted units that it reads, rounded up.
 
     Args:
-        units: M; unit c is of group c % D.
+        units: M; unit c belongs to group c % D.
         colours: D.
     """
     ends = accumulate(len(range(g, units, colours)) for g in range(colours))
     return tuple(min(units, -(-end // ALIGNMENT) * ALIGNMENT) for end in ends)
 
 
-class ProductByColour(torch.autograd.Function):
+class HeadByColour(torch.autograd.Function):
     """``units @ weight[g].T + bias[g]`` for each colour g, where weights from ``ends[g]`` on are 0.
 
-    Every number of the result and of the gradients comes from one product, so that in half
-    precision it is rounded once, as in a dense product.
+    Each element of the result and of the gradients comes from one GEMM, so that half precision
+    rounds it once, as a dense GEMM does.
     """
 
     @staticmethod
@@ -55,7 +54,7 @@ class ProductByColour(torch.autograd.Function):
         units, weight = ctx.saved_tensors
         gradient = gradients[0]
         starts = (0, *ctx.ends[:-1])
-        # Units from starts[g] on are read by the colours from g on alone.
+        # Units from starts[g] on are read only by colours from g on.
         of_units = [
             gradient[:, g:].flatten(1) @ weight[g:, :, start:end].flatten(0, 1)
             for g, (start, end) in enumerate(zip(starts, ctx.ends, strict=True))

@@ -1,4 +1,4 @@
-"""Models that can be loaded and saved: from the package, a folder or the Hugging Face hub."""
+"""Loading and saving models: the package, folders and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from prsr.utils.files import UNFINISHED, check_utf8, replacing
 from prsr.utils.torch_settings import own_defaults
 
 WRAPPERS = ("_orig_mod", "module")
-"""What a module is called inside of ``torch.compile``'s wrapper, and in those for several GPUs."""
+"""Attributes that hold the wrapped module: in ``torch.compile``, in wrappers for GPUs."""
 HUB_OPTIONS = signature(hf_hub_download).parameters.keys() - {"repo_id", "filename"}
 
 
 def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
-    """Where configuration and weights of a bundled name, a folder or a hub id lie on disk.
+    """Paths of the configuration and weights of a bundled name, a folder or a hub id.
 
     Raises:
         FileNotFoundError: it is none of these, or the hub cannot be reached.
@@ -49,22 +49,24 @@ def locate(name: str | Path, **hub_options: Any) -> tuple[Path, Path]:
         return folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if folder.parent.is_dir() and folder.parent != Path():
         raise FileNotFoundError(f"no folder {source}")
-    absent = f"{source!r} is no bundled model ({', '.join(bundled_models()) or 'none'}), no folder"
+    absent = (
+        f"{source!r} is not a bundled model ({', '.join(bundled_models()) or 'none'}) or a folder"
+    )
     if source.count("/") != 1 or source.startswith((".", "~")):
-        raise FileNotFoundError(f"{absent}, and no id on the hub, which is owner/name")
+        raise FileNotFoundError(f"{absent}, nor an id on the hub (owner/name)")
     try:
         return download(source, **hub_options)
-    except Exception as error:  # of many kinds: the hub's client does not keep to one library
-        told = type(error).__name__, *str(error).splitlines()[:1]
-        raise FileNotFoundError(f"{absent}, and the hub said {': '.join(told)}") from error
+    except Exception as error:  # the client raises exceptions of several libraries
+        reported = type(error).__name__, *str(error).splitlines()[:1]
+        raise FileNotFoundError(f"{absent}, and the hub reported {': '.join(reported)}") from error
 
 
 def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
-    """Configuration and weights of a model on the hub, in the hub's cache."""
-    place = {key: hub_options[key] for key in ("revision", "cache_dir") if key in hub_options}
-    cached = isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **place), str)
+    """Paths of the configuration and weights of a model on the hub, in the local cache."""
+    location = {key: hub_options[key] for key in ("revision", "cache_dir") if key in hub_options}
+    cached = isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, **location), str)
     if not cached and not hub_options.get("local_files_only"):
-        # Once, for hf_hub_download asks a hub that is out of reach again and again: 23 seconds.
+        # hf_hub_download retries for 23 seconds when the hub cannot be reached; this asks once.
         HfApi(endpoint=hub_options.get("endpoint"), token=hub_options.get("token")).model_info(
             repo_id, revision=hub_options.get("revision"), timeout=10
         )
@@ -76,7 +78,7 @@ def download(repo_id: str, **hub_options: Any) -> tuple[Path, Path]:
 
 
 def shape_text(shape: torch.Size | None) -> str:
-    """A shape, or that there is none."""
+    """A shape as text; "absent" for None."""
     return "absent" if shape is None else str(list(shape))
 
 
@@ -87,10 +89,10 @@ class HubModel(
     paper_url="https://arxiv.org/abs/1702.00783",
     tags=["super-resolution", "autoregressive", "pixelcnn"],
 ):
-    """A module that is defined by a :class:`PRSRConfig`, with ``from_pretrained`` and the like."""
+    """A module defined by a :class:`PRSRConfig`, which can be loaded and saved."""
 
     method: ClassVar[str] = DEFAULT_METHOD
-    """What ``prsr train --method`` calls it; in ``config.json`` unless it is this one."""
+    """Its name in ``prsr train --method``; stored in ``config.json`` unless it is the default."""
 
     def __init__(self, config: PRSRConfig) -> None:
         if not isinstance(config, PRSRConfig):
@@ -100,7 +102,7 @@ class HubModel(
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @classmethod
@@ -109,24 +111,24 @@ class HubModel(
 
         Args:
             name: a bundled name (see ``prsr info``; needs no network), a folder that
-                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; in that order. The
-                hub is not asked where there is a folder called owner.
-            hub_options: what ``huggingface_hub.hf_hub_download`` takes, such as ``revision``; of
-                no use where the hub is not asked.
+                :meth:`save_pretrained` wrote, or an id on the hub, owner/name; looked up in
+                that order. The hub is not asked if there is a folder called owner.
+            hub_options: arguments of ``huggingface_hub.hf_hub_download``, such as ``revision``;
+                ignored if the hub is not asked.
 
         Raises:
-            TypeError: it takes no such option.
-            FileNotFoundError: none of these is there.
-            ValueError: what is there is damaged, or not a prsr model.
+            TypeError: an option is unknown.
+            FileNotFoundError: there is no such model.
+            ValueError: the model is damaged, or of another method.
         """
         if unknown := hub_options.keys() - HUB_OPTIONS:
-            raise TypeError(f"from_pretrained takes no {', '.join(sorted(unknown))}")
+            raise TypeError(f"from_pretrained has no option {', '.join(sorted(unknown))}")
         config_path, weights_path = locate(name, **hub_options)
         method, config = read_description(config_path)
         if method != cls.method:
             raise ValueError(f"{name} is a model of the method {method}, not {cls.method}")
         weights = read_weights(weights_path, cls._outline(config))
-        # A new model draws random weights: the caller's generator must not notice.
+        # A new model has random weights, but the state of the caller's generator must not change.
         with own_defaults(), torch.random.fork_rng(devices=[]):
             model = cls(config).float()
             model.load_state_dict(weights)
@@ -134,21 +136,21 @@ class HubModel(
 
     @classmethod
     def _outline(cls, config: PRSRConfig) -> Self:
-        """A model without memory: names and shapes of its weights."""
+        """A model on the meta device: names and shapes without memory."""
         with torch.device("meta"):
             return cls(config)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write ``model.safetensors``, ``config.json`` and, where none is there, a model card.
+        """Write ``model.safetensors``, ``config.json`` and, if there is none yet, a model card.
 
         Args:
-            save_directory: made if needed; files of these names are replaced, each in one step.
+            save_directory: created if needed; each file is replaced atomically.
             options: those of ``huggingface_hub.ModelHubMixin.save_pretrained``.
 
         Raises:
-            OSError: the folder cannot be written; what stood there is unharmed.
-            ValueError: its name is not UTF-8, or the model could not be loaded again: it has other
-                weights than its configuration says.
+            OSError: the folder cannot be written; existing files are unchanged.
+            ValueError: its name is not UTF-8, or the weights do not match the configuration, so
+                that the model could not be loaded again.
         """
         folder = Path(save_directory)
         check_utf8(folder)
@@ -163,10 +165,10 @@ class HubModel(
         return result
 
     def _plain_weights(self) -> dict[str, torch.Tensor]:
-        """The weights under the names of a plain model: without those of wrappers.
+        """The weights by the names of an unwrapped model.
 
         Raises:
-            ValueError: a weight is missing, of another shape, or one too many.
+            ValueError: a weight is missing, unexpected or of the wrong shape.
         """
         wrapped = [
             f"{name}.{inner}."
@@ -186,9 +188,9 @@ class HubModel(
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise ValueError(
-                    f"a saved model has the weights of its configuration, but {name} should be "
+                    f"a saved model must match its configuration, but {name} should be "
                     f"{shape_text(expected.get(name))}, is {shape_text(found.get(name))}: remove "
-                    "pruning and parametrisations first (torch.nn.utils has a function for each)"
+                    "pruning and parametrisations first (see torch.nn.utils)"
                 )
         return weights
 

@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
-from prsr.models.head_by_colour import ProductByColour, aligned_ends
+from prsr.models.head_by_colour import HeadByColour, aligned_ends
 
 
 def colour_groups(features: int, channels: int, repeats: int = 1) -> Tensor:
     """Colour group of each feature, ``int64 [repeats * features]``.
 
-    ``repeats`` is 2 for the pre-activations of a gate: both halves number their features anew.
+    ``repeats`` is 2 for the pre-activations of a gate: the features of both halves are numbered
+    from 0.
     """
     return (torch.arange(features) % channels).repeat(repeats)
 
@@ -43,18 +44,18 @@ def gate(preactivations: Tensor) -> Tensor:
     """tanh(a₁)·σ(a₂) over the halves of dimension 1: ``[N, 2C, …]`` → ``[N, C, …]``."""
     first, second = preactivations.chunk(2, dim=1)
     if preactivations.is_contiguous(memory_format=torch.channels_last):
-        # A half is C numbers here and C there: PyTorch computes those several times more slowly.
+        # PyTorch is several times slower on halves that are not contiguous.
         first, second = first.clone(), second.clone()
     return torch.tanh(first) * torch.sigmoid(second)
 
 
 class RowConvolution(nn.Conv2d):
-    """A convolution over pixels x−p … x of the own row, masked by colour at x: the last tap.
+    """A convolution over pixels x−p … x of a row, masked by colour at the last tap, x.
 
     Args:
         inputs: colour group of each input, ``int64 [inputs]``.
         outputs: colour group of each output, ``int64 [outputs]``.
-        reach: p, how many pixels to the left it sees; 0 makes it a masked 1×1 convolution.
+        reach: p, pixels to the left that it reads; 0 makes it a masked 1×1 convolution.
         strict: mask A rather than mask B at the centre.
     """
 
@@ -68,9 +69,9 @@ class RowConvolution(nn.Conv2d):
         self.register_buffer("mask", mask, persistent=False)
 
     def masked_weight(self) -> Tensor:
-        """The weight with what the mask forbids set to zero, ``[outputs, inputs, 1, p + 1]``.
+        """The weight, zero where the mask forbids, ``[outputs, inputs, 1, p + 1]``.
 
-        By selection, not by multiplication: a NaN or infinity under the mask stays unseen.
+        Selected, not multiplied: a NaN or infinity under the mask has no effect.
         """
         return torch.where(self.mask, self.weight, 0.0)
 
@@ -87,9 +88,9 @@ class RowsAboveConvolution(nn.Conv2d):
         self.reach = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, inputs, H, W]`` → ``[N, outputs, H, W]``; row y of the result sees rows < y."""
+        """``[N, inputs, H, W]`` → ``[N, outputs, H, W]``; output row y depends on rows < y."""
         p = self.reach
-        # Rows −p … H−2: the last row has nothing below it that could look at it.
+        # Rows −p … H−2: no output depends on the last row.
         shifted = F.pad(x, (p, p, p, 0))[:, :, :-1]
         return super().forward(shifted)
 
@@ -110,8 +111,8 @@ class VerticalConvolution(nn.Conv2d):
 class ConditionalGates(nn.Conv2d):
     """1×1 convolution from the conditioning network's features to pre-activations of a gated block.
 
-    It has no bias, for the layer it adds to has one, and starts at zero: a model that gains it
-    computes what it did.
+    It has no bias, because the layer that it adds to has one. It starts at zero, so that adding it
+    to a trained model changes nothing.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -125,14 +126,14 @@ class ConditionalGates(nn.Conv2d):
 def logits_of(features: Tensor, weight: Tensor, bias: Tensor, config: PRSRConfig) -> Tensor:
     """A network's last 1×1 convolution: ``[N, C, H, W]`` → logits ``[N, K, D, H, W]``.
 
-    In memory the levels of a sub-pixel are adjacent, ``[N, H, W, D, K]``: that is how a softmax
-    runs over them, and how engines read them.
+    In memory the levels of a sub-pixel are adjacent, ``[N, H, W, D, K]``: softmax and engines read
+    them in this order.
 
     Args:
-        features: what the convolution reads.
-        weight: ``[K·D, C, 1, 1]``; output j is that of colour j % D, level j // D.
+        features: input of the convolution.
+        weight: ``[K·D, C, 1, 1]``; output j belongs to colour j % D, level j // D.
         bias: ``[K·D]``.
-        config: says what K and D are.
+        config: for K and D.
     """
     by_level = config.levels, config.channels
     matrix = weight.flatten(1).unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
@@ -192,8 +193,8 @@ class MaskedLogits(RowConvolution):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, M, H, W]`` → ``[N, K, D, H, W]``."""
         weight, bias = self.masked_weight()[:, self.order], cast(Tensor, self.bias)
-        # A compiler, like other devices, does better with one dense product, and nothing is saved
-        # where a colour is narrower than what a CPU multiplies at a time.
+        # Compilers and other devices are faster with one dense GEMM, and nothing is saved where a
+        # colour has fewer units than ALIGNMENT.
         dense = x.device.type != "cpu" or torch.compiler.is_compiling()
         if dense or self.ends[0] == x.shape[1]:
             return logits_of(x, weight, bias, self.config)
@@ -203,7 +204,7 @@ class MaskedLogits(RowConvolution):
             units, weight, bias = (each.to(dtype) for each in (units, weight, bias))
         by_level = self.config.levels, self.config.channels
         weight = weight.flatten(1).unflatten(0, by_level).transpose(0, 1)
-        logits = ProductByColour.apply(
+        logits = HeadByColour.apply(
             units.flatten(0, 2), weight, bias.unflatten(0, by_level).T, self.ends
         )
         return logits.unflatten(0, units.shape[:3]).permute(0, 4, 3, 1, 2)
@@ -213,9 +214,9 @@ class GatedBlock(nn.Module):
     """One layer of the gated PixelCNN: a vertical and a horizontal stack with a link between.
 
     Attributes:
-        vertical: C→2C over the rows above and the own one.
+        vertical: C→2C over the rows above and the current row.
         link: unmasked 1×1, 2C→2C, from the vertical pre-activations into the horizontal ones.
-        horizontal: C→2C over the pixels to the left and, masked (B), the own one.
+        horizontal: C→2C over the pixels to the left and, with mask B, the current pixel.
         mix: 1×1 with mask B, C→C, before the residual.
         conditional_vertical: 1×1, F→2C, from the conditioning network's features into the vertical
             pre-activations; None without conditional gates.
@@ -239,7 +240,7 @@ class GatedBlock(nn.Module):
             self.add_module(name, gates if config.conditional_gates else None)
 
     def forward(self, v: Tensor, h: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both stacks one layer on.
+        """Both stacks after one layer.
 
         Args:
             v: ``[N, C, H, W]``.

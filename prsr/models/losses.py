@@ -1,4 +1,4 @@
-"""What training minimises and what evaluation reports (Dahl et al., equations 5 and 6)."""
+"""The training loss and bits per dimension (Dahl et al., equations 5 and 6)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
 
     Without the second term the model learns to ignore the conditioning network A. Both terms and
     their gradients are computed in one pass (:mod:`prsr.models.paired_cross_entropy`), in
-    ``float32`` or better whatever the precision of the logits.
+    ``float32`` or ``float64`` whatever the precision of the logits.
 
     Args:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
-        hr: the images it was given, ``uint8 [N, D, H, W]``.
+        hr: the images of that call, ``uint8 [N, D, H, W]``.
 
     Raises:
-        RuntimeError: by the backward pass, if its result is differentiated again.
+        RuntimeError: its gradient is differentiated again (raised by the backward pass).
         TypeError: ``hr`` is not a ``uint8`` tensor.
         ValueError: its shape is not that of the logits.
     """
@@ -45,11 +45,11 @@ def targets(hr: Tensor) -> Tensor:
 
 
 def by_sub_pixel(logits: Tensor) -> Tensor:
-    """``[N, K, D, H, W]`` → ``[N·H·W·D, K]``: no copy, for so they lie in memory."""
+    """``[N, K, D, H, W]`` → ``[N·H·W·D, K]``, a view: logits are in this order in memory."""
     return logits.permute(0, 3, 4, 2, 1).flatten(0, 3)
 
 
-def image_bits(logits: Tensor, hr: Tensor) -> Tensor:
-    """−log₂ p(y|x) over D·H·W for each image: ``[N, K, D, H, W]``, ``[N, D, H, W]`` → ``[N]``."""
+def per_image_bits(logits: Tensor, hr: Tensor) -> Tensor:
+    """−log₂ p(y|x) / (D·H·W) of each image: ``[N, K, D, H, W]``, ``[N, D, H, W]`` → ``[N]``."""
     nats = F.cross_entropy(logits.float(), hr.long(), reduction="none")
     return nats.flatten(1).mean(dim=1) / math.log(2)

@@ -1,7 +1,7 @@
 """The networks: p(y|x) = Π softmax(A_i(x) + B_i(y_<i)), A the conditioning and B the prior network.
 
 Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 3; the prior is the gated PixelCNN of
-van den Oord et al. (arXiv 1606.05328). Images are ``uint8``; the networks see value/(K−1) − 0.5.
+van den Oord et al. (arXiv 1606.05328). Images are ``uint8``; the networks read value/(K−1) − 0.5.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from prsr.models.layers import (
 INIT_STD = 0.1
 
 
-def to_network(images: Tensor, levels: int) -> Tensor:
-    """``uint8`` values 0 … K−1 as the networks see them: float32, value/(K−1) − 0.5."""
+def to_network_input(images: Tensor, levels: int) -> Tensor:
+    """``uint8`` values 0 … K−1 as input of the networks: float32, value/(K−1) − 0.5."""
     return images.float() / (levels - 1) - 0.5
 
 
-def initialise(module: nn.Module) -> None:
-    """Truncated normal weights (σ 0.1) and zero biases, as the public re-implementations have.
+def initialise_weights(module: nn.Module) -> None:
+    """Truncated normal weights (σ 0.1) and zero biases, as in the public re-implementations.
 
-    Conditional gates, which these lack, stay at zero.
+    Conditional gates, which those lack, stay at zero.
     """
     for layer in module.modules():
         if isinstance(layer, ConditionalGates):
@@ -80,7 +80,7 @@ class ConditioningNetwork(nn.Sequential):
     def features(self, lr: Tensor) -> Tensor:
         """All but the last convolution: ``uint8 [N, D, h, w]`` → ``[N, C, s·h, s·w]``."""
         weight = cast(nn.Conv2d, self[0]).weight
-        x = to_network(lr, self.config.levels).to(weight.dtype)
+        x = to_network_input(lr, self.config.levels).to(weight.dtype)
         for layer in list(self)[:-1]:
             x = layer(x)
         return x
@@ -90,8 +90,8 @@ class ConditioningNetwork(nn.Sequential):
 
         Args:
             lr: the low-resolution images.
-            with_features: return the features ``[N, C, s·h, s·w]`` as well, which conditional gates
-                read.
+            with_features: also return the features ``[N, C, s·h, s·w]``, the input of conditional
+                gates.
         """
         features = self.features(lr)
         logits = self[-1](features)
@@ -117,17 +117,17 @@ class PriorNetwork(nn.Module):
         )
 
     def stacks(self, hr: Tensor, features: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Both stacks at the input of every block, and behind the last: L + 1 pairs.
+        """Both stacks at the input of every block and after the last: L + 1 pairs.
 
         Args:
             hr: ``uint8 [N, D, H, W]``.
-            features: of the conditioning network, ``[N, F, H, W]``; not read without conditional
+            features: of the conditioning network, ``[N, F, H, W]``; ignored without conditional
                 gates.
 
         Returns:
             ``(vertical, horizontal)``, each ``[N, C, H, W]``.
         """
-        x = to_network(hr, self.config.levels).to(self.first_vertical.weight.dtype)
+        x = to_network_input(hr, self.config.levels).to(self.first_vertical.weight.dtype)
         stacks = [(self.first_vertical(x), self.first_horizontal(x))]
         for block in self.blocks:
             stacks.append(block(*stacks[-1], features))

@@ -1,8 +1,9 @@
 """Both cross-entropies of the loss and their gradients, in one pass over the logits.
 
-Taken one after the other, they read and write ``float32`` copies of ``[N, K, D, H, W]`` a dozen
-times, and a training step waits for memory. Here a few hundred sub-pixels at a time are finished
-while they lie in the cache, gradients included, which are kept in the precision of the logits.
+Computed one after the other, they read and write ``float32`` copies of ``[N, K, D, H, W]`` a dozen
+times, which makes a training step memory-bound. Here a few hundred sub-pixels at a time are
+finished while they are in the cache, gradients included. Gradients have the precision of the
+logits.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CACHE_BYTES = 2**19
-"""Of the ``float32`` logits that one thread of a CPU works on at a time; its cache holds some more
-of the same size."""
+"""Size of the ``float32`` logits that a CPU thread processes at a time: a part of its cache."""
 
 DEVICE_BYTES = 2**28
-"""The same for other devices, where the time to launch a kernel counts rather than the cache."""
+"""The same for other devices, where launch overhead matters rather than the cache."""
 
 
 def paired_cross_entropy(conditioning: Tensor, prior: Tensor, target: Tensor) -> Tensor:
@@ -32,8 +32,8 @@ def paired_cross_entropy(conditioning: Tensor, prior: Tensor, target: Tensor) ->
         prior: B, logits ``[R, K]``.
         target: y, ``int64 [R]``.
     """
-    # A compiler fuses the formula by itself. Gradients in fp16 have to be scaled before they are
-    # rounded, and only those of the formula are: for it they are made in the backward pass.
+    # A compiler fuses the formula by itself. Gradients in fp16 must be scaled before they are
+    # rounded, which only the formula allows: its gradients are computed in the backward pass.
     if torch.compiler.is_compiling() or torch.float16 in (conditioning.dtype, prior.dtype):
         return formula(conditioning, prior, target)
     loss: Tensor = PairedCrossEntropy.apply(conditioning, prior, target)
@@ -44,17 +44,17 @@ def formula(conditioning: Tensor, prior: Tensor, target: Tensor) -> Tensor:
     """What :func:`paired_cross_entropy` computes, in terms of PyTorch's own cross-entropy."""
     dtype = wide(conditioning, prior)
     alone = conditioning.to(dtype)
-    # Added up here: in half precision, the sum of the two would be rounded before it is used.
+    # Summed in this precision: in half precision the sum would be rounded first.
     return F.cross_entropy(alone + prior.to(dtype), target) + F.cross_entropy(alone, target)
 
 
 def wide(*logits: Tensor) -> torch.dtype:
-    """The precision to compute in: ``float64`` if any of the logits are, else ``float32``."""
+    """The dtype to compute in: ``float64`` if any of the logits have it, else ``float32``."""
     return torch.float64 if torch.float64 in {each.dtype for each in logits} else torch.float32
 
 
 class PairedCrossEntropy(torch.autograd.Function):
-    """:func:`formula`, whose gradients are made in the forward pass."""
+    """:func:`formula`, with gradients computed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, conditioning: Tensor, prior: Tensor, target: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class PairedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor, Tensor, None]:
         """A scalar → ``[R, K]``, ``[R, K]``."""
-        # Autograd would take what was made in the forward pass for constants.
+        # Autograd would treat the gradients computed in the forward pass as constants.
         if torch.is_grad_enabled():
             raise RuntimeError("the gradient of prsr_loss cannot be differentiated (create_graph)")
         (scale,) = scales
@@ -99,7 +99,7 @@ class PairedCrossEntropy(torch.autograd.Function):
 
 
 def rows_at_a_time(logits: Tensor) -> int:
-    """How many sub-pixels to work on at a time, given logits ``[R, K]``."""
+    """Number of sub-pixels to process at a time, given logits ``[R, K]``."""
     on_cpu = logits.device.type == "cpu"
     total = CACHE_BYTES * torch.get_num_threads() if on_cpu else DEVICE_BYTES
     return max(1, total // (4 * logits.shape[1]))

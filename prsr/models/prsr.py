@@ -11,12 +11,12 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.models.base import TrainedModel
 from prsr.models.eval_mode import evaluating
-from prsr.models.losses import image_bits, prsr_loss
+from prsr.models.losses import per_image_bits, prsr_loss
 from prsr.models.networks import (
     ConditioningNetwork,
     PriorNetwork,
     PRSROutput,
-    initialise,
+    initialise_weights,
 )
 from prsr.utils.argument_checks import check_levels, check_pair
 
@@ -25,7 +25,7 @@ class PRSR(TrainedModel):
     """The whole model: conditioning network plus prior network.
 
     Args:
-        config: its numbers; weights start as truncated normal (σ 0.1), biases as zero.
+        config: its sizes. Weights start as truncated normal (σ 0.1), biases as zero.
 
     Raises:
         TypeError: ``config`` is not a :class:`prsr.PRSRConfig`.
@@ -35,7 +35,7 @@ class PRSR(TrainedModel):
         super().__init__(config)
         self.conditioning = ConditioningNetwork(config)
         self.prior = PriorNetwork(config)
-        initialise(self)
+        initialise_weights(self)
 
     def forward(self, lr: Tensor, hr: Tensor) -> PRSROutput:
         """Logits of every sub-pixel of ``hr``, given ``lr`` and the sub-pixels before it.
@@ -61,20 +61,19 @@ class PRSR(TrainedModel):
         """:func:`prsr.prsr_loss`."""
         return prsr_loss(output, hr)
 
-    def figures(self, output: PRSROutput, hr: Tensor) -> dict[str, Tensor]:
-        """Bits per dimension of the whole, and of each network as if it were alone."""
+    def per_image_metrics(self, output: PRSROutput, hr: Tensor) -> dict[str, Tensor]:
+        """Bits per dimension of the whole model and of each network alone."""
         return {
-            "bits/dim": image_bits(output.logits, hr),
-            "bits/dim, conditioning alone": image_bits(output.conditioning_logits, hr),
-            "bits/dim, prior alone": image_bits(output.prior_logits, hr),
+            "bits/dim": per_image_bits(output.logits, hr),
+            "bits/dim, conditioning alone": per_image_bits(output.conditioning_logits, hr),
+            "bits/dim, prior alone": per_image_bits(output.prior_logits, hr),
         }
 
 
 def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
-    """Bits that the model needs for a sub-pixel of each image, ``float32 [N]``.
+    """Bits per sub-pixel of each image under the model, ``float32 [N]``.
 
-    Batch normalisation uses its running statistics, whatever mode the model is in, and no
-    gradient is kept.
+    The model is used in evaluation mode, whatever mode it is in, and without gradients.
 
     Args:
         model: any :class:`prsr.PRSR`.
@@ -88,4 +87,4 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
     check_pair(lr, hr, model.config, model.device)
     check_levels(hr, "hr", model.config)
     with evaluating(model), torch.no_grad():
-        return image_bits(model(lr, hr).logits, hr)
+        return per_image_bits(model(lr, hr).logits, hr)

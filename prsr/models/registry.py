@@ -1,4 +1,4 @@
-"""All trainable models by method, and opening a saved model of any of them."""
+"""The trainable models by method, and opening a saved model of any method."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from prsr.models.saved import read_description
 MODELS: dict[str, type[TrainedModel]] = {
     model.method: model for model in (PRSR, Independent, Regression, Unconditional)
 }
-"""What can be trained, by method."""
+"""Model class by method."""
 
 
 def open_model(name: str | Path) -> TrainedModel:
     """A saved model of any method, on the CPU and in evaluation mode.
 
     Raises:
-        FileNotFoundError: there is none of that name.
-        ValueError: what is there is damaged, or no prsr model.
+        FileNotFoundError: there is no such model.
+        ValueError: it is damaged, or not a prsr model.
     """
     method, _ = read_description(locate(name)[0])
     if method not in MODELS:

@@ -1,7 +1,7 @@
-"""Models on disk and on the Hugging Face hub: safetensors and a readable ``config.json``.
+"""Files of saved models: safetensors and ``config.json``, and the models in the package.
 
-Never pickle: reading a checkpoint runs none of its bytes, and nothing is allocated before its
-configuration and the shapes of its tensors are known to fit each other.
+Never pickle: no byte of a checkpoint is executed, and no memory is allocated before the
+configuration and the shapes of all tensors have been checked.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ BUNDLED = Path(__file__).parent / "pretrained"
 
 DEFAULT_MODEL = "portraits"
 DEFAULT_METHOD = "recursive"
-"""Of a model whose ``config.json`` names none."""
+"""The method of a model whose ``config.json`` does not name one."""
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package, for ``PRSR.from_pretrained``."""
+    """Names of the bundled models, for ``PRSR.from_pretrained``."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS_FILE}"))
 
 
 def bundled_inputs(name: str) -> torch.Tensor:
-    """Low-resolution images that the bundled model ``name`` was not trained on.
+    """Low-resolution test images of the bundled model ``name``, not used in its training.
 
     Returns:
         ``uint8 [N, D, h, w]``.
@@ -45,15 +45,15 @@ def read_description(path: Path) -> tuple[str, PRSRConfig]:
     """The method and the configuration in a ``config.json``.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it does not hold a valid configuration.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a valid configuration.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: not a saved prsr model")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, Mapping):
-            raise ValueError("it holds no object")
+            raise ValueError("not a JSON object")
         method = values.get("method", DEFAULT_METHOD)
         numbers = {name: value for name, value in values.items() if name != "method"}
         return method, PRSRConfig.from_dict(numbers)
@@ -62,13 +62,13 @@ def read_description(path: Path) -> tuple[str, PRSRConfig]:
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, which must be those of ``model`` by name and shape.
+    """The tensors of a safetensors file, checked against the names and shapes of ``model``.
 
-    ``model`` may lie on the meta device: only its names and shapes are looked at.
+    ``model`` may be on the meta device: only names and shapes are used.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds other tensors than the model has.
+        ValueError: it is damaged, or its tensors are not those of the model.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent} (prsr reads safetensors only)")
@@ -86,7 +86,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
                 )
         for name, value in model.state_dict().items():
             if value.is_floating_point() != ("F" in kinds[name]):
-                raise ValueError(f"{path}: tensor {name!r} has a strange dtype: {kinds[name]}")
+                raise ValueError(f"{path}: tensor {name!r} has an unexpected dtype: {kinds[name]}")
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
@@ -100,9 +100,9 @@ def write_tensors(
     """Write a safetensors file.
 
     Raises:
-        OSError: it cannot be written, or not all of it.
+        OSError: it cannot be written completely.
     """
     try:
         save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata)
-    except SafetensorError as error:  # its word for a full disk
+    except SafetensorError as error:  # raised on a full disk
         raise OSError(f"cannot write a checkpoint to {path.parent}: {error}") from error

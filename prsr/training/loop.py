@@ -25,7 +25,7 @@ from torch import Tensor
 
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
 from prsr.data.image_files import save_image
-from prsr.evaluation.likelihood import evaluate
+from prsr.evaluation.likelihood import mean_metrics
 from prsr.models.base import TrainedModel
 from prsr.sampling.baselines import method_for
 from prsr.sampling.sample_sheet import sample_sheet
@@ -273,11 +273,11 @@ class Reporter:
 
 
 def validate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:
-    """What :func:`prsr.evaluation.likelihood.evaluate` gives, from all processes' shares."""
+    """What :func:`prsr.evaluation.likelihood.mean_metrics` gives, from all processes' shares."""
 
     def of(part: range) -> tuple[int, dict[str, float]]:
         own = type(images)(images.pixels[part.start : part.stop], images.config)
-        return len(part), evaluate(model, own) if part else {}
+        return len(part), mean_metrics(model, own) if part else {}
 
     parts = distributed.over_shares(len(images), of)
     names = parts[0][1]
