@@ -1,8 +1,8 @@
-"""The test that settles everything: whether an image is what its noise decides.
+"""Checks that a finished sample is correct for its noise.
 
-One parallel forward of the *training* network over a finished image gives the CDF at every
-sub-pixel; a right sampler has chosen, at each, the level whose interval holds u. So every choice of
-an engine is checked at any size, without the H·W·D forwards of the naive sampler.
+One parallel forward pass of the *training* network over a finished image gives the CDF of every
+sub-pixel. A correct sampler has chosen, at each, the level whose CDF interval contains u. This
+checks every draw of an engine at any size, without the H·W·D passes of a naive sampler.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from prsr.utils.torch_settings import exact_fp32, own_defaults
 def violations(
     model: PRSR, lr: Tensor, hr: Tensor, noise: Tensor, temperature: float | Tensor
 ) -> Tensor:
-    """By how much u lies outside the CDF interval of the chosen level, at each sub-pixel.
+    """Distance of u from the CDF interval of the chosen level, for each sub-pixel.
 
-    0 where cdf[y − 1] ≤ u < cdf[y]. Where the temperature is 0 there is no interval: then it is by
-    how much the chosen level is less probable, at temperature 1, than the most probable one.
+    0 where cdf[y − 1] ≤ u < cdf[y]. At temperature 0 there is no interval: the value is then the
+    probability, at temperature 1, of the likeliest level minus that of the chosen level.
 
     Args:
-        model: that the image was drawn from; used in evaluation mode.
+        model: the model that was sampled; used in evaluation mode.
         lr: ``uint8 [N, D, h, w]``.
-        hr: the drawn images, ``uint8 [N, D, H, W]``.
-        noise: that they were drawn with, ``float32 [N, H, W, D]`` in [0, 1).
+        hr: the samples, ``uint8 [N, D, H, W]``.
+        noise: their noise, ``float32 [N, H, W, D]`` in [0, 1).
         temperature: a number, or one for each image, ``[N]``.
 
     Returns:
         ``float64 [N, D, H, W]``.
 
     Raises:
-        TypeError: an image is not ``uint8``, or the temperature no number.
+        TypeError: an image is not ``uint8``, or the temperature is not a number.
         ValueError: the shapes do not fit each other, a value is not below K, or the temperature is
             negative or not finite.
     """
@@ -82,10 +82,10 @@ def cdf_violation(
     temperature: float | Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """:func:`violations` at the worst sub-pixel of each image, ``float64 [N]``.
+    """The largest of :func:`violations` in each image, ``float64 [N]``.
 
-    An fp32 engine is right when it is at most 1e-4 (SPEC's ε) on every image. NaN anywhere
-    comes out as NaN, which no bound passes.
+    An fp32 engine is correct if this is at most 1e-4 (ε in docs/SPEC.md) for every image. NaN
+    anywhere results in NaN, which fails every comparison.
 
     Args:
         model: as for :func:`violations`, like ``lr``, ``hr``, ``noise`` and ``temperature``.
@@ -93,7 +93,7 @@ def cdf_violation(
         hr: likewise.
         noise: likewise.
         temperature: likewise.
-        mask: sub-pixels that were given, not drawn, ``bool [N, D, H, W]``; they do not count.
+        mask: known sub-pixels, ``bool [N, D, H, W]``, which are left out.
     """
     worst = violations(model, lr, hr, noise, temperature)
     if mask is not None:
@@ -109,25 +109,27 @@ def divergence_distance(
     noise: Tensor,
     temperature: float | Tensor = 1.0,
 ) -> Tensor:
-    """Where two engines' images part, how far u was from an edge of the CDF, ``float64 [N]``.
+    """At the first draw on which two engines differ, the distance of u from the CDF edge.
 
-    Rounding may tip a draw whose u lies within ε of an edge, and everything after it may differ.
-    So engines agree when this is at most ε wherever their images differ, and few do. 0 where
-    they are equal.
+    Rounding may change a draw whose u is within ε of an edge, and all draws after it. Two engines
+    agree when few images differ and this distance is at most ε for those. 0 for equal images.
 
     Args:
-        model: that both were drawn from.
+        model: the model that was sampled.
         lr: ``uint8 [N, D, h, w]``.
-        one: an image of each, ``uint8 [N, D, H, W]``.
-        other: drawn with the same noise by another engine.
+        one: samples of one engine, ``uint8 [N, D, H, W]``.
+        other: samples of another engine with the same noise.
         noise: ``float32 [N, H, W, D]``.
         temperature: a number, or one for each image.
+
+    Returns:
+        ``float64 [N]``.
     """
-    # Raster order, colours within a pixel: as the sub-pixels are drawn.
-    parted = (one != other).permute(0, 2, 3, 1).flatten(1)
-    first = parted.int().argmax(dim=1, keepdim=True)
-    # Up to there the images are equal, so ``one``'s CDF is the one that both drew from; the
-    # other's choice, put there, shows by how much u lies outside its interval.
+    # In the order in which sub-pixels are drawn: raster order, colours within a pixel.
+    differs = (one != other).permute(0, 2, 3, 1).flatten(1)
+    first = differs.int().argmax(dim=1, keepdim=True)
+    # Before it the images are equal, so that both engines drew from the CDF of ``one``. With the
+    # other engine's level in place, the distance of u from that level's interval follows.
     flat = one.permute(0, 2, 3, 1).flatten(1)
     swapped = flat.scatter(1, first, other.permute(0, 2, 3, 1).flatten(1).gather(1, first))
     n, channels, height, width = one.shape
@@ -141,4 +143,4 @@ def divergence_distance(
             for image in (one, hybrid)
         )
     )
-    return torch.where(parted.any(dim=1), outside, 0.0)
+    return torch.where(differs.any(dim=1), outside, 0.0)

@@ -1,4 +1,4 @@
-"""What the conditioning network says of each image, whatever else is in the batch."""
+"""Running the conditioning network, with results that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prsr.utils.torch_threads import side_by_side
 
 
 class Conditioning(NamedTuple):
-    """What an engine reads of a conditioning network.
+    """Outputs of the conditioning network, as engines read them.
 
     Attributes:
         logits: ``float32 [N, K, D, H, W]``; on a CPU the levels are adjacent in memory.
@@ -30,20 +30,20 @@ class Conditioning(NamedTuple):
 def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
     """Run the conditioning network in evaluation mode.
 
-    On a CPU, prsr's own network is computed in C++, in one order for every image. Any other runs
-    in PyTorch, image by image, each with one thread: how a convolution is summed, and so its last
-    bits, depends on the size of a batch and on the threads that share it. On a GPU, which wants
-    many at a time, they pass together, and the bits may differ from batch to batch.
+    On a CPU, prsr's own network runs in C++, with the same order of summation for every image. Any
+    other network runs in PyTorch, one image at a time and one thread for each, because the order
+    of summation in PyTorch's convolutions depends on the batch size and the thread count. On a GPU
+    the whole batch runs at once, and rounding may differ from batch to batch.
 
     Args:
-        network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. Where the model has
+        network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. If the model has
             conditional gates, it is called with ``with_features=True`` and returns features
-            ``[N, F, H, W]`` as well.
-        lr: ``uint8 [N, D, h, w]``, N ≥ 1, where the network lies.
+            ``[N, F, H, W]`` too.
+        lr: ``uint8 [N, D, h, w]``, N ≥ 1, on the device of the network.
         config: of the model.
 
     Raises:
-        ValueError: logits or features are of another shape, or not finite.
+        ValueError: logits or features have the wrong shape, or are not finite.
     """
     size = [config.scale * side for side in lr.shape[2:]]
 
@@ -59,7 +59,7 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
             if list(tensor.shape) != [len(images), *shape]:
                 raise ValueError(
                     f"the conditioning network's {name} must be {[len(images), *shape]}, "
-                    f"they are {list(tensor.shape)}"
+                    f"got {list(tensor.shape)}"
                 )
             if tensor.numel():
                 check_finite(tensor, f"the conditioning network's {name}")

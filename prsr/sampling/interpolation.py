@@ -17,14 +17,14 @@ from prsr.data.images import to_array, to_pil
 from prsr.sampling.method import DeterministicMethod
 
 READ = 1024
-"""Images that are reduced at a time where a whole set is read."""
+"""Images to read and reduce at a time."""
 
 
 class Bicubic(DeterministicMethod):
-    """Bicubic interpolation, as Pillow has it.
+    """Bicubic interpolation (Pillow's).
 
     Args:
-        config: says what the scale is.
+        config: for the scale and levels.
     """
 
     def __init__(self, config: PRSRConfig) -> None:
@@ -40,12 +40,12 @@ class Bicubic(DeterministicMethod):
 
 
 class Nearest(DeterministicMethod):
-    """The training image whose low-resolution version is closest in L2.
+    """The training image whose low-resolution version is nearest in L2 distance.
 
-    Exact, by scikit-learn's blocks of matrix products: trees are no faster in so many dimensions.
+    The search is exhaustive (scikit-learn): trees are no faster in this many dimensions.
 
     Args:
-        images: to look among.
+        images: the training images.
 
     Raises:
         ImportError: scikit-learn is missing.
@@ -68,18 +68,18 @@ class Nearest(DeterministicMethod):
         """``uint8 [N, D, h, w]`` → ``uint8 [N, D, s·h, s·w]``.
 
         Raises:
-            ValueError: the inputs are not of the size of those looked among.
+            ValueError: the inputs differ in size from the training images.
         """
         vectors = as_vectors(lr)
         if vectors.shape[1] != self.index.n_features_in_:
             raise ValueError(
-                f"batch must hold {self.index.n_features_in_} values an image, as the images "
-                f"looked among do, got {list(lr.shape)}"
+                f"batch must have {self.index.n_features_in_} values per image, like the training "
+                f"images, got {list(lr.shape)}"
             )
-        closest = self.index.kneighbors(vectors, return_distance=False)[:, 0]
-        return torch.from_numpy(np.array(self.images.pixels[closest])).to(lr.device)
+        nearest = self.index.kneighbors(vectors, return_distance=False)[:, 0]
+        return torch.from_numpy(np.array(self.images.pixels[nearest])).to(lr.device)
 
 
 def as_vectors(lr: Tensor) -> NDArray[np.float32]:
-    """``uint8 [N, D, h, w]`` → ``float32 [N, D·h·w]``; distances of levels are whole numbers."""
+    """``uint8 [N, D, h, w]`` → ``float32 [N, D·h·w]``; squared distances are exact."""
     return lr.flatten(1).float().cpu().numpy()

@@ -1,9 +1,9 @@
-"""The uniform numbers that decide every draw: counter-based, so one seed means the same everywhere.
+"""The noise: counter-based uniform random numbers, one for each sub-pixel.
 
 Philox4x32-10 of Salmon et al., *Parallel random numbers: as easy as 1, 2, 3* (SC 2011). The key is
-the seed; the counter is (sub-pixel / 4, image low, image high, sample), the sub-pixels of a
-image counted in the order y, x, colour. Nothing else enters: not the batch, the shard, the
-device or the engine.
+the seed; the counter is (sub-pixel / 4, image low, image high, sample), with the sub-pixels of an
+image numbered in the order y, x, colour. The noise depends on nothing else: not on the batch, the
+shard, the device or the engine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:
     a, b, c, d = torch.broadcast_tensors(*counter)
     key = [seed & _LOW, seed >> 32]
     for _ in range(_ROUNDS):
-        # A product below 2⁶⁴ wraps in int64, but its bits are right: shift and mask recover them.
+        # A product below 2⁶⁴ overflows int64, but its bits are right: shift and mask recover them.
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
         a, b, c, d = (
             ((second >> 32) & _LOW) ^ b ^ key[0],
@@ -52,12 +52,12 @@ def uniform(words: Tensor) -> Tensor:
 def image_noise(
     seed: int, images: Tensor, samples: Tensor, height: int, width: int, channels: int
 ) -> Tensor:
-    """Noise of chosen images and samples; :func:`noise` for images in a row.
+    """Noise of the given images and samples; :func:`noise` is for consecutive images.
 
     Args:
         seed: below 2⁶⁴.
         images: index of each image, ``int64 [n]``, from 0.
-        samples: which of an image's samples it is, ``int64 [n]``, from 0, below 2³².
+        samples: number of the sample of that image, ``int64 [n]``, from 0, below 2³².
         height: of the images in pixels.
         width: likewise.
         channels: D.
@@ -87,25 +87,25 @@ def noise(
     *,
     sample: int = 0,
 ) -> Tensor:
-    """The noise that :func:`prsr.sample` draws with.
+    """The noise that :func:`prsr.sample` uses.
 
-    Image i's noise is a function of ``(seed, first_index + i, sample)`` alone.
+    The noise of image i is a function of ``(seed, first_index + i, sample)`` only.
 
     Args:
         seed: from 0 to 2⁶⁴ − 1.
-        n: images.
+        n: number of images.
         height: of the high-resolution images in pixels.
         width: likewise.
         channels: D.
         first_index: index of the first image.
-        sample: which of an image's samples (``num_samples``) it is for.
+        sample: number of the sample, from 0, if there are several of each image.
 
     Returns:
         ``float32 [n, height, width, channels]`` in [0, 1), on the CPU.
 
     Raises:
-        TypeError: an argument is no integer.
-        ValueError: one is negative or too large.
+        TypeError: an argument is not an integer.
+        ValueError: an argument is negative or too large.
     """
     seed = check_integer(seed, "seed", 0, 2**64)
     n = check_integer(n, "n", 0, 2**63)

@@ -12,14 +12,14 @@ from prsr.data.contact_sheet import contact_sheet
 from prsr.data.images import to_pil
 
 SheetRow = tuple[Tensor, Tensor, Tensor | None]
-"""Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]`` and truth ``[D, H, W]``, if it is known."""
+"""Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]``, and truth ``[D, H, W]`` or None."""
 
 
 def sample_sheet(rows: Sequence[SheetRow], config: PRSRConfig) -> Image.Image:
     """One row for each image.
 
     Args:
-        rows: at least one, all with as many samples.
+        rows: one or more, all with the same number of samples.
         config: of the model.
     """
     headings = ["input", "bicubic"]

@@ -1,7 +1,8 @@
-"""The public call: images in, images out. Everything about sampling that is not arithmetic.
+"""The sampler: :func:`prsr.sample` and :class:`prsr.Sampler`.
 
-Checks, default model and engine, slicing of large batches, noise, the loop over rows, progress,
-interruption and streaming stand here, once; an engine (:mod:`prsr.engines`) only computes.
+It does everything but the arithmetic, which is the engine's (:mod:`prsr.engines`): the default
+model, the choice of an engine, packing of weights, slices of large batches, the loop over rows,
+progress, interruption and streaming.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ from prsr.utils.torch_settings import exact_fp32, own_defaults
 
 
 class Sampler(Method):
-    """A model made ready for drawing: its weights are packed once and packed anew if they change.
+    """Samples from a model; packs its weights once, and again when they change.
 
     Args:
         model: a :class:`prsr.PRSR`, or any module with ``config``, ``prior`` and a ``conditioning``
-            that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]`` (on a CPU it is called
-            with single images, maybe by several threads); with conditional gates it is called
-            with ``with_features=True`` and returns features ``[N, F, H, W]`` as well. None is the
-            bundled model.
-        engine: one of :func:`prsr.list_engines`, or "auto" for the best that can serve.
+            that maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. On a CPU it is called
+            with one image at a time, possibly by several threads. With conditional gates it is
+            called with ``with_features=True`` and also returns features ``[N, F, H, W]``. None
+            selects the default bundled model.
+        engine: a name from :func:`prsr.list_engines`, or "auto" for the fastest available.
         precision: "fp32", "fp16" or "bf16".
 
     Raises:
-        TypeError: ``model`` is no such module.
-        ValueError: no such engine or precision, or it cannot serve: with every reason.
+        TypeError: ``model`` is not such a module.
+        ValueError: the engine or precision does not exist, or the engine cannot be used here; the
+            message gives every reason.
     """
 
     def __init__(
@@ -58,17 +60,17 @@ class Sampler(Method):
         self.config: PRSRConfig = model.config
         self.precision = precision
         self._engine_name = engine
-        self._choose()  # raises if none can serve
+        self._choose()  # raises if there is none
         self._ready: tuple[Engine, dict[str, Tensor], Any] | None = None
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies, and so where the work is done."""
+        """Device of the model, where sampling runs."""
         return next(self.model.prior.parameters()).device
 
     @property
     def engine(self) -> str:
-        """Name of the engine that serves."""
+        """Name of the engine in use."""
         return self._choose().name
 
     @override
@@ -81,7 +83,7 @@ class Sampler(Method):
         images = self._canvas(request)
         engine = self._choose()
         size = per_slice(self.config, *request.size, self.device)
-        step = 1 if advance else request.size[0]  # threads meet after each step
+        step = 1 if advance else request.size[0]  # threads synchronise after each step
         for start in range(0, len(images), size):
             part = request.slice(start, start + size)
             for _ in self._rows(engine, part, images[start : start + size], step):
@@ -100,14 +102,14 @@ class Sampler(Method):
         mask: Tensor | None = None,
         first_index: int = 0,
     ) -> Iterator[Tensor]:
-        """Draw like :meth:`sample`, handing out the images as they grow.
+        """Sample like :meth:`sample`, and yield the images row by row.
 
-        The batch is drawn as one slice, so its conditioning logits (4·K·D·H·W bytes an image)
-        must fit in memory. The arguments are checked at once, not at the first row.
+        The batch is one slice: its conditioning logits (4·K·D·H·W bytes per sample) must fit in
+        memory. Arguments are checked at the call, not at the first row.
 
         Returns:
-            An iterator over y = 0 … H−1 of the rows so far, a new ``uint8 [N, D, y + 1, W]``, or
-            ``[N, num_samples, D, y + 1, W]``.
+            An iterator over y = 0 … H−1 of the rows so far: a new ``uint8 [N, D, y + 1, W]`` each
+            time, or ``[N, num_samples, D, y + 1, W]``.
         """
         request, device = self._request(
             batch, temperature, seed, num_samples, known, mask, first_index
@@ -122,7 +124,7 @@ class Sampler(Method):
 
     def _canvas(self, request: Request) -> Tensor:
         """Memory for all samples."""
-        with torch.inference_mode(False):  # rows are drawn into it wherever they are asked for
+        with torch.inference_mode(False):  # rows may be written inside and outside it
             return torch.zeros(request.shape, dtype=torch.uint8, device=self.device)
 
     def _choose(self) -> Engine:
@@ -131,9 +133,9 @@ class Sampler(Method):
     def _rows(self, engine: Engine, request: Request, images: Tensor, step: int) -> Iterator[int]:
         """Draw the samples of a request, ``step`` rows at a time; ``step`` divides H.
 
-        Yields how many rows are drawn, after each step. The arithmetic's settings hold only while
-        rows are computed, not while the caller's code runs. All state is local: an interruption
-        leaves none behind.
+        Yields the number of finished rows after each step. torch's settings are changed only while
+        rows are computed, not while the caller's code runs. All state is local, so that an
+        interruption leaves none behind.
         """
         if not len(images):
             yield from range(step, images.shape[2] + 1, step)
@@ -150,9 +152,9 @@ class Sampler(Method):
             yield y + step
 
     def _pack(self, engine: Engine) -> Any:
-        """The prior's weights as the engine reads them, packed anew when they have changed.
+        """The prior's weights in the engine's layout, packed again if they have changed.
 
-        The weights themselves are compared: version counters miss a write through ``.data``.
+        Compares the weights themselves: version counters miss a write through ``.data``.
         """
         weights = self.model.prior.state_dict()
         ready = self._ready
@@ -160,13 +162,13 @@ class Sampler(Method):
             for name, value in weights.items():
                 check_finite(value, f"weight prior.{name}")
             copies = {name: value.clone() for name, value in weights.items()}
-            # One assignment, so that a thread beside this one sees the old or the new, whole.
+            # One assignment: other threads see either the old tuple or the new one.
             ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
         return ready[2]
 
 
 def make_job(request: Request, images: Tensor, conditioning: Conditioning) -> Job:
-    """What an engine needs to draw the samples of a request into ``images``."""
+    """The engine's job for the samples of a request; ``images`` receives them."""
     source = request.source
     request.fill_known(images)
     mask = None if request.mask is None else request.mask[source]
@@ -189,37 +191,37 @@ def sample(
     first_index: int = 0,
     progress: bool | Progress = False,
 ) -> Tensor:
-    """Draw a high-resolution image for each low-resolution one.
+    """Sample a high-resolution image for each low-resolution image.
 
-    Each sub-pixel is drawn in its turn from p(y_i | x, y_<i) = softmax((A_i + B_i) / temperature)
-    (Dahl et al., arXiv 1702.00783). One seed gives one image, whatever the batch, its order,
-    the shard or the device: image i draws with the noise of ``(seed, first_index + i)``. The
-    engine ``cpu`` keeps that to a bit; where the last bits of logits differ, as from engine to
-    engine, an image parts from its like now and then.
+    Sub-pixels are drawn one after another from p(y_i | x, y_<i) = softmax((A_i + B_i) /
+    temperature) (Dahl et al., arXiv 1702.00783). A seed determines the images, whatever the batch,
+    its order, the shard or the device: image i uses the noise of ``(seed, first_index + i)``. With
+    the engine ``cpu``, images are bit-identical in any batch and with any number of threads. Other
+    engines round logits differently, so that a draw very close to an edge of the CDF may differ.
 
     Args:
         batch: ``uint8`` tensor or NumPy array ``[N, D, h, w]`` of any h and w, values below K; or
-            a Pillow image, or several of one size.
-        temperature: smaller is sharper, 0 is greedy; the paper's τ is its inverse. A number, or
-            one for each image, ``[N]``.
-        model: None is the bundled model, on the batch's device. The work is done where the model
-            lies.
-        seed: from 0 to 2⁶⁴ − 1; None draws one from torch's generator.
-        num_samples: draw so many for each image. Sample s is the same whatever their number.
-        engine: one of :func:`prsr.list_engines`, or "auto".
+            one or several Pillow images of one size.
+        temperature: divides the logits. Smaller is sharper; 0 selects the likeliest level. The
+            inverse of the paper's τ. A number, or a tensor ``[N]`` with one for each image.
+        model: the model, sampled on its device. None selects the default bundled model, on the
+            device of the batch.
+        seed: 0 to 2⁶⁴ − 1. None draws a seed from torch's generator.
+        num_samples: samples per image. Sample s does not depend on their number.
+        engine: a name from :func:`prsr.list_engines`, or "auto".
         precision: "fp32", "fp16" or "bf16".
-        known: ``uint8 [N, D, H, W]``, sub-pixels to take as given where ``mask`` says so.
-        mask: ``bool``, ``[N, D, H, W]`` or what broadcasts to it.
-        first_index: the noise index of the first image: where a shard begins.
-        progress: show a bar, or one in a ``rich.progress.Progress`` of the caller's.
+        known: ``uint8 [N, D, H, W]``: known sub-pixels, used where ``mask`` is true.
+        mask: ``bool``, ``[N, D, H, W]`` or broadcastable to it.
+        first_index: index of the first image in the noise; a shard starts at its own.
+        progress: True shows a progress bar; a ``rich.progress.Progress`` gets a task.
 
     Returns:
         ``uint8 [N, D, s·h, s·w]`` on the batch's device, or ``[N, num_samples, D, s·h, s·w]``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: one has the wrong shape or value, the model's weights are not finite, or the
-            engine cannot serve.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has the wrong shape or value, the model's weights are not finite, or
+            the engine cannot be used here.
     """
     if model is None:
         model = default_model(batch.device if isinstance(batch, Tensor) else torch.device("cpu"))
@@ -238,7 +240,7 @@ def sample(
 @lru_cache
 @own_defaults()
 def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008  (immutable)
-    """The bundled model, read once for each device."""
+    """The default bundled model, loaded once for each device."""
     return PRSR.from_pretrained(DEFAULT_MODEL).to(device)
 
 

@@ -1,4 +1,4 @@
-"""Large batches are drawn in slices, so that what is held for one fits in memory."""
+"""How many samples to draw at a time, so that a large batch fits in memory."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import torch
 from prsr.config import PRSRConfig
 
 SLICE_BYTES = 256 * 2**20
-"""Conditioning logits and features held at a time on a CPU, about."""
+"""Approximate size of the conditioning logits and features of a slice on a CPU."""
 
 GPU_SHARE = 8
-"""On a GPU, logits and caches may take one part in so many of its memory: it draws thousands of
-images at a time, or most of it is idle."""
+"""On a GPU, logits and caches of a slice take 1/8 of its memory: it needs thousands of images at a
+time to be busy."""
 
 
 def conditioning_bytes(config: PRSRConfig, height: int, width: int) -> int:
-    """Of the conditioning logits of one image, and of the features that its gates read."""
+    """Bytes of the conditioning logits of one image, and of the features for conditional gates."""
     return 4 * (config.levels * config.channels + config.gate_inputs) * height * width
 
 
 def per_slice(config: PRSRConfig, height: int, width: int, device: torch.device) -> int:
-    """How many images of this size are drawn at a time."""
+    """Number of samples of this size to draw at a time."""
     conditioning = conditioning_bytes(config, height, width)
     if device.type != "cuda":
         return max(1, SLICE_BYTES // conditioning)
-    # Of each layer: p + 1 rows of the vertical stack, its sums (twice as wide), and this row.
+    # Per layer: p + 1 rows of the vertical stack, its sums (twice as wide), and the current row.
     caches = 4 * config.prior_layers * (config.reach + 4) * width * config.prior_channels
-    # The engine lays out the features anew, and the conditioning network's own are still held.
+    # The engine copies the features to its own layout while the originals are still in memory.
     caches += 4 * config.gate_inputs * height * width
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(1, memory // GPU_SHARE // (conditioning + caches))
