@@ -152,7 +152,7 @@ def test_image_whose_logits_no_memory_can_hold_is_refused_before_the_work(sample
 def test_conditioning_logits_of_another_size_are_refused(make_model, lr):
     model = make_model()
     model.conditioning.insert(1, torch.nn.Upsample(scale_factor=2))
-    with pytest.raises(ValueError, match=r"logits must be \[1, 8, 3, 4, 6\], they are"):
+    with pytest.raises(ValueError, match=r"logits must be \[1, 8, 3, 4, 6\], got"):
         prsr.sample(lr, model=model, seed=1)
 
 

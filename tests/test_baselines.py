@@ -82,7 +82,7 @@ def test_the_nearest_neighbour_of_a_training_image_is_itself(monkeypatch):
 
 
 def test_nearest_tells_of_inputs_of_another_size(make_images):
-    with pytest.raises(ValueError, match=r"27 values an image.*\[2, 3, 4, 3\]"):
+    with pytest.raises(ValueError, match=r"27 values per image.*\[2, 3, 4, 3\]"):
         Nearest(images()).sample(make_images(TINY, 2, 4, 3))
 
 

@@ -85,7 +85,7 @@ def test_a_gpu_gets_all_images_at_once(make_model):
             return torch.zeros(n, config.levels + 1, config.channels, *size, device="meta")
 
     lr = torch.zeros((5, config.channels, 2, 3), dtype=torch.uint8, device="meta")
-    with pytest.raises(ValueError, match=r"logits must be \[5, .*, they are \[5"):
+    with pytest.raises(ValueError, match=r"logits must be \[5, .*, got \[5"):
         condition(Shapes(), lr, config)
     assert sizes == [5]
 
