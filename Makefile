@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
-	  tests/*.cpp
+	  tests/engines/*.cpp
 	$(BIN)/mypy
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.

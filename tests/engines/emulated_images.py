@@ -1,6 +1,6 @@
 """Draws images by an emulated extension, and says whether they are right.
 
-    python tests/emulated_images.py EXTENSION [--thorough]
+    python -m tests.engines.emulated_images EXTENSION [--thorough]
 
 For test_cuda.py, under AddressSanitizer, and for mutate_cuda.py.
 """
@@ -9,11 +9,21 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import build_images, build_model
-from emulated import emulated, load
-from test_cuda import ALONE, ENGINE, EPSILON, FOUR, PAIR, PAIR_OF_TILES, SHARING, draw_all, job_of
 
 from prsr.testing import cdf_violation
+from tests.conftest import build_images, build_model
+from tests.engines.emulated import emulated, load
+from tests.engines.test_cuda import (
+    ALONE,
+    ENGINE,
+    EPSILON,
+    FOUR,
+    PAIR,
+    PAIR_OF_TILES,
+    SHARING,
+    draw_all,
+    job_of,
+)
 
 RUNS = (
     ("fp32", ALONE, 2, {"conditional_gates": True}),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated import ROOT, build, emulated, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -27,6 +26,7 @@ from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
 from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, parting_distance
+from tests.engines.emulated import ROOT, build, emulated, load
 
 EPSILON = 1e-4
 ENGINE = cuda.CUDAEngine()
@@ -355,7 +355,8 @@ def test_memory_is_in_bounds():
         pytest.skip("the compiler has no AddressSanitizer")
     module = build("-fsanitize=address", "-O1", "-g")
     run = subprocess.run(
-        [sys.executable, ROOT / "tests/emulated_images.py", module],
+        [sys.executable, "-m", "tests.engines.emulated_images", module],
+        cwd=ROOT,
         env=os.environ | {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

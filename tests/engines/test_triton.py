@@ -316,7 +316,7 @@ def compiled_kernels(preset, architecture):
     command = [sys.executable, "-m", "benchmarks.kernels", "--json", "--preset", preset]
     run = subprocess.run(
         [*command, "--architectures", str(architecture)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
@@ -361,7 +361,7 @@ for precision in "fp32", "fp16":
         assert (compiled.tensor > 0) == (precision == "fp16")
         assert compiled.shared <= 99 * 1024
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
@@ -397,7 +397,7 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]
     run = subprocess.run(
         [*command, "--quick", "--json", tmp_path / "gpu.json"],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
