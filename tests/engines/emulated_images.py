@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from prsr.testing import cdf_violation
-from tests.conftest import build_images, build_model
+from prsr.testing import cdf_violation, random_images
+from tests.conftest import build_model
 from tests.engines.emulated import emulated, load
 from tests.engines.test_cuda import (
     ALONE,
@@ -47,7 +47,7 @@ def main() -> None:
     thorough = "--thorough" in sys.argv
     for precision, plan, n, changes in 2 * THOROUGH if thorough else RUNS:
         model = build_model(**changes)
-        lr, job = job_of(model, build_images, n, *((2, 2) if thorough else (1, 1)))
+        lr, job = job_of(model, random_images, n, *((2, 2) if thorough else (1, 1)))
         with emulated(extension, plan):
             draw_all(ENGINE, model, job, precision)
         worst = cdf_violation(model, lr, job.image, job.noise, 1.0).max()

@@ -213,13 +213,14 @@ def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
 FORK = """
 import os, sys, torch
 sys.path.insert(0, sys.argv[1])
-from conftest import build_model, build_images
+from conftest import build_model
 import prsr
+from prsr.testing import random_images
 from prsr.sampling.conditioning import condition
 from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 model, engine = build_model(), CPUEngine()
-conditioning = condition(model.conditioning, build_images(model.config, 1, 2, 2), model.config)
+conditioning = condition(model.conditioning, random_images(model.config, 1, 2, 2), model.config)
 laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
 def draw():
     image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)

@@ -17,7 +17,6 @@ from torch.testing import assert_close
 import prsr
 from benchmarks import cuda_kernels, gpu_cuda
 from benchmarks.gpu_bench import Bench
-from benchmarks.precision import with_rounded_operands
 from benchmarks.report import Report
 from prsr.engines import cuda
 from prsr.engines.base import Job, draw
@@ -25,7 +24,7 @@ from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, parting_distance, with_rounded_operands
 from tests.engines.emulated import ROOT, build, emulated, load
 
 EPSILON = 1e-4

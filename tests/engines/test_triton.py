@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import prsr
-from benchmarks.precision import with_rounded_head, with_rounded_operands
 from prsr.engines import triton as engine_module
 from prsr.engines.base import Job, draw
 from prsr.engines.registry import ENGINES
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, parting_distance
+from prsr.testing import cdf_violation, parting_distance, with_rounded_head, with_rounded_operands
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 tl = pytest.importorskip("triton.language")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.training import plain_loss
 from prsr import PRSR, prsr_loss
+from prsr.testing import plain_loss
 
 WIDE = {"head_channels": 100, "levels": 16}
 """Changes to the preset tiny: a head whose colours are wide enough for products of their own."""
