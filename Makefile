@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
-	  tests/*.cpp
+	  tests/engines/*.cpp
 	$(BIN)/mypy
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
@@ -80,7 +80,8 @@ check-install: $(VENV)/.installed
 # hostile calls. It prints what it has counted.
 nightly: $(VENV)/.installed-dev
 	PRSR_FUZZ=10000 PRSR_KILLS=100 PRSR_HOSTILE=1000 $(BIN)/python -m pytest --numprocesses 2 \
-	  -o faulthandler_timeout=0 tests/test_fuzz.py tests/test_kills.py tests/test_hostile.py
+	  -o faulthandler_timeout=0 \
+	  tests/robustness/test_fuzz.py tests/robustness/test_hostile.py tests/robustness/test_kills.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import prsr
 from benchmarks.report import Report
-from benchmarks.subject import lively
 from prsr.engines.base import Job
 from prsr.sampling.conditioning import condition
+from prsr.testing import random_images, random_model
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Bench:
     report: Report
 
     def __post_init__(self) -> None:
-        self.model = lively(self.config, gain=1.0).to(self.device)
+        self.model = random_model(self.config, gain=1.0).to(self.device)
         # The interpreter takes a second for a pixel.
         self.low = (1, 1) if self.rehearsal else (self.config.low_height, self.config.low_width)
         self.size = self.config.scale * self.low[0], self.config.scale * self.low[1]
@@ -46,10 +46,7 @@ class Bench:
 
     def images(self, batch: int) -> Tensor:
         """Random ones, the first of them always the same, ``uint8 [batch, D, h, w]``."""
-        shape = (batch, self.config.channels, *self.low)
-        random = torch.Generator().manual_seed(0)
-        lr = torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
-        return lr.to(self.device)
+        return random_images(self.config, batch, *self.low).to(self.device)
 
     def noise(self, batch: int) -> Tensor:
         """That of seed 0, made on the CPU, ``float32 [batch, H, W, D]``."""

@@ -23,9 +23,8 @@ from torch import Tensor
 
 import prsr
 from benchmarks.gpu_bench import Bench
-from benchmarks.precision import with_rounded_operands
 from benchmarks.subject import EPSILON
-from prsr.testing import cdf_violation, divergence_distance
+from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
 
 BF16_EPSILON = 0.02
 """How far u may lie outside the CDF of the model whose products round as the engine's: a sum in

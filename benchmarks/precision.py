@@ -15,39 +15,16 @@ conditioning network are fp32.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 import prsr
 from prsr.models.saved import DEFAULT_MODEL, bundled_inputs
+from prsr.testing import with_rounded_head, with_rounded_operands
 
 TEMPERATURES = (1.0, 0.8)
-
-
-def with_rounded_head(model: prsr.PRSR, operand: torch.dtype = torch.bfloat16) -> prsr.PRSR:
-    """A copy of which the weights of the prior's head are numbers of a type; biases stay."""
-    rounded = copy.deepcopy(model)
-    for layer in rounded.prior.head:
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.data.to(operand).float()
-    return rounded
-
-
-def with_rounded_operands(model: prsr.PRSR, operand: torch.dtype = torch.bfloat16) -> prsr.PRSR:
-    """A copy whose prior reads numbers of a type and has such weights, but in its first layers."""
-    rounded = with_rounded_head(model, operand)
-    hidden, relu, _ = rounded.prior.head
-    for layer in [hidden, *rounded.prior.blocks.modules()]:
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.data.to(operand).float()
-            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(operand).float(),))
-    # The prior takes the last layer's weights without calling it.
-    relu.register_forward_hook(lambda *call: call[2].to(operand).float())
-    return rounded
 
 
 def total_variation(one: Tensor, other: Tensor, temperature: float) -> Tensor:

@@ -6,55 +6,24 @@ image alone. :meth:`Subject.share_alive` tells how many are not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import prsr
 from prsr import PRSRConfig
 from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 from prsr.sampling.conditioning import condition
-from prsr.testing import cdf_violation
+from prsr.testing import cdf_violation, random_images, random_model
 from prsr.utils.torch_threads import considerate
 
 ENGINE = CPUEngine()
 
 EPSILON = 1e-4
 """How far u may lie outside its CDF interval: of SPEC, section 2, for fp32."""
-
-
-def lively(config: PRSRConfig, gain: float, seed: int = 0) -> prsr.PRSR:
-    """A model in evaluation mode, random in every number that it has, to check engines with.
-
-    As they are before training, the conditioning logits of 32×32 images differ by hundreds of
-    nats and the prior's by a tenth: images hardly tell whether there is a prior. Here those of
-    both differ by nats.
-
-    Args:
-        config: its numbers.
-        gain: standard deviation of the prior's convolutions, times the root of their inputs.
-        seed: of the numbers.
-    """
-    model = prsr.PRSR(config).eval()
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, layer in model.named_modules():
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                std = gain if name.startswith("prior") else 0.7
-                inputs = layer.weight[0].numel()
-                layer.weight.normal_(0, std / math.sqrt(inputs), generator=random)
-                if layer.bias is not None:
-                    layer.bias.normal_(0, 0.5, generator=random)
-            elif isinstance(layer, nn.BatchNorm2d):
-                for values in (layer.weight, cast(Tensor, layer.running_var)):
-                    values.uniform_(0.5, 1.5, generator=random)
-                for values in (layer.bias, cast(Tensor, layer.running_mean)):
-                    values.normal_(0, 0.3, generator=random)
-    return model
 
 
 class Subject:
@@ -67,7 +36,7 @@ class Subject:
 
     def __init__(self, config: PRSRConfig, enlarge: int = 1) -> None:
         self.config = config
-        self.model = lively(config, gain=1.0)
+        self.model = random_model(config, gain=1.0)
         self.low_size = enlarge * config.low_height, enlarge * config.low_width
 
     @property
@@ -82,9 +51,7 @@ class Subject:
 
     def low_resolution(self, batch: int) -> Tensor:
         """Random images, always the same, ``uint8 [batch, D, h, w]``."""
-        shape = (batch, self.config.channels, *self.low_size)
-        random = torch.Generator().manual_seed(0)
-        return torch.randint(self.config.levels, shape, dtype=torch.uint8, generator=random)
+        return random_images(self.config, batch, *self.low_size)
 
     @torch.no_grad()
     def job(self, batch: int) -> Job:

@@ -25,14 +25,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
 from benchmarks.contention import busy_neighbours
 from benchmarks.report import Column, Record, Report
 from prsr import PRESETS, PRSR, PRSRConfig
-from prsr.models.layers import RowConvolution, logits_of
+from prsr.testing import plain_loss
 from prsr.training.recipe import TrainSettings
 from prsr.training.trainer import Trainer
 from prsr.training_environment import MALLOC, training_environment, usable_cores
@@ -46,22 +45,6 @@ FASTER = 3.0
 
 SLOWER = 3.0
 """How many times as long a step may take on a busy machine."""
-
-
-def plain_loss(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
-    """CE(A + B) + CE(A) as PyTorch's functions give it; see :func:`prsr.prsr_loss`."""
-    a, features = model.conditioning(lr, with_features=True)
-    _, h = model.prior.stacks(hr, features)[-1]
-    hidden, _, last = (cast(RowConvolution, layer) for layer in model.prior.head)
-    units = F.relu(F.conv2d(h, hidden.masked_weight(), hidden.bias))
-    b = logits_of(units, last.masked_weight(), cast(Tensor, last.bias), model.config)
-    alone = a.to(torch.promote_types(a.dtype, torch.float32))
-    target = hr.permute(0, 2, 3, 1).flatten().long()
-    losses = (
-        F.cross_entropy(each.permute(0, 3, 4, 2, 1).flatten(0, 3), target)
-        for each in (alone + b, alone)
-    )
-    return next(losses) + next(losses)
 
 
 class PlainTrainer(Trainer):

@@ -1,4 +1,4 @@
-"""Checks that a finished sample is correct for its noise.
+"""Checks that a finished sample is correct for its noise, and random models to check it on.
 
 One parallel forward pass of the *training* network over a finished image gives the CDF of every
 sub-pixel. A correct sampler has chosen, at each, the level whose CDF interval contains u. This
@@ -7,11 +7,17 @@ checks every draw of an engine at any size, without the H·W·D passes of a naiv
 
 from __future__ import annotations
 
+import copy
+import math
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prsr.config import PRSRConfig
 from prsr.models.eval_mode import evaluating
+from prsr.models.layers import RowConvolution, logits_of
 from prsr.models.prsr import PRSR
 from prsr.utils.argument_checks import (
     check_levels,
@@ -144,3 +150,90 @@ def divergence_distance(
         )
     )
     return torch.where(differs.any(dim=1), outside, 0.0)
+
+
+def random_model(config: PRSRConfig, gain: float, seed: int = 0) -> PRSR:
+    """A model in evaluation mode with every number random, to check engines with.
+
+    In an untrained model the conditioning logits of a 32×32 image differ by hundreds of nats and
+    the prior's by a tenth, so an engine that ignores the prior draws nearly the same images. Here
+    the logits of both networks differ by nats.
+
+    Args:
+        config: the model's configuration.
+        gain: standard deviation of the prior's convolutions, times the root of their inputs.
+        seed: of the random numbers.
+    """
+    model = PRSR(config).eval()
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                std = gain if name.startswith("prior") else 0.7
+                inputs = layer.weight[0].numel()
+                layer.weight.normal_(0, std / math.sqrt(inputs), generator=random)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.5, generator=random)
+            elif isinstance(layer, nn.BatchNorm2d):
+                for values in (layer.weight, cast(Tensor, layer.running_var)):
+                    values.uniform_(0.5, 1.5, generator=random)
+                for values in (layer.bias, cast(Tensor, layer.running_mean)):
+                    values.normal_(0, 0.3, generator=random)
+    return model
+
+
+def random_images(config: PRSRConfig, n: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Random images of the model's levels, ``uint8 [n, D, height, width]``, on the CPU.
+
+    The first images of a seed are the same for every ``n``.
+    """
+    shape = (n, config.channels, height, width)
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(config.levels, shape, dtype=torch.uint8, generator=random)
+
+
+def with_rounded_head(model: PRSR, operand: torch.dtype = torch.bfloat16) -> PRSR:
+    """A copy in which the weights of the prior's head are rounded to a dtype; biases are not.
+
+    This is what the engine ``cpu`` computes with in bf16.
+    """
+    rounded = copy.deepcopy(model)
+    for layer in rounded.prior.head:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.to(operand).float()
+    return rounded
+
+
+def with_rounded_operands(model: PRSR, operand: torch.dtype = torch.bfloat16) -> PRSR:
+    """A copy whose prior rounds weights and inputs of all but its first layers to a dtype.
+
+    This is what the engines ``triton`` and ``cuda`` compute with in fp16 and bf16.
+    """
+    rounded = with_rounded_head(model, operand)
+    hidden, relu, _ = rounded.prior.head
+    for layer in [hidden, *rounded.prior.blocks.modules()]:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.to(operand).float()
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(operand).float(),))
+    # The prior uses the last layer's weights without calling the layer.
+    relu.register_forward_hook(lambda *call: call[2].to(operand).float())
+    return rounded
+
+
+def plain_loss(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
+    """CE(A+B) + CE(A) by one PyTorch function after another, with a dense head; a scalar.
+
+    :func:`prsr.prsr_loss` computes the same in fewer operations.
+    """
+    a, features = model.conditioning(lr, with_features=True)
+    _, h = model.prior.stacks(hr, features)[-1]
+    hidden, _, last = (cast(RowConvolution, layer) for layer in model.prior.head)
+    units = F.relu(F.conv2d(h, hidden.masked_weight(), hidden.bias))
+    b = logits_of(units, last.masked_weight(), cast(Tensor, last.bias), model.config)
+    alone = a.to(torch.promote_types(a.dtype, torch.float32))
+    target = hr.permute(0, 2, 3, 1).flatten().long()
+    losses = (
+        F.cross_entropy(each.permute(0, 3, 4, 2, 1).flatten(0, 3), target)
+        for each in (alone + b, alone)
+    )
+    return next(losses) + next(losses)

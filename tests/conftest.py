@@ -1,4 +1,4 @@
-"""What the tests share: one thread, fixed seeds, and models whose draws are far from uniform."""
+"""What the tests share: one thread, fixed seeds, random models and data, counts of outcomes."""
 
 from __future__ import annotations
 
@@ -18,43 +18,37 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from prsr import PRESETS, PRSR, PRSRConfig
+from prsr.testing import random_images, random_model
 
 torch.set_num_threads(1)
-# For benchmarks and the helpers beside this file; behind the prsr that is installed.
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+# For the tests of benchmarks/ and examples/. Last, so that an installed prsr comes before this one.
+sys.path.append(str(Path(__file__).parents[1]))
 settings.register_profile(
     "prsr",
     derandomize=True,
     deadline=None,
     database=None,
-    # The fixtures that tests share return plain functions, which keep nothing between examples.
+    # Fixtures such as make_model return plain functions, which keep nothing between examples.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("prsr")
 
 
 def build_model(seed=0, gain=2.0, config=PRESETS["tiny"], **changes) -> PRSR:
-    """A model whose prior's logits differ by nats, and by more than the conditioning's."""
-    from benchmarks.subject import lively  # which could not be found before the line above
-
-    return lively(dataclasses.replace(config, **changes), gain, seed)
-
-
-def build_images(config, n, height, width, seed=0) -> torch.Tensor:
-    """Random images, ``uint8 [n, D, height, width]`` below K."""
-    shape = (n, config.channels, height, width)
-    random = torch.Generator().manual_seed(seed)
-    return torch.randint(config.levels, shape, dtype=torch.uint8, generator=random)
+    """:func:`prsr.testing.random_model` of a preset with changes."""
+    return random_model(dataclasses.replace(config, **changes), gain, seed)
 
 
 @pytest.fixture(scope="session")
 def make_model():
+    """:func:`build_model`."""
     return build_model
 
 
 @pytest.fixture(scope="session")
 def make_images():
-    return build_images
+    """:func:`prsr.testing.random_images`."""
+    return random_images
 
 
 STUDY = dataclasses.replace(

@@ -38,4 +38,5 @@ export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_f
 # Without the limit of time: a test takes here many times as long.
 export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
-  -k "$EXPRESSION" "$SOURCE"/tests/test_{native,native_conditioning,loops,engines,sampling}.py
+  -k "$EXPRESSION" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,engines}.py \
+  "$SOURCE"/tests/test_sampling.py

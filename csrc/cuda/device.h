@@ -1,5 +1,5 @@
 // Every instruction that is not C++, one function each. The kernels use nothing else of CUDA, so
-// that tests/emulation.h, which implements the same functions, runs them on a CPU.
+// that tests/engines/emulation.h, which implements the same functions, runs them on a CPU.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,5 +1,5 @@
 // The host's side of the kernels. Implemented by kernels.cu for GPUs, and for tests on a CPU by
-// tests/emulated_cuda.cpp.
+// tests/engines/emulated_cuda.cpp.
 #pragma once
 
 #include "arguments.h"

@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import prsr
-from benchmarks.precision import with_rounded_head, with_rounded_operands
 from prsr.engines import triton as engine_module
 from prsr.engines.base import Job, draw
 from prsr.engines.registry import ENGINES
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, divergence_distance
+from prsr.testing import (
+    cdf_violation,
+    divergence_distance,
+    with_rounded_head,
+    with_rounded_operands,
+)
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 tl = pytest.importorskip("triton.language")
@@ -316,7 +320,7 @@ def compiled_kernels(preset, architecture):
     command = [sys.executable, "-m", "benchmarks.kernels", "--json", "--preset", preset]
     run = subprocess.run(
         [*command, "--architectures", str(architecture)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
@@ -361,7 +365,7 @@ for precision in "fp32", "fp16":
         assert (compiled.tensor > 0) == (precision == "fp16")
         assert compiled.shared <= 99 * 1024
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
@@ -397,7 +401,7 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]
     run = subprocess.run(
         [*command, "--quick", "--json", tmp_path / "gpu.json"],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

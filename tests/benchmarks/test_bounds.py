@@ -1,12 +1,10 @@
-"""The counting behind the benchmarks: what is needed, bounds, quantiles. Nothing is timed."""
+"""What an image needs at least, and the bounds that follow."""
 
 from __future__ import annotations
 
 import pytest
 
 from benchmarks.bounds import Limits, Part, bounds, draw_bound, needed, streamed_bytes
-from benchmarks.report import Report
-from benchmarks.timing import Timing, interleaved
 from prsr import PRESETS, PRSR
 from prsr.engines.packing import pack_prior
 
@@ -54,35 +52,3 @@ def test_bound_is_bandwidth_for_one_image_and_arithmetic_for_many():
     assert bounds(parts, limits, 7, 2) == {"vertical": 70, "horizontal": 280, "head": 420}
     assert bounds(parts, limits, 7, 64) == {"vertical": 70, "horizontal": 140, "head": 210}
     assert draw_bound(PRESETS["tiny"], limits, 7) == 7 * 9 * 8 * 3
-
-
-def test_timing_tells_median_and_quartiles():
-    timing = Timing((5.0, 1.0, 4.0, 2.0, 3.0))
-    assert (timing.median, timing.quartiles) == (3, (2, 4))
-    assert timing.times(0.5).quartiles == (1, 2)
-    assert Timing((6.0,)).quartiles == (6, 6)
-
-
-def test_works_are_done_in_turn_and_the_first_time_does_not_count():
-    done = []
-    works = {name: lambda name=name: done.append(name) for name in "ab"}
-    timings = interleaved(works, rounds=3, at_least=0)
-    assert "".join(done) == "ab" * 4
-    assert [len(timing.seconds) for timing in timings.values()] == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("limits", "value", "met"),
-    [
-        ({"most": 1.2}, 1.2, True),
-        ({"most": 1.2}, 1.21, False),
-        ({"least": 8}, 8, True),
-        ({"least": 8}, 7.9, False),
-        ({"most": 1.2}, float("nan"), False),
-    ],
-)
-def test_bars_are_met_or_missed(limits, value, met, capsys):
-    report = Report()
-    report.bar("what", value, **limits)
-    assert report.results["bars"][0]["met"] is met
-    assert ("MISSED" in capsys.readouterr().out) is not met

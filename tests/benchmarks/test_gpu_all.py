@@ -25,7 +25,7 @@ from prsr import PRSRConfig
 from prsr.data.archive import pack
 from prsr.training.trainer import Trainer, TrainSettings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MIB = 2**20
 COMMAND = (sys.executable, "-m", "benchmarks.gpu_all", "--device", "cpu", "--preset", "tiny")
 

@@ -1,6 +1,6 @@
 """Draws images by an emulated extension, and says whether they are right.
 
-    python tests/emulated_images.py EXTENSION [--thorough]
+    python -m tests.engines.emulated_images EXTENSION [--thorough]
 
 For test_cuda.py, under AddressSanitizer, and for mutate_cuda.py.
 """
@@ -9,11 +9,21 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import build_images, build_model
-from emulated import emulated, load
-from test_cuda import ALONE, ENGINE, EPSILON, FOUR, PAIR, PAIR_OF_TILES, SHARING, draw_all, job_of
 
-from prsr.testing import cdf_violation
+from prsr.testing import cdf_violation, random_images
+from tests.conftest import build_model
+from tests.engines.emulated import emulated, load
+from tests.engines.test_cuda import (
+    ALONE,
+    ENGINE,
+    EPSILON,
+    FOUR,
+    PAIR,
+    PAIR_OF_TILES,
+    SHARING,
+    draw_all,
+    job_of,
+)
 
 RUNS = (
     ("fp32", ALONE, 2, {"conditional_gates": True}),
@@ -37,7 +47,7 @@ def main() -> None:
     thorough = "--thorough" in sys.argv
     for precision, plan, n, changes in 2 * THOROUGH if thorough else RUNS:
         model = build_model(**changes)
-        lr, job = job_of(model, build_images, n, *((2, 2) if thorough else (1, 1)))
+        lr, job = job_of(model, random_images, n, *((2, 2) if thorough else (1, 1)))
         with emulated(extension, plan):
             draw_all(ENGINE, model, job, precision)
         worst = cdf_violation(model, lr, job.image, job.noise, 1.0).max()

@@ -1,6 +1,6 @@
 """Removes each wait, arrival and barrier of the CUDA kernels in turn: does a run notice?
 
-    python tests/mutate_cuda.py [NUMBER …]
+    python -m tests.engines.mutate_cuda [NUMBER …]
 
 Builds a mutant of csrc/cuda for the emulation, draws some images, and prints for each mutant where
 it is and what was seen: a wrong image, a deadlock, or nothing. The exit code is 1 if one passed.
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from emulated import ROOT, build
+from tests.engines.emulated import ROOT, build
 
 STATEMENT = re.compile(
     r"^ *(?:if \([^;{]*\) )?device::"
@@ -39,9 +39,11 @@ def judged(file: Path, text: str) -> str:
             (kernels / source.name).write_text(source.read_text())
         (kernels / file.name).write_text(text)
         module = build("-O1", kernels=kernels)
-        command = [sys.executable, ROOT / "tests/emulated_images.py", module, "--thorough"]
+        command = [sys.executable, "-m", "tests.engines.emulated_images", module, "--thorough"]
         try:
-            run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+            run = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+            )
         except subprocess.TimeoutExpired:
             return "does not end"
         finally:

@@ -1,16 +1,12 @@
-"""The command line: what it writes, and one clear line with exit code 2 for every mistake."""
+"""``prsr sample`` and ``prsr demo``: the files that they write, and what they draw."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import prsr
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.data.image_files import save_image
 from prsr.data.images import reduce, to_pil
@@ -189,22 +185,6 @@ def test_brackets_in_names_are_not_markup(command, model, photos, tmp_path):
         assert str(out) in printed.replace("\n", "")
 
 
-def test_the_name_alone_gives_the_help(command):
-    code, printed, errors = command()
-    assert (code, errors) == (0, "")
-    assert printed.count("\n") > 10
-
-
-def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, photos, tmp_path):
-    def fail(*args):
-        raise LookupError("lost")
-
-    monkeypatch.setattr("prsr.cli.sample.load", fail)
-    code, _, errors = command("sample", photos, "-o", tmp_path / "out")
-    assert code == 2
-    assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows more)\n"
-
-
 def test_a_sheet_alone_is_one_file(command, model, photos, tmp_path):
     sheet = tmp_path / "sheet.png"
     code, _, _ = command("sample", photos / "a.png", "-o", sheet, "--model", model)
@@ -223,65 +203,6 @@ def test_the_demo_samples_the_bundled_inputs(command, tmp_path, name):
     assert " s" in printed
     # input, bicubic and one sample, 96 wide with gaps of 6
     assert Image.open(sheet).width == 6 + 3 * 102
-
-
-def test_training_from_a_folder_gives_a_model_to_sample_with(command, photos, tmp_path):
-    out = tmp_path / "run"
-    code, _, errors = command(
-        "train", "--data", photos, "--preset", "tiny", "--steps", 2, "--out", out, "--device", "cpu"
-    )
-    assert (code, errors) == (0, "")
-    code, _, _ = command(
-        "sample", photos / "a.png", "-o", tmp_path / "s.png", "--model", out / "model"
-    )
-    assert code == 0
-
-
-def test_info_tells_versions_engines_and_models(command):
-    code, printed, _ = command("info")
-    assert code == 0
-    for fact in (prsr.__version__, torch.__version__, "reference", "fp32 only", "faces"):
-        assert fact in printed
-
-
-@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "evaluate", "info"])
-def test_help_teaches(command, name):
-    code, printed, _ = command(*([name] if name else []), "--help")
-    assert code == 0
-    assert "Usage:" in printed
-    # On lines of their own, so that they can be copied.
-    examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
-    assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
-
-
-def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
-    out = tmp_path / "run"
-    arguments = ("train", "--data", photos, "--out", out, "--batch-size", 2, "--from", model)
-    code, printed, errors = command(*arguments, "--steps", 1)
-    assert code == 0, errors
-    assert f"from {model}" in printed
-    shutil.rmtree(model)
-    code, printed, errors = command(*arguments, "--steps", 2, "--resume")
-    assert code == 0, errors
-    assert "resumed, " in printed
-    assert model not in printed
-
-
-def test_a_schedule_may_end_after_the_steps_that_are_taken(command, photos, tmp_path):
-    arguments = ("train", "--data", photos, "--preset", "tiny", "--batch-size", 2)
-    arguments = (*arguments, "--device", "cpu", "--schedule", "linear")
-    whole, parts = (("--out", tmp_path / name) for name in ("whole", "parts"))
-    assert command(*arguments, *whole, "--steps", 4)[0] == 0
-    for more in ((), ("--resume",)):
-        steps = ("--steps", 4 if more else 2, "--schedule-steps", 4)
-        assert command(*arguments, *parts, *steps, *more)[0] == 0
-    one, other = (tmp_path / name / "model/model.safetensors" for name in ("whole", "parts"))
-    assert one.read_bytes() == other.read_bytes()
-    # Falling from the second of two steps on, the rate would have given other weights.
-    assert command(*arguments, "--out", tmp_path / "short", "--steps", 2)[0] == 0
-    code, _, errors = command(*arguments, "--out", tmp_path / "short", "--steps", 4, "--resume")
-    assert code == 2
-    assert "trained with schedule_steps = 2, not 4" in errors
 
 
 def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
@@ -304,16 +225,3 @@ def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
     assert code == 130
     assert errors.strip() == "prsr: interrupted; every file that was written is whole"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
-
-
-def test_it_is_a_program_and_a_module():
-    for start in (["prsr"], [sys.executable, "-m", "prsr"]):
-        path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-        done = subprocess.run(
-            [*start, "--version"],
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert prsr.__version__ in done.stdout

@@ -93,7 +93,7 @@ DEPENDS = (
 @pytest.mark.parametrize("name", instruction_sets())
 def test_every_instruction_set_of_this_machine_passes_the_tests_of_engines(name):
     folder = Path(__file__).parent
-    names = "test_engines", "test_native", "test_native_conditioning"
+    names = "test_engines", "test_cpu", "test_cpu_conditioning"
     files = [folder / f"{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", DEPENDS, *files]
     environment = {**os.environ, "PRSR_INSTRUCTION_SET": name}
@@ -199,7 +199,7 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
 def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
     # Two teams, and a member who wakes when the first team has already been told to stop. That
     # takes eight threads and luck, so rows do nothing here but meet, and there are many calls.
-    sources = Path(__file__).parents[1] / "csrc"
+    sources = Path(__file__).parents[2] / "csrc"
     program = tmp_path / "interrupted_teams"
     files = [Path(__file__).with_name("interrupted_teams.cpp")]
     files += [sources / f"{name}.cpp" for name in ("crew", "dispatch", "engine", "team")]
@@ -213,13 +213,14 @@ def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
 FORK = """
 import os, sys, torch
 sys.path.insert(0, sys.argv[1])
-from conftest import build_model, build_images
+from conftest import build_model
 import prsr
+from prsr.testing import random_images
 from prsr.sampling.conditioning import condition
 from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 model, engine = build_model(), CPUEngine()
-conditioning = condition(model.conditioning, build_images(model.config, 1, 2, 2), model.config)
+conditioning = condition(model.conditioning, random_images(model.config, 1, 2, 2), model.config)
 laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
 def draw():
     image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
@@ -238,7 +239,7 @@ assert same and os.waitpid(child, 0)[1] == 0
 
 
 def test_a_child_of_fork_may_sample_on():
-    command = [sys.executable, "-c", FORK, os.path.dirname(__file__)]
+    command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1])]
     subprocess.run(command, check=True, timeout=120)
 
 

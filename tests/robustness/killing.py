@@ -2,7 +2,7 @@
 
 It has imported all that takes time and forks for each run, so that a kill seldom hits the start.
 
-    python tests/killing.py train|data|sample FOLDER KILLS SEED
+    python tests/robustness/killing.py train|data|sample FOLDER KILLS SEED
 
 prints a line of JSON: how many runs were killed, how many ended, and how many rounds were whole.
 """

@@ -107,3 +107,17 @@ def test_names_of_any_bytes_are_told_in_ascii(tmp_path):
         pass
     with pytest.warns(Notice, match=r"\(\\udcff\\n\.txt\)"):
         found(tmp_path)
+
+
+def test_folders_are_searched_below_and_in_order(tmp_path):
+    for name in ("b.png", "a/c.jpg", "a.png"):
+        image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.warns(Notice, match=r"1 of no image format that can be read \(notes\.txt\)"):
+        assert found(tmp_path) == ["a/c.jpg", "a.png", "b.png"]
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / "folder.png").mkdir()
+    assert len(find_images([tmp_path])) == 3
+    assert [path.name for path in find_images([tmp_path], tmp_path / "a")] == ["a.png", "b.png"]
+    assert len(find_images([tmp_path / "a"], tmp_path)) == 1
+    assert len(find_images([tmp_path], tmp_path)) == 3

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated import ROOT, build, emulated, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -18,7 +17,6 @@ from torch.testing import assert_close
 import prsr
 from benchmarks import cuda_kernels, gpu_cuda
 from benchmarks.gpu_bench import Bench
-from benchmarks.precision import with_rounded_operands
 from benchmarks.report import Report
 from prsr.engines import cuda
 from prsr.engines.base import Job, draw
@@ -26,7 +24,8 @@ from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda import Plan
 from prsr.engines.cuda_layout import OPERANDS, Sizes
 from prsr.engines.torch import TorchEngine
-from prsr.testing import cdf_violation, divergence_distance
+from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
+from tests.engines.emulated import ROOT, build, emulated, load
 
 EPSILON = 1e-4
 ENGINE = cuda.CUDAEngine()
@@ -355,7 +354,8 @@ def test_memory_is_in_bounds():
         pytest.skip("the compiler has no AddressSanitizer")
     module = build("-fsanitize=address", "-O1", "-g")
     run = subprocess.run(
-        [sys.executable, ROOT / "tests/emulated_images.py", module],
+        [sys.executable, "-m", "tests.engines.emulated_images", module],
+        cwd=ROOT,
         env=os.environ | {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

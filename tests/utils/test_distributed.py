@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from prsr import PRSR, PRSRConfig
 from prsr.cli.main import main
-from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise
 from prsr.utils import distributed
 
 TINY = PRSRConfig.preset("tiny")
+
+
 STEPS = 7
+
 
 # `prsr`, in double precision: biases before a batch normalisation have no gradient but rounding,
 # which RMSProp divides by its own size. With DYING, the second process dies once, at step 5 or
@@ -194,37 +195,6 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     assert distributed.gathered("own") == ["own"]
     distributed.wait()
     distributed.leave()
-
-
-def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
-    model = make_model(seed=1)
-    twin = make_model(seed=2)
-    synchronise(twin)
-    twin.load_state_dict(model.state_dict())
-    kinds = [type(layer) for layer in twin.modules()]
-    assert nn.BatchNorm2d not in kinds
-    assert kinds.count(SynchronousBatchNorm2d) == 4
-    lr = torch.randint(8, (5, 3, 3, 3), dtype=torch.uint8)
-    for training in (True, False):
-        outputs = []
-        for one in (model, twin):
-            one.train(training)
-            outputs.append(one.conditioning(lr))
-            outputs[-1].square().mean().backward()
-        assert torch.allclose(*outputs, atol=1e-5)
-    for (name, one), two in zip(model.named_parameters(), twin.parameters(), strict=True):
-        if one.grad is not None:
-            assert torch.allclose(one.grad, two.grad, atol=1e-5), name
-    for (name, one), two in zip(model.named_buffers(), twin.buffers(), strict=True):
-        assert torch.allclose(one, two, atol=1e-5), name
-
-
-def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model):
-    layer = SynchronousBatchNorm2d(3)
-    x = 100 + torch.randn(4, 3, 8, 8)
-    y = layer(x.bfloat16())
-    assert y.dtype == torch.bfloat16
-    assert torch.allclose(layer.running_mean, 0.1 * x.bfloat16().float().mean((0, 2, 3)), rtol=1e-6)
 
 
 def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):

@@ -16,8 +16,9 @@ import torch
 
 from prsr.engines import cuda
 
-ROOT = Path(__file__).parents[1]
-SOURCES = (*sorted((ROOT / "csrc/cuda").glob("*.*")), *sorted((ROOT / "tests").glob("emulat*")))
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SOURCES = (*sorted((ROOT / "csrc/cuda").glob("*.*")), *sorted(HERE.glob("emulat*")))
 
 
 def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
@@ -37,8 +38,8 @@ def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
         *("-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),
         "-Wno-array-bounds",  # GCC 12 is wrong about references to rows of an array
         *flags,
-        *(f"-I{kernels}", f"-I{ROOT / 'tests'}", f"-isystem{torch_headers}"),
-        *(f"-isystem{sysconfig.get_path('include')}", str(ROOT / "tests/emulated_cuda.cpp")),
+        *(f"-I{kernels}", f"-I{HERE}", f"-isystem{torch_headers}"),
+        *(f"-isystem{sysconfig.get_path('include')}", str(HERE / "emulated_cuda.cpp")),
     ]
     digest = hashlib.sha256("\0".join(command).encode())
     for file in (*sorted(kernels.glob("*.*")), *SOURCES):

@@ -1,4 +1,4 @@
-"""Images in, arrays out: the paper's order of reductions, splits, and the order of batches."""
+"""Data sets: folders and array files, splits, and the order of batches."""
 
 import contextlib
 import os
@@ -11,23 +11,13 @@ import torch
 from PIL import Image
 
 from prsr import PRSRConfig
-from prsr.data.contact_sheet import contact_sheet
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.data.find_files import find_images
-from prsr.data.image_files import save_image
-from prsr.data.images import (
-    centre_crop,
-    high_resolution,
-    read_image,
-    reduce,
-    to_array,
-    to_pil,
-)
-from prsr.utils.messages import Notice
+from prsr.data.images import reduce
 
 COLOUR = PRSRConfig.preset("compact")
+
+
 TINY = PRSRConfig.preset("tiny")
-DIGITS = PRSRConfig.preset("digits")
 
 
 def noise_image(width, height, mode="RGB", seed=0):
@@ -35,100 +25,9 @@ def noise_image(width, height, mode="RGB", seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
-def test_the_high_resolution_is_a_centre_crop_then_bicubic():
-    image = noise_image(70, 50)
-    expected = image.crop((10, 0, 60, 50)).resize((32, 32), Image.Resampling.BICUBIC)
-    assert np.array_equal(high_resolution(image, COLOUR), np.asarray(expected).transpose(2, 0, 1))
-
-
-def test_the_low_resolution_is_bicubic_of_the_high_one():
-    hr = high_resolution(noise_image(70, 50), COLOUR)
-    image = Image.fromarray(np.ascontiguousarray(hr.transpose(1, 2, 0)))
-    expected = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    assert np.array_equal(reduce(hr[None], COLOUR)[0], expected)
-
-
-def test_reduced_images_stay_below_the_models_levels():
-    edge = np.zeros((1, 3, 12, 12), np.uint8)
-    edge[..., :6] = 199  # bicubic goes beyond it before it falls
-    assert reduce(edge, PRSRConfig(scale=2)).max() > 199
-    assert reduce(edge, PRSRConfig(scale=2, levels=200)).max() == 199
-
-
-def test_few_levels_are_spread_evenly_and_stay_below_the_top():
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(1, 256)).convert("RGB")
-    values = to_array(ramp, TINY)[0, 0]
-    assert values.min() == 0
-    assert values.max() == TINY.levels - 1
-    assert np.array_equal(np.unique(values), np.arange(TINY.levels))
-    assert np.array_equal(to_array(to_pil(to_array(ramp, TINY), TINY), TINY)[0, 0], values)
-    edges = np.zeros((1, 3, 6, 6), np.uint8)
-    edges[..., ::2] = TINY.levels - 1
-    assert reduce(edges, TINY).max() < TINY.levels
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "I;16", "CMYK", "LA"])
-def test_every_mode_of_image_is_read(tmp_path, mode):
-    source = noise_image(40, 40, "RGB")
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257)
-    else:
-        image = source.convert(mode)
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    image.save(path)
-    assert high_resolution(read_image(path, COLOUR), COLOUR).shape == (3, 32, 32)
-    assert high_resolution(read_image(path, DIGITS), DIGITS).shape == (1, 28, 28)
-
-
-def test_images_are_read_the_right_way_up(tmp_path):
-    lying = noise_image(40, 20)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    lying.save(tmp_path / "phone.png", exif=exif)
-    upright = np.asarray(lying.transpose(Image.Transpose.ROTATE_270))
-    assert np.array_equal(np.asarray(read_image(tmp_path / "phone.png", COLOUR)), upright)
-
-
-def test_images_from_files_and_from_pillow_are_alike(tmp_path):
-    deep = Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8))
-    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    for image in (deep, clear, noise_image(8, 8)):
-        image.save(tmp_path / "image.png")
-        from_file = to_array(read_image(tmp_path / "image.png", COLOUR), COLOUR)
-        assert np.array_equal(to_array(image, COLOUR), from_file)
-
-
-def test_transparency_is_laid_on_white(tmp_path):
-    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (high_resolution(read_image(tmp_path / "clear.png", COLOUR), COLOUR) == 255).all()
-
-
-def test_sixteen_bit_images_keep_their_tones(tmp_path):
-    ramp = np.linspace(0, 65535, 40 * 40).astype(np.uint16).reshape(40, 40)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    values = np.asarray(read_image(tmp_path / "deep.png", DIGITS))
-    assert np.abs(values.astype(int) - ramp // 257).max() <= 1
-
-
-def test_a_narrow_image_is_cropped_in_the_middle():
-    assert centre_crop(noise_image(100, 10), 1, 1).size == (10, 10)
-    assert centre_crop(noise_image(1, 50), 4, 4).size == (1, 1)
-
-
-def test_folders_are_searched_below_and_in_order(tmp_path):
-    for name in ("b.png", "a/c.jpg", "a.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_a_folder_gives_a_pair_for_each_image(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
         noise_image(9, 9).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.warns(Notice, match=r"1 of no image format that can be read \(notes\.txt\)"):
-        found = [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path])]
-    assert found == ["a/c.jpg", "a.png", "b.png"]
-    (tmp_path / "notes.txt").unlink()
-    (tmp_path / "folder.png").mkdir()
-    assert len(find_images([tmp_path])) == 3
-    assert [path.name for path in find_images([tmp_path], tmp_path / "a")] == ["a.png", "b.png"]
-    assert len(find_images([tmp_path / "a"], tmp_path)) == 1
-    assert len(find_images([tmp_path], tmp_path)) == 3
     dataset = SuperResolutionImages.open(tmp_path, COLOUR)
     assert len(dataset) == 3
     lr, hr = dataset[1]
@@ -265,22 +164,3 @@ def test_processes_share_a_batch_without_overlap():
     parts = [list(islice(EndlessBatches(11, 6, 0, 0, rank, 2), 5)) for rank in range(2)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(shares[0] + shares[1]) == sorted(batch)
-
-
-def test_a_contact_sheet_shows_each_image_in_its_place():
-    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-    sheet = contact_sheet([[red, blue], [blue, red]], ["one", "two"], cell=40)
-    colours = [
-        [sheet.getpixel((6 + 46 * column + 20, 22 + 46 * row + 20)) for column in range(2)]
-        for row in range(2)
-    ]
-    red, blue = (255, 0, 0), (0, 0, 255)
-    assert colours == [[red, blue], [blue, red]]
-
-
-def test_an_image_is_saved_by_suffix_or_not_at_all(tmp_path):
-    save_image(noise_image(4, 4), tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size == (4, 4)
-    with pytest.raises(ValueError, match="must end like an image"):
-        save_image(noise_image(4, 4), tmp_path / "a.txt")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,65 @@
+"""The command as a whole: help, versions, unforeseen errors, and both ways to start it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import prsr
+
+
+def test_the_name_alone_gives_the_help(command):
+    code, printed, errors = command()
+    assert (code, errors) == (0, "")
+    assert printed.count("\n") > 10
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, photos, tmp_path):
+    def fail(*args):
+        raise LookupError("lost")
+
+    monkeypatch.setattr("prsr.cli.sample.load", fail)
+    code, _, errors = command("sample", photos, "-o", tmp_path / "out")
+    assert code == 2
+    assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows more)\n"
+
+
+def test_info_tells_versions_engines_and_models(command):
+    code, printed, _ = command("info")
+    assert code == 0
+    for fact in (prsr.__version__, torch.__version__, "reference", "fp32 only", "faces"):
+        assert fact in printed
+
+
+@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "evaluate", "info"])
+def test_help_teaches(command, name):
+    code, printed, _ = command(*([name] if name else []), "--help")
+    assert code == 0
+    assert "Usage:" in printed
+    # On lines of their own, so that they can be copied.
+    examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
+    assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
+
+
+def test_it_is_a_program_and_a_module():
+    for start in (["prsr"], [sys.executable, "-m", "prsr"]):
+        path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+        done = subprocess.run(
+            [*start, "--version"],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert prsr.__version__ in done.stdout
+
+
+@pytest.mark.parametrize("name", ["sample", "train", "evaluate", "figure", "experiment"])
+def test_help_shows_examples_as_they_are_typed(name, command):
+    code, printed, _ = command(name, "--help")
+    assert code == 0
+    assert "\\b" not in printed
+    if name in ("sample", "train", "evaluate"):
+        assert f"\n  prsr {name} " in printed

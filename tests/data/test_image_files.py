@@ -1,0 +1,20 @@
+"""Image files: written in the format of their suffix, or not at all."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prsr.data.image_files import save_image
+
+
+def noise_image(width, height, mode="RGB", seed=0):
+    shape = (height, width) if mode == "L" else (height, width, len(mode))
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def test_an_image_is_saved_by_suffix_or_not_at_all(tmp_path):
+    save_image(noise_image(4, 4), tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size == (4, 4)
+    with pytest.raises(ValueError, match="must end like an image"):
+        save_image(noise_image(4, 4), tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
