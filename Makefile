@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Where pip may be had from, if Python has no way to a virtual environment of its own.
 PIP_ZIP ?= https://bootstrap.pypa.io/pip/pip.pyz
 # What an installation depends on; the extensions are built anew when their sources change.
-SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
+SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Of `make sanitize`, what `make test` has the time for where there is the C++ engine.
@@ -38,8 +38,8 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
-	  tests/engines/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
+	  tests/engines/*.h tests/engines/*.cpp
 	$(BIN)/mypy
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
@@ -105,6 +105,7 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(INSTALL) --editable .
 	@touch $@
 
+# prsr._bench, which benchmarks and tests use, is built for development only.
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
-	$(INSTALL) --editable '.[dev]'
+	PRSR_BUILD_BENCH=$${PRSR_BUILD_BENCH:-auto} $(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed

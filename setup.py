@@ -1,9 +1,13 @@
-"""Builds the extensions with CMake and ninja; everything else is in pyproject.toml.
+"""Builds the extension modules with CMake and ninja; everything else is in pyproject.toml.
 
-`prsr._native`, the C++ engine, wants a C++ compiler, `prsr._cuda` nvcc as well. What cannot be
-built is left out with a warning, which pip shows with -v, and `prsr.list_engines()` says what is
-missing. `PRSR_BUILD_NATIVE=1` and `PRSR_BUILD_CUDA=1` make a failure an error, 0 does not try.
-`PRSR_SANITIZE=address,undefined` or `thread` builds what `make sanitize` tests.
+An environment variable says for each module whether to build it: 1 requires it, 0 skips it, and
+``auto`` builds it if possible and otherwise warns (pip shows warnings with -v).
+
+- ``PRSR_BUILD_NATIVE`` (default auto): ``prsr._native``, the engine ``cpu``; needs a C++ compiler.
+- ``PRSR_BUILD_CUDA`` (default auto): ``prsr._cuda``, the engine ``cuda``; needs nvcc.
+- ``PRSR_BUILD_BENCH`` (default 0): ``prsr._bench``, for this repository's benchmarks and tests.
+
+``PRSR_SANITIZE=address,undefined`` or ``thread`` builds with sanitizers, for `make sanitize`.
 """
 
 from __future__ import annotations
@@ -19,19 +23,23 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-SWITCHES = {"prsr._native": "PRSR_BUILD_NATIVE", "prsr._cuda": "PRSR_BUILD_CUDA"}
-WANTED = {name: os.environ.get(switch, "auto") for name, switch in SWITCHES.items()}
-# Where NVIDIA installs it, it is not on the PATH.
+SWITCHES = {
+    "prsr._native": ("PRSR_BUILD_NATIVE", "auto"),
+    "prsr._cuda": ("PRSR_BUILD_CUDA", "auto"),
+    "prsr._bench": ("PRSR_BUILD_BENCH", "0"),
+}
+WANTED = {name: os.environ.get(*switch) for name, switch in SWITCHES.items()}
+# NVIDIA's default location is not on the PATH.
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 class CMakeBuild(build_ext):
-    """Builds each module as a target of `CMakeLists.txt`, and puts it where setuptools wants it."""
+    """Builds each module as a target of `CMakeLists.txt`, where setuptools expects the result."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Build, or warn that this module will be missing."""
+        """Build one module, or warn that it will be missing."""
         filename = self.get_ext_filename(ext.name)
-        # What an earlier build left here must not pass for this one's.
+        # A module left by an earlier build must not be taken for the result of this one.
         for folder in (self.build_lib, *([ROOT] if self.editable_mode else [])):
             Path(folder, filename).unlink(missing_ok=True)
         if WANTED[ext.name] == "0":
@@ -41,14 +49,14 @@ class CMakeBuild(build_ext):
         except (OSError, subprocess.CalledProcessError) as error:
             if WANTED[ext.name] == "1":
                 raise
-            self.warn(f"{ext.name} is left out, for it could not be built: {error}")
+            self.warn(f"{ext.name} is left out because it could not be built: {error}")
 
     def run_cmake(self, module: str, target: Path) -> None:
-        """Leave the built module at `target`."""
+        """Build a module and copy it to `target`."""
         import pybind11
 
-        # Not in setuptools' build_temp: CMake would remember there the ninja and the pybind11 of
-        # an isolated environment that is gone by the next build.
+        # Not in setuptools' build_temp: CMake's cache would keep paths to the ninja and pybind11 of
+        # an isolated build environment, which no longer exists at the next build.
         with tempfile.TemporaryDirectory() as build:
             configure = [
                 *("cmake", f"-S{ROOT}", f"-B{build}", "-GNinja", "-DCMAKE_BUILD_TYPE=Release"),
@@ -66,11 +74,11 @@ class CMakeBuild(build_ext):
 
 for name, wanted in WANTED.items():
     if wanted not in ("auto", "0", "1"):
-        sys.exit(f"{SWITCHES[name]} must be auto, 0 or 1, got {wanted!r}")
+        sys.exit(f"{SWITCHES[name][0]} must be auto, 0 or 1, got {wanted!r}")
 if WANTED["prsr._cuda"] == "auto" and not NVCC:
     WANTED["prsr._cuda"] = "0"
 setup(
-    # Optional: a module that was not built is no reason for setuptools to stop.
+    # Optional, so that setuptools accepts a module that was not built.
     ext_modules=[Extension(name, sources=[], optional=True) for name in WANTED],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Packed
+from prsr.engines.packing import PackedPrior
 
 PARTS = ("vertical", "horizontal", "head")
 
@@ -53,7 +53,7 @@ class Limits:
         return 2 * multiply_adds / self.peak
 
 
-def needed(packed: Packed) -> dict[str, Part]:
+def needed(packed: PackedPrior) -> dict[str, Part]:
     """What a pixel needs of each of ``PARTS``; SPEC, section 3."""
     blocks = packed.blocks
     vertical = [packed.first_vertical.weight]

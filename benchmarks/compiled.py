@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from prsr.engines.base import draw
-from prsr.engines.packing import Packed
+from prsr.engines.packing import PackedPrior
 from prsr.engines.torch import State, TorchEngine, vertical_row
 from prsr.models.layers import gate
 from prsr.models.networks import PriorNetwork, to_network_input
@@ -32,7 +32,7 @@ class CompiledEngine(TorchEngine):
     name = "compiled"
 
     @override
-    def pack(self, prior: PriorNetwork, precision: str) -> Packed:
+    def pack(self, prior: PriorNetwork, precision: str) -> PackedPrior:
         packed = super().pack(prior, precision)
         on_cpu = packed.taps.device.type == "cpu"
         self.pixel: Pixel = torch.compile(
@@ -70,7 +70,7 @@ def register() -> None:
     engines.ENGINES = (*engines.ENGINES, CompiledEngine())
 
 
-def pixel_of(packed: Packed) -> Pixel:
+def pixel_of(packed: PackedPrior) -> Pixel:
     """The function that draws a pixel of every image of a batch with these weights.
 
     It takes what the vertical stack adds ``[L, N, 2C]``, each block's input at the pixels to the

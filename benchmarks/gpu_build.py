@@ -42,7 +42,11 @@ def main() -> None:
     source = [] if wheels is None else ["--no-index", "--find-links", str(wheels)]
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     # Where one module cannot be built, the other is wanted all the same.
-    os.environ |= {"PRSR_BUILD_NATIVE": "auto", "PRSR_BUILD_CUDA": "auto" if nvcc else "0"}
+    os.environ |= {
+        "PRSR_BUILD_NATIVE": "auto",
+        "PRSR_BUILD_BENCH": "auto",
+        "PRSR_BUILD_CUDA": "auto" if nvcc else "0",
+    }
     if not (install(["--no-build-isolation", *source]) or install(source)):
         sys.exit("prsr cannot be installed")
     modules = ["prsr.kernels", "prsr._native", *(["prsr._cuda"] if nvcc else [])]

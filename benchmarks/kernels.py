@@ -78,12 +78,12 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
         image=torch.zeros(1, config.channels, height, width, dtype=torch.uint8),
     )
     engine = TritonEngine()
-    laid = engine.pack(model.prior, precision)
+    weights = engine.pack(model.prior, precision)
     masked = replace(job, mask=torch.zeros(job.image.shape, dtype=torch.bool))
     # Few images, and many: what a program takes of them.
-    for together in (1, 1), SHARING[laid.operand]:
-        yield from launches(State(laid, job, together), 0)
-        yield launches(State(laid, masked, together), 0)[1]
+    for together in (1, 1), SHARING[weights.operand]:
+        yield from launches(State(weights, job, together), 0)
+        yield launches(State(weights, masked, together), 0)[1]
 
 
 def compile_launch(

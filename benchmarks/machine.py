@@ -27,11 +27,11 @@ def limits(working_set: int, threads: int) -> Limits:
         working_set: bytes that all threads together read over and over.
         threads: that work at the same time.
     """
-    native = import_module("prsr._native")
+    bench = import_module("prsr._bench")
     name = chosen_instruction_set()
     return Limits(
-        peak=best(lambda: native.fma_peak(name, threads)),
-        bandwidth=best(lambda: native.read_bandwidth(name, working_set, threads)),
+        peak=best(lambda: bench.fma_peak(name, threads)),
+        bandwidth=best(lambda: bench.read_bandwidth(name, working_set, threads)),
     )
 
 

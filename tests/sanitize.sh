@@ -4,7 +4,7 @@
 #   tests/sanitize.sh address,undefined|thread [EXPRESSION of tests to run, as pytest -k takes it]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_CUDA=0
+export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_BENCH=1 PRSR_BUILD_CUDA=0
 # Of the larger presets an image takes minutes here, and does what the smaller ones do.
 EXPRESSION=${2:-not compact and not digits}
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")

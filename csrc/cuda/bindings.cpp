@@ -154,9 +154,9 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("shared_limit", &prsr::shared_limit,
              "Bytes of shared memory that a block may have on the current device.");
   module.def(
-      "place",
+      "plan_shared_memory",
       [](const std::string& name, prsr::HorizontalRow& row, int cluster, int limit) {
-        return prsr::place(precision(name), row, cluster, limit);
+        return prsr::plan_shared_memory(precision(name), row, cluster, limit);
       },
       py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("limit"),
       "Choose what lies in shared memory; a block's bytes, more than the limit if too little is.");

@@ -1,13 +1,13 @@
 // A colour's own features from the first layer to the head: the part that waits for itself.
 #pragma once
 
-#include "given.h"
+#include "partial_sums.h"
 
 namespace prsr {
 
 // A step of features to every block that has levels.
 template <typename P>
-PRSR_DEVICE void send_step(const Row<P>& r, const typename P::Inputs& inputs, int step) {
+PRSR_DEVICE void send_step(const RowContext<P>& r, const typename P::Inputs& inputs, int step) {
 #pragma unroll
   for (int v = 0; v < P::kVectors; ++v) {
     const uint4 words = P::vector(inputs, v);
@@ -67,7 +67,7 @@ PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4]
 // that wait for each other. `Halves` is 1 where the tile has at most 8 images: the gates of the
 // other eight rows would take as long as those of the first.
 template <typename P, int S, int Halves>
-PRSR_DEVICE void chain(const Row<P>& r, int n) {
+PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
   const float4* sums = r.given(n, 0);
   const int64_t layer_sums = 6 * S * 32;
@@ -81,11 +81,12 @@ PRSR_DEVICE void chain(const Row<P>& r, int n) {
   uint4* gated = r.gated(0) + vectors<P>(colour * S);
   const int64_t layer_gated = vectors<P>(r.colour_steps());
   float own[2 * S][4];
-  const float one = r.drawn()[r.place.row], other = r.drawn()[r.place.row + 8];
+  const float one = r.drawn()[r.lane_position.row], other = r.drawn()[r.lane_position.row + 8];
 #pragma unroll
   for (int i = 0; i < 2 * S; ++i) {
     read(r.residual(n, i), own[i]);
-    const float2 w = *reinterpret_cast<const float2*>(r.last_weights(n) + 8 * i + r.place.column);
+    const float2 w =
+        *reinterpret_cast<const float2*>(r.last_weights(n) + 8 * i + r.lane_position.column);
     own[i][0] += one * w.x;
     own[i][1] += one * w.y;
     own[i][2] += other * w.x;
@@ -143,7 +144,7 @@ PRSR_DEVICE void chain(const Row<P>& r, int n) {
 }
 
 template <typename P, int S>
-PRSR_DEVICE void chain(const Row<P>& r, int n) {
+PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
   if (r.live_images() <= kImages / 2) {
     chain<P, S, 1>(r, n);
   } else {
@@ -154,7 +155,7 @@ PRSR_DEVICE void chain(const Row<P>& r, int n) {
 // The same for any number of features, by all warps: 8 features each in turn, through memory. A
 // warp adds to the features that it wrote itself.
 template <typename P>
-PRSR_DEVICE void wide_chain(const Row<P>& r, int n) {
+PRSR_DEVICE void wide_chain(const RowContext<P>& r, int n) {
   const InputsOf<P> in(r, n);
   const int S = r.a.group_steps;
   const int64_t column = vectors<P>(r.a.reach * r.colour_steps() + in.mix_steps);

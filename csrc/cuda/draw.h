@@ -1,7 +1,7 @@
 // The draw of one sub-pixel of one image by one warp.
 #pragma once
 
-#include "operands.h"
+#include "mma.h"
 
 namespace prsr {
 
@@ -31,17 +31,17 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
     most = logits[i] > most ? logits[i] : most;
   }
   most = warp_max(most);
-  const bool warm = temperature > 0;
+  const bool stochastic = temperature > 0;
   // Finite, for what is infinite times the largest logit's zero is nothing at all.
-  const float sharpness = warm && 1.f / temperature < 3e38f ? 1.f / temperature : 3e38f;
+  const float sharpness = stochastic && 1.f / temperature < 3e38f ? 1.f / temperature : 3e38f;
   float cdf[kLaneLevels], total = 0;
   uint32_t massive = 0;  // which of this lane's levels have mass
 #pragma unroll
   for (int i = 0; i < kLaneLevels; ++i) {
     const float below = logits[i] - most;
-    const float mass = below == 0          ? 1.f
-                       : warm && below < 0 ? device::power_of_two(below * sharpness * kLog2e)
-                                           : 0.f;
+    const float mass = below == 0                ? 1.f
+                       : stochastic && below < 0 ? device::power_of_two(below * sharpness * kLog2e)
+                                                 : 0.f;
     massive |= mass > 0 ? 1u << i : 0u;
     total += mass;
     cdf[i] = total;
@@ -54,7 +54,7 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
   }
   float before = device::shuffle_up(through, 1);
   if (lane == 0) before = 0;
-  const float mark = (warm ? u : 0.f) * device::shuffle(through, 31);
+  const float mark = (stochastic ? u : 0.f) * device::shuffle(through, 31);
   uint32_t reached = 0;
 #pragma unroll
   for (int i = 0; i < kLaneLevels; ++i) reached |= before + cdf[i] > mark ? 1u << i : 0u;

@@ -19,13 +19,13 @@
 
 #include "chain.h"
 #include "draw.h"
-#include "head.h"
+#include "logits.h"
 
 namespace prsr {
 
 // A value for each of the tile's images, a warp for each in turn.
 template <typename P>
-PRSR_DEVICE void draw_values(const Row<P>& r, int n) {
+PRSR_DEVICE void draw_values(const RowContext<P>& r, int n) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
   const int live = r.live_images();
   for (int row = r.warp; row < live; row += kWarps) {
@@ -71,17 +71,17 @@ struct Stopwatch {
 };
 
 template <typename P>
-PRSR_DEVICE int features_bytes(const Row<P>& r) {
+PRSR_DEVICE int features_bytes(const RowContext<P>& r) {
   return static_cast<int>(vectors<P>(r.a.group_steps)) * 16;
 }
 template <typename P>
-PRSR_DEVICE int logits_bytes(const Row<P>& r) {
+PRSR_DEVICE int logits_bytes(const RowContext<P>& r) {
   return r.a.level_pairs * 2 * 512;
 }
 
 // What lies in shared memory all the time, and the barriers between blocks.
 template <typename P>
-PRSR_DEVICE void begin(const Row<P>& r) {
+PRSR_DEVICE void begin(const RowContext<P>& r) {
   if (r.leads) {
     if (r.a.chain_offset >= 0) {
       uint4* const to = reinterpret_cast<uint4*>(r.memory + r.a.chain_offset);
@@ -116,7 +116,7 @@ PRSR_DEVICE void begin(const Row<P>& r) {
 
 template <typename P>
 PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
-  const Row<P> r(a, shared);
+  const RowContext<P> r(a, shared);
   begin(r);
   Stopwatch watch(a.clocks);
   int half = 0;

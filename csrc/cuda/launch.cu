@@ -1,7 +1,7 @@
 // The launches on GPUs.
 #include "check.h"
 #include "kernels.h"
-#include "place.h"
+#include "shared_memory.h"
 
 namespace prsr {
 

@@ -19,7 +19,7 @@ int shared_limit();
 // Puts sums and weights that fit into shared memory, behind what must be there: sets their offsets
 // for clusters of so many blocks and returns a block's bytes, which are more than `limit` if what
 // must be there does not fit.
-int place(Precision precision, HorizontalRow& row, int cluster, int limit);
+int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int limit);
 
 // How many such clusters the current device can run at a time; 0 where it knows none of that size.
 int active_clusters(Precision precision, int cluster, int shared);

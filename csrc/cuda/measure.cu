@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "check.h"
-#include "device.h"
+#include "intrinsics.h"
 #include "measure.h"
 
 namespace prsr {

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "arguments.h"
-#include "operands.h"
+#include "mma.h"
 
 namespace prsr {
 
@@ -48,13 +48,13 @@ struct Vertical {
   const VerticalRow& a;
   const Positions positions;
   const int lane;
-  const Place place;
+  const LanePosition lane_position;
 
   PRSR_DEVICE explicit Vertical(const VerticalRow& arguments)
       : a(arguments),
         positions(Positions::of(arguments)),
         lane(device::lane()),
-        place(Place::of(lane)) {}
+        lane_position(LanePosition::of(lane)) {}
 
   PRSR_DEVICE int features() const { return 16 * a.feature_steps; }
   PRSR_DEVICE int64_t row_size() const {
@@ -64,12 +64,12 @@ struct Vertical {
   PRSR_DEVICE Element* window(int layer, int64_t image, int column) const {
     const int64_t layers = (image * a.layers + layer) * (a.reach + 1);
     return static_cast<Element*>(a.cache) + layers * row_size() +
-           static_cast<int64_t>(column) * features() + place.column;
+           static_cast<int64_t>(column) * features() + lane_position.column;
   }
   PRSR_DEVICE const Element* condition(int64_t image, int column) const {
     const int64_t pixel = (image * a.height + a.y) * a.width + column;
     return static_cast<const Element*>(a.condition) + pixel * (16 * a.condition_steps) +
-           place.column;
+           lane_position.column;
   }
   PRSR_DEVICE uint4* preactivations(int layer, int tile) const {
     const int tiles = (a.images_per_block * a.width + kImages - 1) / kImages;
@@ -79,10 +79,10 @@ struct Vertical {
 
   // Layer 0's row, 8 features of a tile of positions. In fp32, by multiply-adds.
   PRSR_DEVICE void first(int tile, int outputs) const {
-    const Pair at(positions, tile, place.row);
+    const Pair at(positions, tile, lane_position.row);
     const int inputs = (2 * a.first_reach + 1) * a.channels;
     const int64_t row = static_cast<int64_t>(a.width + 2 * a.first_reach) * a.channels;
-    const int output = 8 * outputs + place.column;
+    const int output = 8 * outputs + lane_position.column;
     const float* value[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -160,7 +160,8 @@ struct Vertical {
     for (int j = 0; j < Pairs; ++j) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float2 b = *reinterpret_cast<const float2*>(bias + 8 * j + h * half + place.column);
+        const float2 b =
+            *reinterpret_cast<const float2*>(bias + 8 * j + h * half + lane_position.column);
 #pragma unroll
         for (int i = 0; i < Tiles; ++i) {
           sum[i][j][h][0] = sum[i][j][h][2] = b.x;
@@ -184,7 +185,7 @@ struct Vertical {
     const Element* conditions[Tiles][2];
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
-      const Pair at(positions, tile + i, place.row);
+      const Pair at(positions, tile + i, lane_position.row);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         rows[i][h] = window(layer, at.image[h], at.column[h]);
@@ -200,7 +201,7 @@ struct Vertical {
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
       if (tile + i >= positions.tiles()) continue;
-      const Pair at(positions, tile + i, place.row);
+      const Pair at(positions, tile + i, lane_position.row);
       uint4* out = preactivations(layer, tile + i);
 #pragma unroll
       for (int j = 0; j < Pairs; ++j) {
@@ -235,7 +236,7 @@ struct Vertical {
     for (int i = 0; i < Tiles; ++i) {
       const int last = positions.tiles() - 1;
       inputs[i] = preactivations(layer, tile + i < last ? tile + i : last);
-      const Pair at(positions, tile + i, place.row);
+      const Pair at(positions, tile + i, lane_position.row);
 #pragma unroll
       for (int h = 0; h < 2; ++h) conditions[i][h] = condition(at.image[h], at.column[h]);
     }
@@ -249,12 +250,12 @@ struct Vertical {
     accumulate(sum, conditions, 0, a.condition_steps, weights, vectors<P>(steps));
 #pragma unroll
     for (int i = 0; i < Tiles; ++i) {
-      const Pair at(positions, tile + i, place.row);
+      const Pair at(positions, tile + i, lane_position.row);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         if (!at.live[h]) continue;
         const int64_t pixel = at.image[h] * a.width + at.column[h];
-        float* out = a.above + (pixel * a.layers + layer) * outputs + first + place.column;
+        float* out = a.above + (pixel * a.layers + layer) * outputs + first + lane_position.column;
 #pragma unroll
         for (int j = 0; j < Pairs; ++j) {
           *reinterpret_cast<float2*>(out + 8 * j) = {sum[i][j][0][2 * h], sum[i][j][0][2 * h + 1]};

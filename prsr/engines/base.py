@@ -1,7 +1,7 @@
-"""What every engine is: numbers in, rows of an image out. SPEC: one chain of rows an image.
+"""The interface of all engines: they draw images row by row from conditioning logits.
 
-The sampler has checked everything before it calls an engine: an engine may rely on shapes, dtypes
-and values, and computes only.
+The sampler checks everything before it calls an engine, so an engine may rely on shapes, dtypes and
+values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prsr.models.networks import PriorNetwork
 
 
 class Probe(NamedTuple):
-    """Both stacks at the input of one block, on the row drawn last: ``[N, C, W]`` each."""
+    """The input of one block in both stacks, on the last row drawn: ``[N, C, W]`` each."""
 
     vertical: Tensor
     horizontal: Tensor
@@ -27,16 +27,16 @@ class Probe(NamedTuple):
 
 @dataclass
 class Job:
-    """What is to be drawn. Everything lies on one device; ``image`` fills row by row.
+    """Images to draw. All tensors are on one device; the engine fills ``image`` row by row.
 
     Attributes:
         conditioning: logits of the conditioning network, ``float32 [N, K, D, H, W]``.
-        features: its features, which conditional gates read, ``float32 [N, F, H, W]``; without
+        features: conditioning features for conditional gates, ``float32 [N, F, H, W]``; without
             conditional gates F is 0.
         noise: ``float32 [N, H, W, D]`` in [0, 1).
         temperature: ``float32 [N]``, ≥ 0; 0 is greedy.
         mask: which sub-pixels are known, ``bool [N, D, H, W]``, or None if none is.
-        image: ``uint8 [N, D, H, W]``; the known sub-pixels are in their places from the start.
+        image: ``uint8 [N, D, H, W]``; known sub-pixels have their values from the start.
     """
 
     conditioning: Tensor
@@ -48,54 +48,54 @@ class Job:
 
 
 class Engine(ABC):
-    """One way to draw images from conditioning logits and a prior network."""
+    """An implementation of sampling from conditioning logits and a prior network."""
 
     name: ClassVar[str]
-    """What ``engine=`` calls it."""
+    """The value of ``engine=`` that selects it."""
 
     device_type: ClassVar[str | None] = None
-    """The type of the devices that it is made for; None where it takes any, and is slow."""
+    """The device type that it is optimised for; None for slow engines that run on any device."""
 
     @abstractmethod
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
-        """Why it cannot serve, one short clause each; empty if it can."""
+        """Why the engine cannot be used, one short clause each; empty if it can."""
 
     @abstractmethod
     def pack(self, prior: PriorNetwork, precision: str) -> Any:
-        """A copy of the prior's weights in the engine's own layout."""
+        """A copy of the prior's weights in the memory layout of the engine."""
 
     def preparing(self, images: int) -> AbstractContextManager[None]:
-        """Entered while torch prepares a job of so many images on the host."""
+        """A context in which torch prepares a job of ``images`` images on the host."""
         return nullcontext()
 
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:
-        """A state in which no row is drawn yet."""
+        """The state of a job of which no row has been drawn."""
 
     @abstractmethod
     def row(self, state: Any, y: int) -> None:
-        """Draw row ``y`` of the job's image; the rows are asked for in order, each once."""
+        """Draw row ``y`` of the job's images; called once per row, in order."""
 
     def rows(self, state: Any, y: int, end: int) -> None:
-        """Draw rows ``y`` … ``end − 1``; Ctrl-C is heard after each."""
+        """Draw rows ``y`` … ``end − 1``; Ctrl-C takes effect after each row."""
         for row in range(y, end):
             self.row(state, row)
 
     @abstractmethod
     def probe(self, state: Any, layer: int) -> Probe:
-        """For tests: what block ``layer`` (0 … L−1) reads on the row drawn last."""
+        """For tests: the input of block ``layer`` (0 … L−1) on the last row drawn."""
 
 
 def draw(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
     """Invert the CDF: the smallest level v with Σ_{j≤v} p_j > u, p = softmax(logits / temperature).
 
-    Rounding never selects a level that has no mass: u is held against the sum that the
-    probabilities really have, and stays below it.
+    Rounding never selects a level without mass: u is scaled by the computed sum of the masses, and
+    the result is at most the last level with mass.
 
     Args:
         logits: ``float32 [N, K]``, finite.
         noise: u, ``float32 [N]`` in [0, 1).
-        temperature: ``float32 [N]``; where it is 0, the (first) largest logit is taken.
+        temperature: ``float32 [N]``; 0 selects the (first) largest logit.
 
     Returns:
         ``int64 [N]``, 0 … K−1.

@@ -1,7 +1,7 @@
-"""The engine ``cpu``: the C++ kernels of ``csrc/``, which cache everything and use every lane.
+"""The engine ``cpu``: the C++ kernels of ``csrc/cpu``, vectorised, with all activations cached.
 
-Python keeps the memory and checks it, C++ computes: one call draws some rows of every image, and
-what lives on from row to row is in plain tensors. The extension knows nothing of torch.
+Python allocates and checks the memory, C++ computes: one call draws some rows of every image, and
+the state between rows is in plain tensors. The extension does not depend on torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.cpu_layout import LINE, Laid, Numbers, aligned_zeros
+from prsr.engines.cpu_layout import LINE, CPUWeights, PriorConfig, aligned_zeros
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.packing import pack_prior
 from prsr.models.networks import PriorNetwork
@@ -31,8 +31,8 @@ try:
 except ModuleNotFoundError:
     _native = None
     _absence = (
-        "its extension was not built: it takes a C++ compiler (apt install g++) when prsr is "
-        "installed, and PRSR_BUILD_NATIVE=1 pip install … then says what stands in the way"
+        "its extension was not built: installing prsr requires a C++ compiler for it (apt install "
+        "g++), and PRSR_BUILD_NATIVE=1 pip install … shows what fails"
     )
 except ImportError as error:
     _native = None
@@ -42,21 +42,21 @@ INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
 """The environment variable that forces one of :func:`instruction_sets`."""
 
 PARTS = ("vertical", "horizontal", "head", "draw")
-"""What the time of a row goes into, in the order of ``State.seconds``."""
+"""The parts of a row that are timed, in the order of ``State.seconds``."""
 
-BUNDLE = 8  # images that are drawn as one where there are enough of them
+BUNDLE = 8  # images per bundle: where there are enough, their values are lanes of a vector
 
 
 def instruction_sets() -> list[str]:
-    """What the extension was built for and this machine has, the best one last."""
+    """Those that the extension has and this machine can run, the fastest last."""
     return [] if _native is None else list(_native.instruction_sets())
 
 
 def chosen_instruction_set() -> str:
-    """The best one here, or the one that ``PRSR_INSTRUCTION_SET`` asks for.
+    """The fastest one, or the one that ``PRSR_INSTRUCTION_SET`` names.
 
     Raises:
-        ValueError: that one is not to be had here.
+        ValueError: it is not available.
     """
     names = instruction_sets()
     wanted = os.environ.get(INSTRUCTION_SET) or names[-1]
@@ -67,14 +67,14 @@ def chosen_instruction_set() -> str:
     return wanted
 
 
-def cache_shapes(numbers: Numbers, image: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
-    """The caches of ``csrc/engine.h``, ``float32``, for images of that size."""
-    features, layers = numbers.features, numbers.layers
-    p, p0 = numbers.reach, numbers.first_reach
+def cache_shapes(config: PriorConfig, image: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the ``float32`` caches of ``csrc/cpu/engine.h`` for images ``[N, D, H, W]``."""
+    features, layers = config.features, config.layers
+    p, p0 = config.reach, config.first_reach
     n, _, height, width = image
     bundles = n // bundle
     return {
-        "values": (bundles, p0 + height, p0 + width + p0, numbers.channels, bundle),
+        "values": (bundles, p0 + height, p0 + width + p0, config.channels, bundle),
         "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
         "above": (bundles, width, layers, 2 * features, bundle),
         "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
@@ -83,22 +83,22 @@ def cache_shapes(numbers: Numbers, image: torch.Size, bundle: int) -> dict[str, 
 
 
 def free_namespace() -> str:
-    """Where the operator goes: ``prsr``, or another where prsr is imported anew, as in notebooks.
+    """A namespace for the operator: ``prsr``, or another name if prsr is imported again.
 
-    An operator cannot be defined twice, and the first may be in use still.
+    Notebooks do that; an operator cannot be defined twice, and the first may still be in use.
     """
     names = chain(["prsr"], (f"prsr_{number}" for number in count(2)))
     return next(name for name in names if not hasattr(getattr(torch.ops, name), "draw_rows"))
 
 
 NAMESPACE = free_namespace()
-# Not torch.library.custom_op: its first call imports the compiler, a second of waiting.
+# Not torch.library.custom_op: its first call imports the compiler, which takes a second.
 _library = torch.library.Library(NAMESPACE, "DEF")
 _library.define(
     "draw_rows(Tensor(a!) image, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
     "Tensor conditioning, Tensor features, Tensor noise, Tensor temperature, Tensor? mask, "
-    "Tensor(g!)? seconds, int[] numbers, int bundle, str instruction_set, int y, int end) -> ()"
+    "Tensor(g!)? seconds, int[] config, int bundle, str instruction_set, int y, int end) -> ()"
 )
 
 
@@ -118,7 +118,7 @@ def _draw_rows(
     temperature: Tensor,
     mask: Tensor | None,
     seconds: Tensor | None,
-    numbers: list[int],
+    config: list[int],
     bundle: int,
     instruction_set: str,
     y: int,
@@ -126,14 +126,16 @@ def _draw_rows(
 ) -> None:
     """Draw rows ``y`` … ``end − 1`` in place.
 
-    C++ gets addresses, so whatever they stand for is checked here.
+    C++ receives addresses only, so all tensors are checked here.
     """
-    config = Numbers(*numbers)
-    channels, levels, layers = config.channels, config.levels, config.layers
+    prior = PriorConfig(*config)
+    channels, levels, layers = prior.channels, prior.levels, prior.layers
     n, _, height, width = image.shape
     if bundle not in (1, BUNDLE) or n % bundle:
-        raise ValueError(f"bundle must be 1, or {BUNDLE} of a multiple of it, got {bundle} of {n}")
-    shapes = cache_shapes(config, image.shape, bundle)
+        raise ValueError(
+            f"bundle must be 1, or {BUNDLE} for a multiple of {BUNDLE} images, got {bundle} for {n}"
+        )
+    shapes = cache_shapes(prior, image.shape, bundle)
     float32 = torch.float32
     fields = {
         "values": (values, float32, shapes["values"]),
@@ -142,18 +144,18 @@ def _draw_rows(
         "ahead": (ahead, float32, shapes["ahead"]),
         "horizontal": (horizontal, float32, shapes["horizontal"]),
         "conditioning": (conditioning, float32, (n, height, width, channels, levels)),
-        "features": (features, float32, (n // bundle, height, width, config.gate_inputs, bundle)),
+        "features": (features, float32, (n // bundle, height, width, prior.gate_inputs, bundle)),
         "noise": (noise, float32, (n, height, width, channels)),
         "temperature": (temperature, float32, (n,)),
         "mask": (mask, torch.bool, (n, channels, height, width)),
         "image": (image, torch.uint8, (n, channels, height, width)),
         "seconds": (seconds, torch.float64, (len(PARTS),)),
     }
-    laid = {
+    parameters = {
         "weights": (weights, float32, tuple(weights.shape)),
         "offsets": (offsets, torch.int64, (4 + 5 * channels + layers * (5 + 3 * channels),)),
     }
-    for name, (tensor, dtype, shape) in (laid | fields).items():
+    for name, (tensor, dtype, shape) in (parameters | fields).items():
         if tensor is None:
             continue
         if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
@@ -163,19 +165,21 @@ def _draw_rows(
             )
     if int(offsets[0]) or not bool((offsets.diff() >= 0).all()):
         raise ValueError(f"offsets must ascend from 0, got {offsets.tolist()}")
-    if weights.numel() < int(offsets[-1]) + levels + -levels % LINE:  # a bias of the logits
-        raise ValueError(f"weights must reach to where offsets say, got {weights.numel()}")
+    if weights.numel() < int(offsets[-1]) + levels + -levels % LINE:  # the last bias
+        raise ValueError(
+            f"weights must extend beyond the last offset, got {weights.numel()} elements"
+        )
     if weights.data_ptr() % 64:
-        raise ValueError(f"weights must lie on a line of 64 bytes, got {weights.data_ptr()}")
+        raise ValueError(f"weights must be aligned to 64 bytes, got address {weights.data_ptr()}")
     if not 0 <= y < end <= height:
-        raise ValueError(f"y must lie below end, and end within {height} rows, got {y} and {end}")
+        raise ValueError(f"y must be below end, and end at most {height}, got y={y} and end={end}")
     assert _native is not None
     addresses = {
         name: 0 if tensor is None else tensor.data_ptr() for name, (tensor, _, _) in fields.items()
     }
     _native.draw_rows(
         instruction_set,
-        _native.Config(**config._asdict()),
+        _native.PriorConfig(**prior._asdict()),
         _native.Weights(memory=weights.data_ptr(), offsets=offsets.data_ptr()),
         _native.Job(bundles=n // bundle, bundle=bundle, height=height, width=width, **addresses),
         y,
@@ -185,10 +189,7 @@ def _draw_rows(
 
 
 def _draw_nothing(*operands: object) -> None:
-    """What the operator gives where tensors have no memory: nothing, as always.
-
-    One of them on the device ``meta`` is enough to come here.
-    """
+    """The operator for tensors without memory; called if any tensor is on the device ``meta``."""
     for tensor in operands:
         if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
             raise ValueError(f"the device of every tensor must be cpu, got {tensor.device}")
@@ -199,73 +200,73 @@ _operator = getattr(torch.ops, NAMESPACE).draw_rows
 
 
 def bundled(features: Tensor, bundle: int) -> Tensor:
-    """``[N, F, H, W]`` as ``csrc/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
-    images = features.permute(0, 2, 3, 1).contiguous()  # no copy of what our own network computed
+    """``[N, F, H, W]`` as ``csrc/cpu/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
+    images = features.permute(0, 2, 3, 1).contiguous()  # no copy if the C++ network computed it
     shape = len(images) // bundle, *images.shape[1:], bundle
     if bundle == 1 or images.numel() == 0:
         return images.view(shape)
-    # One transposed matrix per bundle: PyTorch copies that several times faster than a permutation
-    # of five dimensions.
+    # One transposed matrix per bundle: PyTorch copies these several times faster than a
+    # permutation of five dimensions.
     return torch.stack([own.flatten(1).T for own in images.unflatten(0, (-1, bundle))]).view(shape)
 
 
 class Part:
-    """Some images of a job, which are drawn in bundles or one by one.
+    """Some images of a job, drawn in bundles or one by one.
 
     Attributes:
-        bundle: how many images a bundle has.
-        caches: of :func:`cache_shapes`; features in order of the groups.
-        operands: of the operator, as far as they stay the same from row to row.
+        bundle: images per bundle.
+        caches: as :func:`cache_shapes` gives them; features are in order of the groups.
+        operands: those arguments of the operator that are the same for all rows.
     """
 
-    def __init__(self, laid: Laid, job: Job, images: slice, bundle: int) -> None:
+    def __init__(self, weights: CPUWeights, job: Job, images: slice, bundle: int) -> None:
         image = job.image[images]
-        weights = laid.blocks if bundle == 1 else laid.strips
-        shapes = cache_shapes(laid.numbers, image.shape, bundle)
+        flat = weights.blocks if bundle == 1 else weights.strips
+        shapes = cache_shapes(weights.config, image.shape, bundle)
         self.bundle = bundle
         self.caches = {name: aligned_zeros(*shape) for name, shape in shapes.items()}
         self.operands = {
             "image": image,
             **self.caches,
-            "weights": weights.memory,
-            "offsets": weights.offsets,
-            # No copy of logits that were made in this order, as those of our own networks are.
+            "weights": flat.memory,
+            "offsets": flat.offsets,
+            # No copy for logits in this memory order, such as those of prsr's own networks.
             "conditioning": job.conditioning[images].permute(0, 3, 4, 2, 1).contiguous(),
             "features": bundled(job.features[images], bundle),
             "noise": job.noise[images].contiguous(),
             "temperature": job.temperature[images].contiguous(),
             "mask": None if job.mask is None else job.mask[images].contiguous(),
-            "numbers": list(laid.numbers),
+            "config": list(weights.config),
             "bundle": bundle,
-            "instruction_set": laid.instruction_set,
+            "instruction_set": weights.instruction_set,
         }
 
 
 class State:
-    """A job, and the row drawn last.
+    """A job, and the last row drawn.
 
-    Each thread gets as many whole bundles as any other; images that are left over are drawn one
-    by one. The bits of an image are the same either way.
+    All threads get the same number of whole bundles; the remaining images are drawn one by one. An
+    image has the same bits either way.
 
     Attributes:
-        parts: those in bundles, then the others; one of them may be missing.
-        seconds: for benchmarks: where each row adds the time of its :data:`PARTS`, ``float64 [4]``;
-            rows are then drawn by one thread. None, as usual, asks for no time.
+        parts: the images in bundles, then the others; either may be absent.
+        seconds: for benchmarks: each row adds the time of its :data:`PARTS` here, ``float64 [4]``,
+            and is drawn by one thread. None measures nothing.
     """
 
-    def __init__(self, laid: Laid, job: Job) -> None:
-        self.laid = laid
+    def __init__(self, weights: CPUWeights, job: Job) -> None:
+        self.weights = weights
         self.width = job.image.shape[3]
         n, of_threads = len(job.image), BUNDLE * torch.get_num_threads()
         bundled = n // of_threads * of_threads
         ranges = (slice(0, bundled), BUNDLE), (slice(bundled, n), 1)
-        self.parts = [Part(laid, job, *part) for part in ranges if part[0].start < part[0].stop]
+        self.parts = [Part(weights, job, *part) for part in ranges if part[0].start < part[0].stop]
         self.seconds: Tensor | None = None
         self.y = -1
 
 
 class CPUEngine(Engine):
-    """Fused C++: on CPUs, the fastest."""
+    """Fused C++ kernels: the fastest engine on CPUs."""
 
     name = "cpu"
     device_type = "cpu"
@@ -278,29 +279,29 @@ class CPUEngine(Engine):
         if precision not in ("fp32", "bf16"):
             reasons.append(f"it computes in fp32 and bf16, not in {precision}")
         if device.type != "cpu":
-            reasons.append(f"it runs on the CPU, but the model lies on {device}")
+            reasons.append(f"it runs on the CPU, but the model is on {device}")
         return reasons
 
     @override
-    def pack(self, prior: PriorNetwork, precision: str) -> Laid:
-        instruction_set = chosen_instruction_set()  # raises before there is any work
+    def pack(self, prior: PriorNetwork, precision: str) -> CPUWeights:
+        instruction_set = chosen_instruction_set()  # raises before any work
         assert _native is not None
         packed = pack_prior(plain_copy(prior))
         if precision == "bf16":
             for layer in (*packed.hidden, *packed.output):
                 check_finite(layer.weight.bfloat16(), "the prior's weights in bf16")
         widths = tuple(_native.strips(instruction_set))
-        numbers = Numbers.of(prior.config, precision)
-        laid = Laid(packed, numbers, widths, instruction_set)
-        check_finite(laid.blocks.memory, f"the prior's weights in {precision}")
-        return laid
+        config = PriorConfig.of(prior.config, precision)
+        weights = CPUWeights(packed, config, widths, instruction_set)
+        check_finite(weights.blocks.memory, f"the prior's weights in {precision}")
+        return weights
 
     @override
     def preparing(self, images: int) -> AbstractContextManager[None]:
         return considerate(images)
 
     @override
-    def start(self, packed: Laid, job: Job) -> State:
+    def start(self, packed: CPUWeights, job: Job) -> State:
         return State(packed, job)
 
     @override
@@ -315,8 +316,8 @@ class CPUEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        p = state.laid.packed.config.reach
-        natural = state.laid.packed.features.order.argsort()
+        p = state.weights.packed.config.reach
+        natural = state.weights.packed.features.order.argsort()
         verticals, horizontals = [], []
         for part in state.parts:
             vertical = part.caches["vertical"][:, layer, state.y % (p + 1), p : p + state.width]

@@ -1,7 +1,7 @@
-"""The conditioning network in C++ (``csrc/conditioner.cpp``): the same bits in any batch.
+"""The conditioning network in C++ (``csrc/cpu/conditioning_kernel.cpp``).
 
-Every image is summed in one order, whatever is beside it and however many threads there are.
-PyTorch's convolutions promise neither.
+The result is bit-identical for any batch and any number of threads, which PyTorch's convolutions do
+not guarantee.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from torch.nn.modules import module as hooks_of_all
 from prsr.config import PRSRConfig
 from prsr.engines import cpu as native
 from prsr.engines.cpu import chosen_instruction_set
-from prsr.engines.cpu_layout import Weights, blocks, by_pixels, line_up
+from prsr.engines.cpu_layout import FlatWeights, blocks, by_pixels, line_up
 from prsr.models.networks import ConditioningNetwork, ResNetBlock
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks"
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A network made ready.
+class PackedNetwork:
+    """The packed weights of a network.
 
     Attributes:
         tensors: copies of its parameters and buffers.
-        weights: as ``csrc/conditioning.cpp`` reads them.
+        weights: in the layout that ``csrc/cpu/conditioning.cpp`` reads.
         instruction_set: of the kernels that read them.
     """
 
     tensors: list[Tensor]
-    weights: Weights
+    weights: FlatWeights
     instruction_set: str
 
 
-_packed: WeakKeyDictionary[nn.Module, Packed] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[nn.Module, PackedNetwork] = WeakKeyDictionary()
 _lock = Lock()
 
 
 def can_compute(network: nn.Module, config: PRSRConfig) -> bool:
-    """Whether :func:`compute` gives what ``network`` computes in evaluation mode.
+    """Whether :func:`compute` gives the result of ``network`` in evaluation mode.
 
-    It must be prsr's own, unchanged: the very classes and settings, without hooks, ``float32`` on
-    the CPU.
+    That requires prsr's own network unchanged: the same classes and settings, without hooks,
+    ``float32``, on the CPU.
     """
     if (
         native._native is None
@@ -64,12 +64,12 @@ def can_compute(network: nn.Module, config: PRSRConfig) -> bool:
 
 
 class Pattern:
-    """What one module must be like.
+    """What one module must look like for :func:`can_compute`.
 
     Attributes:
-        read: a function that reads a module's class and settings, such as strides.
-        settings: what it must read.
-        shapes: of its parameters and buffers, with their dtypes.
+        read: a function that returns a module's class and settings, such as strides.
+        settings: the result that it must return.
+        shapes: shapes and dtypes of the module's parameters and buffers.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -78,7 +78,7 @@ class Pattern:
         self.shapes = shapes_of(module, "meta")
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether a module, those in it aside, computes what its class does."""
+        """Whether a module, apart from its children, computes what its class defines."""
         return (
             self.read(module) == self.settings
             and "forward" not in vars(module)
@@ -89,14 +89,14 @@ class Pattern:
 
 @lru_cache
 def patterns_of(config: PRSRConfig) -> list[Pattern]:
-    """What the network's modules must be like, in the order of ``modules()``."""
+    """The patterns of the network's modules, in the order of ``modules()``."""
     with torch.device("meta"):
-        network = ConditioningNetwork(config).float()  # whatever the default is
+        network = ConditioningNetwork(config).float()  # whatever torch's default dtype is
     return [Pattern(module) for module in network.modules()]
 
 
 def shapes_of(module: nn.Module, device: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Of a module's parameters and buffers on a device, without those of the modules in it."""
+    """Shapes and dtypes of a module's own parameters and buffers that are on a device."""
     return {
         name: (tensor.shape, tensor.dtype)
         for part in (module._parameters, module._buffers)
@@ -108,21 +108,21 @@ def shapes_of(module: nn.Module, device: str) -> dict[str, tuple[torch.Size, tor
 def compute(
     network: ConditioningNetwork, lr: Tensor, *, steps: int | None = None
 ) -> tuple[Tensor, Tensor, bool]:
-    """What the network computes in evaluation mode.
+    """Compute the result of the network in evaluation mode.
 
     Args:
-        network: one that :func:`can_compute`.
+        network: one for which :func:`can_compute` is true.
         lr: ``uint8 [N, D, h, w]``.
-        steps: for tests: stop after so many blocks and doublings; None computes all of them.
+        steps: for tests: stop after this number of blocks and doublings; None computes all.
 
     Returns:
-        Logits ``float32 [N, K, D, H, W]``, in memory a sub-pixel's levels side by side; features
-        ``float32 [N, F, H, W]``, in memory a pixel's side by side, F = 0 without conditional gates;
-        and whether all logits are finite; if they are, all features are. With ``steps``, no logits,
-        and all features of the layer that was reached.
+        Logits ``float32 [N, K, D, H, W]``, stored with the levels of a sub-pixel adjacent; features
+        ``float32 [N, F, H, W]``, stored with those of a pixel adjacent, F = 0 without conditional
+        gates; and whether all logits are finite, which implies that all features are. With
+        ``steps``, no logits, and all features of the layer reached.
 
     Raises:
-        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` asks for is not here.
+        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` names is not available.
     """
     config = network.config
     kinds = kinds_of_steps(config)
@@ -132,7 +132,7 @@ def compute(
     height, width = scale * low_height, scale * low_width
     probing = steps is not None
     count = config.conditioning_channels if probing else config.gate_inputs
-    single = torch.float32  # whatever the default is
+    single = torch.float32  # whatever torch's default dtype is
     features = torch.empty(n, height, width, count, dtype=single, device="cpu")
     levels = 0 if probing else config.levels
     shape = n, height, width, config.channels, levels
@@ -167,30 +167,30 @@ def compute(
 
 
 def kinds_of_steps(config: PRSRConfig) -> list[type[nn.Module]]:
-    """The blocks and doublings in their order."""
+    """The classes of the blocks and doublings, in order."""
     stage: list[type[nn.Module]] = [ResNetBlock] * config.conditioning_blocks
     return [*stage, nn.ConvTranspose2d] * config.doublings + stage
 
 
-def pack(network: ConditioningNetwork) -> Packed:
-    """The network made ready, anew where its weights have changed.
+def pack(network: ConditioningNetwork) -> PackedNetwork:
+    """The packed weights of the network, packed again if they have changed.
 
-    The weights themselves are compared, as those of a prior are.
+    The values are compared, as for a prior.
     """
     tensors = [*network.parameters(), *network.buffers()]
     with _lock:
         packed = _packed.get(network)
     if packed is None or not all(map(torch.equal, packed.tensors, tensors)):
         copies = [tensor.detach().clone() for tensor in tensors]
-        packed = Packed(copies, lay_out(network), chosen_instruction_set())
+        packed = PackedNetwork(copies, lay_out(network), chosen_instruction_set())
         with _lock:
             _packed[network] = packed
     return packed
 
 
 @torch.no_grad()
-def lay_out(network: ConditioningNetwork) -> Weights:
-    """All weights in the order in which ``csrc/conditioning.cpp`` asks for them."""
+def lay_out(network: ConditioningNetwork) -> FlatWeights:
+    """All weights in the order in which ``csrc/cpu/conditioning.cpp`` reads them."""
     parts: list[Tensor] = []
     for layer in network:
         if isinstance(layer, ResNetBlock):
@@ -202,7 +202,7 @@ def lay_out(network: ConditioningNetwork) -> Weights:
             parts.append(cast(Tensor, layer.bias))
         elif isinstance(layer, nn.Conv2d):
             matrix, bias = layer.weight[..., 0, 0], cast(Tensor, layer.bias)
-            if layer is network[-1]:  # levels of a sub-pixel are adjacent
+            if layer is network[-1]:  # the levels of a sub-pixel become adjacent
                 by_level = network.config.levels, network.config.channels
                 matrix = matrix.unflatten(0, by_level).transpose(0, 1).flatten(0, 1)
                 bias = bias.unflatten(0, by_level).T.flatten()
@@ -211,7 +211,7 @@ def lay_out(network: ConditioningNetwork) -> Weights:
 
 
 def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> list[Tensor]:
-    """A 3×3 convolution and the batch normalisation after it as one layer: weights and bias."""
+    """Fold batch normalisation into the 3×3 convolution before it: weights and bias."""
     bias, mean, variance, weight, offset = (
         cast(Tensor, tensor).double()
         for tensor in (
@@ -230,14 +230,15 @@ def normalised(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> list[Tensor]:
 def phases(kernel: Tensor) -> list[Tensor]:
     """A transposed 3×3 convolution of stride 2 and padding 1 as four small convolutions.
 
-    Row 2y of its result reads row y through the kernel's middle row; row 2y + 1 reads row y through
-    its last one and row y + 1 through its first. Columns likewise.
+    Row 2y of its result reads row y with the middle row of the kernel; row 2y + 1 reads row y with
+    the last row of the kernel and row y + 1 with its first. Columns likewise.
 
     Args:
         kernel: ``[inputs, outputs, 3, 3]``.
 
     Returns:
-        For even rows and even columns, then odd columns, then odd rows likewise, the weights.
+        The weights for even rows and even columns, even rows and odd columns, odd rows and even
+        columns, odd rows and odd columns.
     """
     taps = [1], [2, 0]
     small = (kernel[:, :, rows][..., columns] for rows in taps for columns in taps)

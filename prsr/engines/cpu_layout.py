@@ -1,7 +1,7 @@
-"""A prior's weights as the C++ of the engine ``cpu`` reads them: in blocks, or in strips.
+"""Memory layout of a prior's weights for the engine ``cpu``: in blocks, or in strips.
 
-``csrc/product.h`` multiplies the features of one image by blocks, ``csrc/bundle.h`` those of
-several by strips.
+``csrc/cpu/gemm.h`` reads blocks, for single images; ``csrc/cpu/bundle_gemm.h`` reads strips, for
+bundles of images.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Packed
+from prsr.engines.packing import PackedPrior
 
-LINE = 16  # floats in a line of 64 bytes
-BLOCK = 64  # outputs whose packed weights lie side by side
+LINE = 16  # floats per cache line of 64 bytes
+BLOCK = 64  # outputs per block of weights
 
 
 def aligned_zeros(*shape: int) -> Tensor:
-    """Zeros from a line of 64 bytes on.
+    """Zeros, aligned to 64 bytes.
 
-    NumPy's, for torch's threads would share the work, and then spin where the engine's are wanted.
+    Allocated by NumPy: torch would use its own threads, which then spin on the cores that the
+    engine's threads need.
     """
     size = math.prod(shape)
     memory = torch.from_numpy(np.zeros(size + LINE, dtype=np.float32))
@@ -36,8 +37,8 @@ def aligned_zeros(*shape: int) -> Tensor:
     return memory[start : start + size].view(shape)
 
 
-class Numbers(NamedTuple):
-    """What ``csrc/engine.h`` knows of a prior, under the same names.
+class PriorConfig(NamedTuple):
+    """Sizes of a prior, as the struct of the same name in ``csrc/cpu/engine.h``.
 
     Attributes:
         channels: D.
@@ -62,8 +63,8 @@ class Numbers(NamedTuple):
     half_head: int
 
     @classmethod
-    def of(cls, config: PRSRConfig, precision: str) -> Numbers:
-        """Those of a configuration, drawn in "fp32" or "bf16"."""
+    def of(cls, config: PRSRConfig, precision: str) -> PriorConfig:
+        """The sizes for a configuration; ``precision`` is "fp32" or "bf16"."""
         return cls(
             channels=config.channels,
             levels=config.levels,
@@ -78,12 +79,12 @@ class Numbers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A prior as ``csrc/engine.cpp`` reads it.
+class FlatWeights:
+    """All weights of a network in one tensor, as ``csrc/cpu/engine.cpp`` reads them.
 
     Attributes:
-        memory: every matrix and bias behind one another, each from a line on, ``float32``.
-        offsets: where each begins, ``int64``.
+        memory: all matrices and biases in order, each aligned to 64 bytes, ``float32``.
+        offsets: index of the first element of each, ``int64``.
     """
 
     memory: Tensor
@@ -91,59 +92,59 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A prior as the engine wants it.
+class CPUWeights:
+    """The weights of a prior in the layouts of the engine ``cpu``.
 
     Attributes:
-        packed: by colour groups.
-        numbers: of the prior, and whether its head is in bfloat16.
-        strip_widths: of the vertical stack's weights and of the others, where images are drawn in
-            bundles; what the instruction set likes.
-        instruction_set: of the kernels that read them.
+        packed: the weights by colour groups.
+        config: sizes of the prior, and whether its head is in bfloat16.
+        strip_widths: the most outputs per strip, in the vertical stack and elsewhere; they depend
+            on the instruction set.
+        instruction_set: of the kernels that read the weights.
     """
 
-    packed: Packed
-    numbers: Numbers
+    packed: PackedPrior
+    config: PriorConfig
     strip_widths: tuple[int, int]
     instruction_set: str
 
     @cached_property
-    def blocks(self) -> Weights:
-        """For images that are drawn one by one."""
-        of_head = half_blocks if self.numbers.half_head else blocks
+    def blocks(self) -> FlatWeights:
+        """For images drawn one by one."""
+        of_head = half_blocks if self.config.half_head else blocks
         return lay_out(self.packed, blocks, blocks, of_head)
 
     @cached_property
-    def strips(self) -> Weights:
-        """For images in bundles, which share the reading of weights: all of them ``float32``."""
+    def strips(self) -> FlatWeights:
+        """For images drawn in bundles; always ``float32``, because a bundle shares each load."""
         of_row, of_pixel = (partial(strips, width=width) for width in self.strip_widths)
 
         def rounded(matrix: Tensor) -> Tensor:
             return of_pixel(matrix.bfloat16().float())
 
         return lay_out(
-            self.packed, of_row, of_pixel, rounded if self.numbers.half_head else of_pixel
+            self.packed, of_row, of_pixel, rounded if self.config.half_head else of_pixel
         )
 
 
 Order = Callable[[Tensor], Tensor]
-"""How the numbers of a matrix ``[inputs, outputs]`` follow each other in memory."""
+"""Flattens a matrix ``[inputs, outputs]`` in a memory order."""
 
 
 def blocks(matrix: Tensor) -> Tensor:
-    """``[inputs, outputs]`` as ``csrc/product.h`` reads it, flat.
+    """``[inputs, outputs]`` as ``csrc/cpu/gemm.h`` reads it, flat.
 
-    Block by block of 64 outputs: ``[inputs, 64]``, the last one as wide as what is left rounded up
-    to 16, with zeros.
+    Blocks of 64 outputs, each ``[inputs, 64]``; the width of the last one is the remaining outputs
+    rounded up to 16, padded with zeros.
     """
     padded = F.pad(matrix, (0, -matrix.shape[1] % LINE))
     return torch.cat([block.flatten() for block in padded.split(BLOCK, dim=1)])
 
 
 def strips(matrix: Tensor, width: int) -> Tensor:
-    """``[inputs, outputs]`` as ``csrc/bundle.h`` reads it, flat.
+    """``[inputs, outputs]`` as ``csrc/cpu/bundle_gemm.h`` reads it, flat.
 
-    Strip by strip of at most ``width`` outputs, an even number, pairs of them dealt out evenly:
+    Strips of at most ``width`` outputs, an even number, as equal as pairs of outputs allow; each is
     ``[inputs, outputs of the strip]``.
     """
     count = -(-matrix.shape[1] // width)
@@ -158,16 +159,16 @@ def half_blocks(matrix: Tensor) -> Tensor:
 
 
 def by_pixels(kernel: Tensor) -> Tensor:
-    """A kernel ``[outputs, C, rows, columns]`` as a matrix: inputs row by row, pixel by pixel."""
+    """A kernel ``[outputs, C, rows, columns]`` as a matrix with inputs in the order of pixels."""
     return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> Weights:
-    """All weights in the order in which ``csrc/engine.cpp`` asks for them.
+def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, of_head: Order) -> FlatWeights:
+    """All weights in the order in which ``csrc/cpu/engine.cpp`` reads them.
 
     Args:
         packed: the prior.
-        of_row: for the vertical stack.
+        of_row: memory order for the vertical stack.
         of_pixel: for the horizontal stack.
         of_head: for the head.
     """
@@ -176,14 +177,14 @@ def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> W
         return [order(weight), bias]
 
     parts = layer(of_row, by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
-    # The conditioning features come before the other inputs. So sums that are begun a row ahead
-    # (csrc/vertical.h) have them already.
+    # The conditioning features precede the other inputs, so that sums computed one row ahead
+    # (csrc/cpu/vertical.h) include them.
     gate_inputs = packed.config.gate_inputs
     for block in packed.blocks:
         vertical = torch.cat([block.conditional, by_pixels(block.vertical.weight)])
         parts += layer(of_row, vertical, block.vertical.bias)
         parts += layer(of_row, block.link.weight.roll(gate_inputs, dims=0), block.link.bias)
-    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
     parts += layer(of_pixel, left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
     parts += map(of_pixel, packed.taps)
@@ -197,10 +198,10 @@ def lay_out(packed: Packed, of_row: Order, of_pixel: Order, of_head: Order) -> W
     return line_up(parts)
 
 
-def line_up(parts: list[Tensor]) -> Weights:
-    """Matrices and biases behind one another, each from a line on."""
+def line_up(parts: list[Tensor]) -> FlatWeights:
+    """Concatenate matrices and biases, each aligned to 64 bytes."""
     offsets = list(accumulate((-(-part.numel() // LINE) * LINE for part in parts), initial=0))
     memory = aligned_zeros(offsets[-1])
     for part, offset in zip(parts, offsets, strict=False):
         memory[offset : offset + part.numel()] = part
-    return Weights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))
+    return FlatWeights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))

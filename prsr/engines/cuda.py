@@ -1,7 +1,7 @@
-"""The engine ``cuda``: the kernels of ``csrc/cuda/``, which divide the head over clusters.
+"""The engine ``cuda``: the kernels of ``csrc/cuda/``, which divide the head over block clusters.
 
-A row is two launches, which the host queues without waiting for any. Python keeps the memory,
-checks it and chooses the launches; the extension knows nothing of torch.
+Each row takes two kernel launches, queued asynchronously. Python allocates and checks the memory
+and chooses the launch parameters; the extension does not depend on torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.cuda_layout import (
     OPERANDS,
     STEP,
-    Laid,
+    CUDAWeights,
     features_of,
     fit,
     lane_shape,
@@ -38,26 +38,26 @@ try:
 except ModuleNotFoundError:
     _cuda = None
     _absence = (
-        "its extension was not built: it takes nvcc when prsr is installed, and "
-        "PRSR_BUILD_CUDA=1 pip install … then says what stands in the way"
+        "its extension was not built: installing prsr requires nvcc for it, and "
+        "PRSR_BUILD_CUDA=1 pip install … shows what fails"
     )
 except ImportError as error:
     _cuda = None
     _absence = f"its extension does not load: {error}"
 
 DEVICE = "cuda"
-"""The type of the devices that it serves."""
+"""The device type that it supports."""
 
 OLDEST = (8, 0)
-"""The least compute capability."""
+"""The minimum compute capability."""
 
 CLUSTERS = (16, 8, 4, 2)
-"""Blocks of a cluster, the most first; where none fits, blocks stay alone."""
+"""Cluster sizes in blocks, largest first; if none fits, there are no clusters."""
 
 ALONE = 16
-"""A cluster of so many blocks is for one tile: it is there for latency."""
+"""Clusters of this size serve one tile each: they minimise latency."""
 
-WARPS = 8  # of a block
+WARPS = 8  # per block
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class Plan:
     """How the images of a job are divided.
 
     Attributes:
-        cluster: blocks of a cluster of ``horizontal_row``.
+        cluster: blocks per cluster of ``horizontal_row``.
         tiles: tiles of 16 images that a cluster draws.
-        images_per_block: images that a block of ``vertical_row`` has.
-        shared_loads: whether its products take two tiles at a time.
+        images_per_block: images per block of ``vertical_row``.
+        shared_loads: whether a warp of ``vertical_row`` computes two tiles at a time.
     """
 
     cluster: int
@@ -77,36 +77,36 @@ class Plan:
     shared_loads: bool
 
 
-def active_clusters(laid: Laid, cluster: int, tiles: int, sizes: dict[str, int]) -> int:
-    """How many such clusters the current device runs at a time; 0 if it cannot."""
+def active_clusters(weights: CUDAWeights, cluster: int, tiles: int, sizes: dict[str, int]) -> int:
+    """The number of such clusters that run concurrently on the current device; 0 if unsupported."""
     assert _cuda is not None
     limit = _cuda.shared_limit()
     row = _cuda.HorizontalRow(**dict.fromkeys(_cuda.HorizontalRow.fields, 0))
     for name, value in {**sizes, "tiles": tiles}.items():
         setattr(row, name, value)
-    shared = _cuda.place(laid.precision, row, cluster, limit)
-    return _cuda.active_clusters(laid.precision, cluster, shared) if shared <= limit else 0
+    shared = _cuda.plan_shared_memory(weights.precision, row, cluster, limit)
+    return _cuda.active_clusters(weights.precision, cluster, shared) if shared <= limit else 0
 
 
-def make_plan(laid: Laid, job: Job, sizes: dict[str, int]) -> Plan:
-    """The division that keeps the current device busy: as many blocks for an image as there are.
+def make_plan(weights: CUDAWeights, job: Job, sizes: dict[str, int]) -> Plan:
+    """The division that occupies the current device: as many blocks per image as are available.
 
-    An image's bits do not depend on it.
+    Results are bit-identical for every division.
     """
     n, width = len(job.image), job.image.shape[3]
-    processors = active_clusters(laid, 1, 1, sizes)
-    # With fewer images than multiprocessors, each is divided over the warps of one.
+    processors = active_clusters(weights, 1, 1, sizes)
+    # With fewer images than multiprocessors, the warps of one block share each image.
     images, shared_loads = 1, n > processors
     if shared_loads:
-        while images * 32 < n and steps_of(images * width) * laid.sizes.features < 2 * WARPS:
+        while images * 32 < n and steps_of(images * width) * weights.sizes.features < 2 * WARPS:
             images += 1
     tiles = steps_of(n)
     for cluster in CLUSTERS:
-        if cluster > laid.sizes.level_pairs:
+        if cluster > weights.sizes.level_pairs:
             continue
-        clusters = active_clusters(laid, cluster, 1, sizes)
+        clusters = active_clusters(weights, cluster, 1, sizes)
         most = 1 if cluster == ALONE else cluster
-        while most > 1 and not active_clusters(laid, cluster, most, sizes):
+        while most > 1 and not active_clusters(weights, cluster, most, sizes):
             most -= 1
         if clusters and (cluster != ALONE or tiles <= clusters):
             return Plan(cluster, min(most, -(-tiles // clusters)), images, shared_loads)
@@ -114,18 +114,18 @@ def make_plan(laid: Laid, job: Job, sizes: dict[str, int]) -> Plan:
 
 
 class State:
-    """The caches of one job on its device, and the row drawn last.
+    """The caches of one job on its device, and the last row drawn.
 
     Attributes:
         plan: how its images are divided.
-        vertical: what ``VerticalRow`` is made of, by name, but for ``y``.
-        horizontal: likewise ``HorizontalRow``.
+        vertical: the fields of ``VerticalRow`` by name, except ``y``.
+        horizontal: those of ``HorizontalRow``.
     """
 
-    def __init__(self, laid: Laid, job: Job) -> None:
-        self.laid, self.job = laid, job
+    def __init__(self, weights: CUDAWeights, job: Job) -> None:
+        self.weights, self.job = weights, job
         self.y = -1
-        config, sizes = laid.packed.config, laid.sizes
+        config, sizes = weights.packed.config, weights.sizes
         n, channels, height, width = job.image.shape
         numbers = {
             "images": n,
@@ -142,14 +142,14 @@ class State:
             "unit_steps": sizes.units,
             "level_pairs": sizes.level_pairs,
         }
-        self.plan = make_plan(laid, job, numbers | of_horizontal)
+        self.plan = make_plan(weights, job, numbers | of_horizontal)
         both = self.shared_arrays()
         self.vertical: dict[str, Any] = {
             **numbers,
             "feature_steps": sizes.features,
             "condition_steps": sizes.condition,
             "images_per_block": self.plan.images_per_block,
-            **laid.vertical,
+            **weights.vertical,
             **both,
             **self.vertical_arrays(),
         }
@@ -159,39 +159,40 @@ class State:
             "tiles": self.plan.tiles,
             "given_offset": -1,
             "chain_offset": -1,
-            **laid.horizontal,
+            **weights.horizontal,
             **both,
             **self.horizontal_arrays(),
         }
         self.check()
 
     def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What rows read before they have written it."""
+        """Memory that is read before it is written."""
         return torch.zeros(shape, dtype=dtype, device=self.job.image.device)
 
     def scratch(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is written before it is read."""
+        """Memory that is written before it is read."""
         return torch.empty(shape, dtype=dtype, device=self.job.image.device)
 
     @property
     def tiles(self) -> int:
-        """Tiles of 16 images; the last one may have places without an image, which stay zero."""
+        """The number of tiles of 16 images; unused places of the last tile stay zero."""
         return steps_of(len(self.job.image))
 
     def shared_arrays(self) -> dict[str, Tensor]:
-        """What both kernels use."""
-        config = self.laid.packed.config
+        """Arrays of both kernels."""
+        config = self.weights.packed.config
         _, channels, height, width = self.job.image.shape
         images, p0 = STEP * self.tiles, config.first_reach
-        group = STEP * self.laid.sizes.group
+        group = STEP * self.weights.sizes.group
         return {
             "values": self.zeros(images, p0 + height, p0 + width + p0, channels),
             "above": self.zeros(images, width, config.prior_layers, channels, 2, group),
         }
 
     def vertical_arrays(self) -> dict[str, Tensor]:
-        """What ``VerticalRow`` has for itself."""
-        config, sizes, operand = self.laid.packed.config, self.laid.sizes, self.laid.operand
+        """Arrays of ``VerticalRow`` only."""
+        config, sizes = self.weights.packed.config, self.weights.sizes
+        operand = self.weights.operand
         n, _, _, width = self.job.image.shape
         p, images = config.reach, self.plan.images_per_block
         condition = self.job.features.permute(0, 2, 3, 1).to(operand)
@@ -204,9 +205,9 @@ class State:
         }
 
     def horizontal_arrays(self) -> dict[str, Tensor | None]:
-        """What ``HorizontalRow`` has for itself."""
-        job, config, sizes = self.job, self.laid.packed.config, self.laid.sizes
-        operand, plan, tiles = self.laid.operand, self.plan, self.tiles
+        """Arrays of ``HorizontalRow`` only."""
+        job, config, sizes = self.job, self.weights.packed.config, self.weights.sizes
+        operand, plan, tiles = self.weights.operand, self.plan, self.tiles
         layers, p, width = config.prior_layers, config.reach, job.image.shape[3]
         steps, lanes = config.channels * sizes.group, lane_shape(operand)
         blocks = -(-tiles // plan.tiles) * plan.cluster
@@ -217,7 +218,7 @@ class State:
             "given": self.scratch(tiles, 2, layers, 6 * sizes.group, 32, 4),
             "residual": self.scratch(tiles, 2, 2 * sizes.group, 32, 4),
             "units": self.scratch(*units, *lanes, dtype=operand),
-            # No copy of logits that were made in this order, as those of our own networks are.
+            # No copy for logits in this memory order, such as those of prsr's own networks.
             "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
             "noise": job.noise.contiguous(),
             "temperature": job.temperature.contiguous(),
@@ -227,7 +228,7 @@ class State:
         }
 
     def check(self) -> None:
-        """Raise ValueError unless every tensor lies where the kernels can read it as it is."""
+        """Raise ValueError unless the kernels can read every tensor as it is."""
         device = self.job.image.device
         for name, value in {**self.vertical, **self.horizontal}.items():
             if isinstance(value, Tensor) and (value.device != device or not value.is_contiguous()):
@@ -236,7 +237,7 @@ class State:
                     f"got strides {list(value.stride())} on {value.device}"
                 )
         n, channels, height, width = self.job.image.shape
-        levels = self.laid.packed.config.levels
+        levels = self.weights.packed.config.levels
         wanted = {
             "conditioning": (torch.float32, (n, height, width, channels, levels)),
             "noise": (torch.float32, (n, height, width, channels)),
@@ -244,8 +245,8 @@ class State:
             "known": (torch.bool, (n, channels, height, width)),
             "image": (torch.uint8, (n, channels, height, width)),
             "condition": (
-                self.laid.operand,
-                (n, height, width, STEP * self.laid.sizes.condition),
+                self.weights.operand,
+                (n, height, width, STEP * self.weights.sizes.condition),
             ),
         }
         for name, (dtype, shape) in wanted.items():
@@ -257,7 +258,7 @@ class State:
 
 
 def addresses(arguments: dict[str, Any]) -> dict[str, int]:
-    """Tensors as their addresses, None as null."""
+    """Replace tensors by their addresses and None by null."""
     return {
         name: value.data_ptr() if isinstance(value, Tensor) else value or 0
         for name, value in arguments.items()
@@ -265,7 +266,7 @@ def addresses(arguments: dict[str, Any]) -> dict[str, int]:
 
 
 def stream_of(device: torch.device) -> int:
-    """The address of torch's current stream on its current device, also the extension's then."""
+    """The address of torch's current stream; also selects torch's device in the extension."""
     assert _cuda is not None
     _cuda.use(torch.cuda.current_device())
     return torch.cuda.current_stream(device).cuda_stream
@@ -277,28 +278,28 @@ def launch_vertical(state: State, y: int) -> None:
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.VerticalRow(**addresses(state.vertical), y=y)
-        _cuda.launch_vertical(state.laid.precision, row, state.plan.shared_loads, stream)
+        _cuda.launch_vertical(state.weights.precision, row, state.plan.shared_loads, stream)
 
 
 def launch_horizontal(state: State, y: int) -> None:
-    """Queue the draws of row ``y``."""
+    """Queue the horizontal stack, the head and the draws of row ``y``."""
     assert _cuda is not None
-    precision, cluster = state.laid.precision, state.plan.cluster
+    precision, cluster = state.weights.precision, state.plan.cluster
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
-        shared = _cuda.place(precision, row, cluster, _cuda.shared_limit())
+        shared = _cuda.plan_shared_memory(precision, row, cluster, _cuda.shared_limit())
         _cuda.launch_horizontal(precision, row, cluster, shared, stream)
 
 
 def phases() -> list[str]:
-    """For benchmarks: what ``state.horizontal["clocks"]`` counts, ``int64``, where it is set."""
+    """For benchmarks: the elements of ``state.horizontal["clocks"]``, ``int64``, if it is set."""
     assert _cuda is not None
     return list(_cuda.phases)
 
 
 def measure(device: torch.device, size: int) -> dict[str, float]:
-    """For benchmarks: what the device can do (``csrc/cuda/measure.h``), with ``size`` bytes."""
+    """For benchmarks: limits of the device (``csrc/cuda/measure.h``), using ``size`` bytes."""
     assert _cuda is not None
     scratch = torch.zeros(size, dtype=torch.uint8, device=device)
     with torch.cuda.device_of(scratch):
@@ -316,27 +317,27 @@ class CUDAEngine(Engine):
         if _cuda is None:
             reasons.append(_absence)
         if device.type != DEVICE:
-            reasons.append(f"it runs on NVIDIA GPUs, but the model lies on {device}")
+            reasons.append(f"it runs on NVIDIA GPUs, but the model is on {device}")
         elif device.type == "cuda" and torch.cuda.is_available():
             if torch.version.cuda is None:
-                reasons.append("it runs on NVIDIA GPUs, and torch is built for others")
+                reasons.append("it runs on NVIDIA GPUs, but this torch is built for other GPUs")
             elif torch.cuda.get_device_capability(device) < OLDEST:
                 major, minor = torch.cuda.get_device_capability(device)
-                reasons.append(f"it takes compute capability 8.0 or newer, not {major}.{minor}")
+                reasons.append(f"it requires compute capability 8.0 or newer, not {major}.{minor}")
         if precision not in OPERANDS:
             reasons.append(f"it has no precision {precision}")
         return reasons
 
     @override
-    def pack(self, prior: PriorNetwork, precision: str) -> Laid:
+    def pack(self, prior: PriorNetwork, precision: str) -> CUDAWeights:
         prior_weights = pack_prior(plain_copy(prior))
-        laid = lay_out(prior_weights, precision)
+        weights = lay_out(prior_weights, precision)
         if precision == "fp16":
             check_fp16(prior_weights)
-        return laid
+        return weights
 
     @override
-    def start(self, packed: Laid, job: Job) -> State:
+    def start(self, packed: CUDAWeights, job: Job) -> State:
         with torch.cuda.device_of(job.image):
             stream_of(job.image.device)
             return State(packed, job)
@@ -349,9 +350,9 @@ class CUDAEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        config, sizes = state.laid.packed.config, state.laid.sizes
+        config, sizes = state.weights.packed.config, state.weights.sizes
         n, _, _, width = state.job.image.shape
-        p, grouping = config.reach, state.laid.packed.features
+        p, grouping = config.reach, state.weights.packed.features
         natural = grouping.order.argsort()
         cache = state.vertical["cache"][:, layer, state.y % (p + 1), p : p + width]
         kept = features_of(state.horizontal["kept"][:, layer, p:])  # [tiles, W, 16, D·16·S]

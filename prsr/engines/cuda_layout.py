@@ -1,8 +1,8 @@
-"""A prior's weights and its features as the CUDA kernels read them: in steps of 16 inputs.
+"""Memory layout of a prior's weights and features for the CUDA kernels: steps of 16 inputs.
 
-The names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/operands.h`` says how a
-step is divided over the 32 lanes of a warp. Where that file has a ``uint4`` array, a tensor here
-has three dimensions more, ``[vectors, 32, numbers]``: 16 bytes for each lane.
+Names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/mma.h`` defines how a step is
+divided over the 32 lanes of a warp. For a ``uint4`` array of that file, a tensor here has three
+additional dimensions, ``[vectors, 32, numbers]``: 16 bytes for each lane.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Grouping, Packed
+from prsr.engines.packing import Grouping, PackedPrior
 from prsr.utils.argument_checks import check_finite
 
-STEP = 16  # inputs of a step, outputs of a pair of tiles, images of a tile
-TILE = 8  # outputs, or features, of a tile
+STEP = 16  # inputs per step, outputs per pair of tiles, images per tile
+TILE = 8  # outputs, or features, per tile
 LANES = 32
 
 OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The type of all weights but biases and those of the first layers, by precision."""
+"""The dtype of all weights except biases and the first layers, by precision."""
 
 
 def steps_of(count: int) -> int:
-    """How many steps hold so many numbers."""
+    """The number of steps that hold ``count`` values."""
     return -(-count // STEP)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a configuration's numbers are padded to, in steps.
+    """The padded sizes of a configuration, in steps.
 
     Attributes:
-        features: E, of the C features of the vertical stack.
-        condition: of the features that conditional gates read.
-        group: S, of a colour's features.
-        units: U, of a colour's hidden units.
-        level_pairs: P, of a colour's levels.
+        features: E, for the C features of the vertical stack.
+        condition: for the conditioning features that conditional gates read.
+        group: S, for the features of a colour.
+        units: U, for the hidden units of a colour.
+        level_pairs: P, for the levels of a colour.
     """
 
     features: int
@@ -50,7 +50,7 @@ class Sizes:
 
     @classmethod
     def of(cls, config: PRSRConfig) -> Sizes:
-        """Those of a configuration."""
+        """The sizes for a configuration."""
         colours = config.channels
         return cls(
             features=steps_of(config.prior_channels),
@@ -69,8 +69,8 @@ def lane_shape(operand: torch.dtype) -> tuple[int, int, int]:
 def weight_steps(matrix: Tensor) -> Tensor:
     """Weights ``[…, 16·steps, 16·pairs]`` as ``[…, pairs, steps, vectors, 32, numbers]``.
 
-    A lane has of both tiles output ``lane // 4``, and of it the inputs 2·(lane % 4) and the next,
-    in both halves of the step.
+    In each of the two tiles, a lane holds output ``lane // 4`` with the inputs 2·(lane % 4) and the
+    next one, in both halves of the step.
     """
     *batch, inputs, outputs = matrix.shape
     steps, pairs = inputs // STEP, outputs // STEP
@@ -86,8 +86,8 @@ def weight_steps(matrix: Tensor) -> Tensor:
 def features_of(steps: Tensor) -> Tensor:
     """Features ``[…, steps, vectors, 32, numbers]`` as ``[…, 16 images, 16·steps]``.
 
-    A lane has, of both tiles, images ``lane // 4`` and 8 more, of them the features 2·(lane % 4)
-    and the next.
+    In each of the two tiles, a lane holds the images ``lane // 4`` and ``lane // 4 + 8`` with the
+    features 2·(lane % 4) and the next one.
     """
     *batch, count, _, _, _ = steps.shape
     if steps.dtype == torch.float32:
@@ -100,15 +100,15 @@ def features_of(steps: Tensor) -> Tensor:
 
 
 def fit(tensor: Tensor, *sizes: int) -> Tensor:
-    """The tensor with zeros up to these sizes of its last dimensions."""
+    """Zero-pad the last dimensions of the tensor to these sizes."""
     added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
     return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
 
 
 def padded_groups(tensor: Tensor, ranges: list[slice], size: int, dim: int) -> Tensor:
-    """Each colour group of a dimension, of those that are there, padded with zeros to ``size``.
+    """Zero-pad each colour group along a dimension to ``size``.
 
-    Groups beyond the tensor's end are zeros altogether.
+    Groups beyond the end of the tensor become zeros.
     """
     tensor = tensor.movedim(dim, -1)
     groups = [fit(tensor[..., part], size) for part in ranges]
@@ -116,23 +116,23 @@ def padded_groups(tensor: Tensor, ranges: list[slice], size: int, dim: int) -> T
 
 
 def interleaved(halves: Tensor) -> Tensor:
-    """``[…, 2, n]`` as ``[…, 2·n]``: 8 of the one half, 8 of the other, and so on."""
+    """``[…, 2, n]`` as ``[…, 2·n]``, alternating 8 elements of each half."""
     return halves.unflatten(-1, (-1, TILE)).transpose(-3, -2).flatten(-3)
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A prior as the kernels read it.
+class CUDAWeights:
+    """The weights of a prior in the layout of the CUDA kernels.
 
     Attributes:
-        packed: the same by colour groups.
-        precision: of :data:`OPERANDS`.
-        sizes: what it is padded to.
+        packed: the weights by colour groups.
+        precision: a key of :data:`OPERANDS`.
+        sizes: the padded sizes.
         vertical: the weights of ``VerticalRow`` by name.
         horizontal: those of ``HorizontalRow``.
     """
 
-    packed: Packed
+    packed: PackedPrior
     precision: str
     sizes: Sizes
     vertical: dict[str, Tensor]
@@ -140,15 +140,15 @@ class Laid:
 
     @property
     def operand(self) -> torch.dtype:
-        """The type of features and weights."""
+        """The dtype of features and weights."""
         return OPERANDS[self.precision]
 
 
-def lay_out(packed: Packed, precision: str) -> Laid:
-    """The weights of a prior in the kernels' layout.
+def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
+    """Convert the weights of a prior to the layout of the kernels.
 
     Raises:
-        ValueError: some are not finite in that precision.
+        ValueError: a weight is not finite in that precision.
     """
     sizes = Sizes.of(packed.config)
     operand = OPERANDS[precision]
@@ -165,16 +165,16 @@ def lay_out(packed: Packed, precision: str) -> Laid:
     for name in ("gates", "mix", "hidden", "output"):
         horizontal[name] = steps(horizontal[name])
     horizontal["chain"] = own_steps(horizontal["gates"], horizontal["mix"], sizes.group)
-    return Laid(packed, precision, sizes, vertical, horizontal)
+    return CUDAWeights(packed, precision, sizes, vertical, horizontal)
 
 
-def vertical_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
-    """The weights of ``VerticalRow``, fp32, padded; matrices are not in steps yet."""
+def vertical_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:
+    """The weights of ``VerticalRow``, fp32, padded; matrices are not yet in steps."""
     config, blocks = packed.config, packed.blocks
     features, width, inputs = config.prior_channels, STEP * sizes.features, STEP * sizes.condition
 
     def both_halves(tensor: Tensor) -> Tensor:
-        """The last dimension, 2C, as [2, 16·E]."""
+        """Reshape and pad the last dimension, 2C, to [2, 16·E]."""
         return fit(tensor.unflatten(-1, (2, features)), width)
 
     gates, links = [], []
@@ -201,7 +201,7 @@ def vertical_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
 
 
 def grouped_halves(tensor: Tensor, features: Grouping, group_steps: int) -> Tensor:
-    """Of the last dimension, a horizontal layer's 2C: ``[…, D, 2, 16·S]``."""
+    """Regroup the last dimension, 2C of a horizontal layer, as ``[…, D, 2, 16·S]``."""
     parts = [
         fit(tensor[..., 2 * part.start : 2 * part.stop].unflatten(-1, (2, -1)), STEP * group_steps)
         for part in features.ranges
@@ -209,8 +209,8 @@ def grouped_halves(tensor: Tensor, features: Grouping, group_steps: int) -> Tens
     return torch.stack(parts, dim=-3)
 
 
-def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
-    """The weights of ``HorizontalRow``, fp32, padded; matrices are not in steps yet."""
+def horizontal_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:
+    """The weights of ``HorizontalRow``, fp32, padded; matrices are not yet in steps."""
     config, blocks = packed.config, packed.blocks
     ranges, unit_ranges = packed.features.ranges, packed.units.ranges
     colours, reach, first_reach = config.channels, config.reach, config.first_reach
@@ -235,7 +235,7 @@ def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
         stacked([fit(padded_groups(m.weight, ranges, group, 0), group) for m in block.mix])
         for block in blocks
     ]
-    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(colours, first_reach, -1).transpose(0, 1).flatten(0, 1)
     first = [
         torch.cat([fit(left[:, part], group), fit(own, colours, group)])
@@ -258,7 +258,7 @@ def horizontal_matrices(packed: Packed, sizes: Sizes) -> dict[str, Tensor]:
 
 
 def own_steps(gates: Tensor, mix: Tensor, group: int) -> Tensor:
-    """Of both, the steps that read a colour's own features: ``[L, D, 3·S·S, …]``."""
+    """The steps of both that read a colour's own features: ``[L, D, 3·S·S, …]``."""
     colours = mix.shape[1]
     left = gates.shape[3] - mix.shape[3]  # steps of the pixels to the left
     chains = []

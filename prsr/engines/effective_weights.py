@@ -1,4 +1,4 @@
-"""The weights that a prior computes with, wherever they are kept.
+"""The effective weights of a prior, including parametrised ones.
 
 Parametrisations (``torch.nn.utils.parametrize``) compute a weight whenever it is read; pruning and
 the older ``weight_norm`` and ``spectral_norm`` compute it in a hook before each forward pass.
@@ -24,7 +24,7 @@ REPARAMETRISING = (BasePruningMethod, SpectralNorm, WeightNorm)
 
 @torch.no_grad()
 def renew(network: nn.Module) -> None:
-    """Compute anew the weights that hooks compute, as a forward pass would."""
+    """Recompute the weights that hooks compute, as a forward pass would."""
     for module in network.modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, REPARAMETRISING):
@@ -39,7 +39,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def whole_copy(prior: PriorNetwork) -> PriorNetwork:
-    """A copy that computes what the prior computes, in float32, hooks and all.
+    """A float32 copy of the prior including its hooks.
 
     Raises:
         ValueError: something in it cannot be copied, or an effective weight is not finite.
@@ -49,7 +49,9 @@ def whole_copy(prior: PriorNetwork) -> PriorNetwork:
         try:
             copied = copy.deepcopy(prior)
         except Exception as error:  # of many kinds: hooks hold anything
-            raise ValueError(f"the prior cannot be copied; has it hooks? {error}") from error
+            raise ValueError(
+                f"the prior cannot be copied, perhaps because of hooks: {error}"
+            ) from error
     copied = copied.float().eval().requires_grad_(False)
     renew(copied)
     for name, module in copied.named_modules():
@@ -61,11 +63,11 @@ def whole_copy(prior: PriorNetwork) -> PriorNetwork:
 
 
 def plain_copy(prior: PriorNetwork) -> PriorNetwork:
-    """The prior as a plain network in float32 whose weights are those that it computes with.
+    """The prior as a plain float32 network with its effective weights.
 
     Raises:
-        ValueError: a layer is none of :class:`PriorNetwork`'s own, so that its weights do not say
-            what it computes, or its effective weights are not finite.
+        ValueError: a layer is not one of :class:`PriorNetwork`'s own, so that its weights do not
+            determine its result, or an effective weight is not finite.
     """
     network = unwrapped(prior)
     with torch.device("meta"):
@@ -88,7 +90,7 @@ def plain_copy(prior: PriorNetwork) -> PriorNetwork:
 
 
 def modules_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a network by name, without those of parametrisations and of wrappers."""
+    """The modules of a network by name, without parametrisations and wrappers."""
     found = {}
     for name, module in network.named_modules():
         parts = name.split(".")
@@ -99,7 +101,7 @@ def modules_of(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_layer(name: str, expected: nn.Module | None, found: nn.Module | None) -> None:
-    """A layer computes with its weights what the prior's own layer of that name does.
+    """Check that a layer computes the same function of its weights as the prior's own layer.
 
     Raises:
         ValueError: it does not.
@@ -113,6 +115,6 @@ def check_layer(name: str, expected: nn.Module | None, found: nn.Module | None) 
         kind = "absent" if found is None else type(found).__name__
         wanted = "nothing" if expected is None else type(expected).__name__
         raise ValueError(
-            f"prior.{name} must be {wanted}, for engines read its weights, but it is {kind}: merge "
+            f"prior.{name} must be {wanted}, because engines read its weights; it is {kind}: merge "
             "it into a plain layer, or use engine='reference', which calls it"
         )

@@ -1,32 +1,32 @@
-"""How large the numbers are that a prior computes with, proven from its weights."""
+"""Upper bounds on a prior's activations, derived from its weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from prsr.engines.packing import Packed
+from prsr.engines.packing import PackedPrior
 
 LARGEST_VALUE = 0.5
-"""Of what the networks see of an image."""
+"""The largest magnitude of a network input."""
 
 LARGEST_FP16 = torch.finfo(torch.float16).max
 
 ROUNDING = 1.001
-"""More than the rounding of any sum can add to a bound."""
+"""Factor that exceeds the rounding error of any bound."""
 
 
 def reach(matrix: Tensor, bias: Tensor, inputs: Tensor | float) -> Tensor:
-    """How large outputs of ``inputs @ matrix + bias`` may be: ``[outputs]``."""
+    """Bounds on the magnitudes of ``inputs @ matrix + bias``: ``[outputs]``."""
     scaled = matrix.abs() * (inputs if isinstance(inputs, float) else inputs[:, None])
     return scaled.sum(dim=0) + bias.abs()
 
 
-def largest_operand(packed: Packed) -> float:
-    """A bound on every number that a product of the prior reads, in magnitude.
+def largest_operand(packed: PackedPrior) -> float:
+    """A bound on the magnitude of every GEMM input of the prior.
 
-    Gates lie in (−1, 1), and an image's values are bounded. Of conditional gates, which add what
-    no weight of the prior bounds, nothing is said.
+    Gates are in (−1, 1), and image values are bounded. The contribution of conditional gates is not
+    included, because no weight of the prior bounds it.
     """
     first = packed.first_vertical
     vertical = reach(first.weight.flatten(1).T, first.bias, LARGEST_VALUE)
@@ -46,15 +46,15 @@ def largest_operand(packed: Packed) -> float:
     return float(torch.cat(largest).max())
 
 
-def check_fp16(packed: Packed) -> None:
-    """No product reads a number that fp16 cannot hold.
+def check_fp16(packed: PackedPrior) -> None:
+    """Check that every GEMM input of the prior is in the range of fp16.
 
     Raises:
-        ValueError: one might, by :func:`largest_operand`.
+        ValueError: one may not be, according to :func:`largest_operand`.
     """
     largest = largest_operand(packed)
     if not ROUNDING * largest <= LARGEST_FP16:
         raise ValueError(
-            f"precision fp16 holds numbers up to {LARGEST_FP16:,.0f}, and the prior's features "
+            f"precision fp16 holds numbers up to {LARGEST_FP16:,.0f}, but the prior's features "
             f"might reach {largest:,.0f}; precision must be fp32 or bf16 for this model"
         )

@@ -1,13 +1,14 @@
 """The prior's weights, reordered so that every mask is a prefix.
 
-Features are put in order of their colour group, so that a group is a range and group g reads
-features ``0 … end of g``. The 2C pre-activations of a horizontal layer are one range per group
-too, in which the two halves of the gate follow each other; those of a vertical layer, which has no
-groups to wait for, are first all of the one half, then all of the other.
+Features are sorted by colour group, so that a group is a contiguous range and group g reads the
+features from 0 to the end of g. The 2C pre-activations of a horizontal layer are also one range per
+group, which holds both halves of the gate; those of a vertical layer, which has no masks between
+groups, are first all of one half, then all of the other.
 
-Letters as in :class:`prsr.PRSRConfig`; C_g counts the features of group g, C_≤g those up to and
-with it; F counts the conditioning features that gated blocks read, 0 without conditional gates.
-Matrices are ``[inputs, outputs]``. Everything is float32 on the prior's device.
+Letters as in :class:`prsr.PRSRConfig`; C_g is the number of features of group g, C_≤g that of all
+groups up to and including g; F is the number of conditioning features that gated blocks read, 0
+without conditional gates. Matrices are ``[inputs, outputs]``. All tensors are float32, on the device
+of the prior.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from prsr.models.networks import PriorNetwork
 
 
 class Grouping:
-    """Features in order of their colour group.
+    """The order of features by colour group.
 
     Attributes:
-        order: the feature (by the network's number) at each place, ``int64 [features]``.
+        order: the network's index of the feature at each position, ``int64 [features]``.
         gates: likewise for the 2C pre-activations of a horizontal layer, ``int64 [2·features]``.
-        ranges: the places of each group.
+        ranges: the positions of each group.
     """
 
     def __init__(self, features: int, channels: int, device: torch.device) -> None:
@@ -43,7 +44,7 @@ class Grouping:
 
     @property
     def gate_ranges(self) -> list[slice]:
-        """The places of each group among the pre-activations, twice as wide."""
+        """The positions of each group among the pre-activations, twice as wide."""
         return [slice(2 * part.start, 2 * part.stop) for part in self.ranges]
 
 
@@ -62,11 +63,11 @@ class PackedBlock:
     Attributes:
         vertical: ``[2C, C, p + 1, k]``, a convolution kernel.
         conditional: ``[F, 2C]``: the conditional gates of the vertical layer.
-        link: ``[2C + F, 2C]``: behind the vertical pre-activations it reads the conditioning
-            features, for the horizontal layer's conditional gates; its bias is that of the
-            horizontal layer as well.
-        centre: of each group, ``[C_≤g, 2·C_g]``: the pixel's own tap of the horizontal layer.
-        mix: of each group, ``[C_≤g, C_g]``.
+        link: ``[2C + F, 2C]``: reads the vertical pre-activations, then the conditioning features
+            for the horizontal layer's conditional gates; its bias includes that of the horizontal
+            layer.
+        centre: for each group, ``[C_≤g, 2·C_g]``: the horizontal layer's tap of the pixel itself.
+        mix: for each group, ``[C_≤g, C_g]``.
     """
 
     vertical: Layer
@@ -77,19 +78,19 @@ class PackedBlock:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A whole prior.
+class PackedPrior:
+    """All weights of a prior, by colour groups.
 
     Attributes:
-        features: how the C features are ordered.
-        units: how the M hidden units of the head are ordered.
+        features: the order of the C features.
+        units: the order of the M hidden units of the head.
         first_vertical: ``[C, D, p0, k0]``, a convolution kernel.
         first_left: ``[D·p0, C]``: the pixels to the left, colour by colour, left to right.
-        first_own: of each group g, ``[g, C_g]``: the earlier colours of the same pixel.
+        first_own: for each group g, ``[g, C_g]``: the earlier colours of the same pixel.
         blocks: the L gated blocks.
         taps: ``[L, p·C, 2C]``: the horizontal layers' pixels to the left, left to right.
-        hidden: of each group, ``[C_≤g, M_g]``.
-        output: of each colour, ``[M_≤g, K]``.
+        hidden: for each group, ``[C_≤g, M_g]``.
+        output: for each colour, ``[M_≤g, K]``.
     """
 
     config: PRSRConfig
@@ -105,7 +106,7 @@ class Packed:
 
 
 def by_group(matrix: Tensor, inputs: list[slice], outputs: list[slice]) -> list[Tensor]:
-    """What each group reads: of ``[outputs, inputs]``, for each g ``[inputs_≤g, outputs_g]``."""
+    """Split ``[outputs, inputs]`` into the part of each group, ``[inputs_≤g, outputs_g]``."""
     return [
         matrix[rows, : columns.stop].T.contiguous()
         for rows, columns in zip(outputs, inputs, strict=True)
@@ -148,8 +149,8 @@ def pack_block(block: GatedBlock, features: Grouping) -> tuple[PackedBlock, Tens
 
 
 @torch.no_grad()
-def pack_prior(prior: PriorNetwork) -> Packed:
-    """The weights of ``prior``, copied: what happens to it later does not show."""
+def pack_prior(prior: PriorNetwork) -> PackedPrior:
+    """Copy and reorder the weights of ``prior``."""
     config = prior.config
     device = next(prior.parameters()).device
     features, units, colours, outputs = (
@@ -166,7 +167,7 @@ def pack_prior(prior: PriorNetwork) -> Packed:
     packed = [pack_block(cast(GatedBlock, block), features) for block in prior.blocks]
     vertical = prior.first_vertical
     head: list[nn.Module] = list(prior.head)
-    return Packed(
+    return PackedPrior(
         config=config,
         features=features,
         units=units,
@@ -176,7 +177,7 @@ def pack_prior(prior: PriorNetwork) -> Packed:
         first_left=Layer(
             row[..., :-1].flatten(1).T.contiguous(), cast(Tensor, first.bias)[features.order]
         ),
-        # Mask A is strict: of what mask B would show group g, its own colour is the last row.
+        # Mask A is strict: compared with mask B, group g does not see its own colour, the last row.
         first_own=[
             matrix[:-1] for matrix in by_group(row[..., -1], colours.ranges, features.ranges)
         ],

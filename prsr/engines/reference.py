@@ -19,7 +19,7 @@ from prsr.models.networks import PriorNetwork
 
 @dataclass
 class State:
-    """A job, the prior that draws it and the row drawn last."""
+    """A job, the prior that draws it and the last row drawn."""
 
     prior: PriorNetwork
     job: Job
@@ -27,7 +27,7 @@ class State:
 
 
 class ReferenceEngine(Engine):
-    """Draws by the training network itself, on any device, in float32."""
+    """Runs the whole training network for each sub-pixel, on any device, in float32."""
 
     name = "reference"
 

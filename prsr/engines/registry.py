@@ -1,6 +1,6 @@
-"""The engines side by side, and the choice among them by reasons.
+"""The list of engines, and the choice among them.
 
-Adding one is one file beside these and its line in ``ENGINES``.
+A new engine is a module in this package and an entry in ``ENGINES``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENGINES: tuple[Engine, ...] = (
     TorchEngine(),
     ReferenceEngine(),
 )
-"""In the order that ``engine="auto"`` prefers them."""
+"""In the order in which ``engine="auto"`` prefers them."""
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -36,15 +36,15 @@ def list_engines(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
 ) -> dict[str, list[str]]:
-    """Each engine's name with the reasons why it cannot serve here; an empty list if it can.
+    """The reasons why each engine cannot be used here, by its name; an empty list if it can.
 
     Args:
-        config: of the model to serve; None asks for the preset ``paper``.
-        device: that the model lies on.
-        precision: of :data:`PRECISIONS`.
+        config: of the model; None is the preset ``paper``.
+        device: of the model.
+        precision: one of :data:`PRECISIONS`.
 
     Raises:
-        ValueError: there is no such precision, or no such kind of device.
+        ValueError: there is no such precision or device type.
     """
     check_precision(precision)
     config = config or PRSRConfig()
@@ -58,10 +58,10 @@ def list_engines(
 
 
 def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) -> Engine:
-    """The engine called ``name``, or for "auto" the first that has no reason against it.
+    """The engine called ``name``, or for "auto" the first that can be used.
 
     Raises:
-        ValueError: there is none of that name, or it cannot serve; with every reason.
+        ValueError: there is no such engine, or it cannot be used; the message lists all reasons.
     """
     reasons = list_engines(config, device, precision)
     if name != "auto" and name not in reasons:
@@ -79,7 +79,7 @@ def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) 
 
 @cache
 def tell_absence(better: str, reasons: str, chosen: str) -> None:
-    """Warn, once, that ``engine="auto"`` takes a slower engine than the one made for the device."""
+    """Warn once that ``engine="auto"`` selects a slower engine than the one for the device."""
     warnings.warn(
         f"sampling will be many times slower: engine {better} cannot serve, so {chosen} does. "
         f"{better}: {reasons}",
@@ -89,6 +89,6 @@ def tell_absence(better: str, reasons: str, chosen: str) -> None:
 
 
 def check_precision(precision: str) -> None:
-    """Raise ValueError unless ``precision`` is one that engines know."""
+    """Raise ValueError unless ``precision`` is one of :data:`PRECISIONS`."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -1,9 +1,10 @@
-"""The engine ``torch``: every activation cached, in plain PyTorch, on any device.
+"""The engine ``torch``: cached sampling in plain PyTorch, on any device.
 
-A row's vertical stack is computed at once, for it sees only rows above; the horizontal stack goes
-pixel by pixel and colour by colour, reads what it cached of the pixels to the left, and computes
-each multiply-add of the network once. The idea is that of Ramachandran et al., *Fast generation
-for convolutional autoregressive models* (arXiv 1704.06001), with this model's stacks and masks.
+The vertical stack of a row depends only on the rows above and is computed at once. The horizontal
+stack proceeds pixel by pixel and colour by colour and reads the cached activations of the pixels to
+the left, so each multiply-add of the network is computed once. The method is that of Ramachandran
+et al., *Fast generation for convolutional autoregressive models* (arXiv 1704.06001), applied to
+this model's stacks and masks.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from typing_extensions import override
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.packing import Packed, pack_prior
+from prsr.engines.packing import PackedPrior, pack_prior
 from prsr.models.layers import gate
 from prsr.models.networks import PriorNetwork, to_network_input
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where one block finds and puts one colour group at the current pixel: views of a state.
+    """Views of the state that one block reads and writes for one colour group at the current pixel.
 
     Attributes:
-        seen: the block's input up to and with the group, ``[N, C_≤g]``.
-        own: of it, the group, ``[N, C_g]``.
-        given: what everything but the pixel itself adds to the pre-activations, ``[N, 2·C_g]``.
-        gated: the gate's output, ``[N, C_g]``.
-        gated_seen: the gate's outputs up to and with the group, ``[N, C_≤g]``.
-        result: the next block's input, ``[N, C_g]``.
+        seen: the input of the block up to and including the group, ``[N, C_≤g]``.
+        own: the group's part of it, ``[N, C_g]``.
+        given: pre-activations without the contribution of the pixel itself, ``[N, 2·C_g]``.
+        gated: the output of the gate, ``[N, C_g]``.
+        gated_seen: the outputs of the gate up to and including the group, ``[N, C_≤g]``.
+        result: the input of the next block, ``[N, C_g]``.
     """
 
     seen: Tensor
@@ -45,21 +46,22 @@ class Step:
 
 
 class State:
-    """The caches of one job; features in the order of the packing, borders zero.
+    """The caches of one job; features are in packed order, borders are zero.
 
     Attributes:
-        values: the image as the network sees it, p0 wider on three sides:
+        values: the image as the network sees it, padded by p0 on three sides:
             ``[N, D, p0 + H, p0 + W + p0]``.
         vertical: input of each block on the last p + 1 rows, ``L × [N, C, p + 1, p + W + p]``.
-        above: what the vertical stack adds to the horizontal one on this row, ``[W, L, N, 2C]``.
+        above: contribution of the vertical stack to the horizontal one on this row,
+            ``[W, L, N, 2C]``.
         horizontal: input of each block on this row, ``[L, N, p + W, C]``.
         pixel: input of each block, and of the head, at this pixel, ``[L + 1, N, C]``.
-        given: pre-activations at this pixel, without what it adds itself, ``[L, N, 2C]``.
-        hidden: of the head at this pixel, ``[N, M]``.
-        steps: the views that the chain of each colour goes through, ``D × L``.
+        given: pre-activations at this pixel without its own contribution, ``[L, N, 2C]``.
+        hidden: hidden units of the head at this pixel, ``[N, M]``.
+        steps: views for each colour and block, ``D × L``.
     """
 
-    def __init__(self, packed: Packed, job: Job) -> None:
+    def __init__(self, packed: PackedPrior, job: Job) -> None:
         config = packed.config
         n, channels, height, width = job.image.shape
         features, layers = config.prior_channels, config.prior_layers
@@ -75,7 +77,7 @@ class State:
         self.given = zeros(layers, n, 2 * features)
         self.hidden = zeros(n, config.head_channels)
         gated = zeros(layers, n, features)
-        # Made once: at batch 1, making a view costs as much as the arithmetic on it.
+        # Created once: at batch 1, creating a view takes as long as the arithmetic on it.
         self.steps = [
             [
                 Step(
@@ -95,7 +97,7 @@ class State:
 
 
 class TorchEngine(Engine):
-    """A careful cached sampler, as a good user of PyTorch would write it."""
+    """A cached sampler in plain PyTorch."""
 
     name = "torch"
 
@@ -104,11 +106,11 @@ class TorchEngine(Engine):
         return [] if precision == "fp32" else [f"it computes in fp32 only, not in {precision}"]
 
     @override
-    def pack(self, prior: PriorNetwork, precision: str) -> Packed:
+    def pack(self, prior: PriorNetwork, precision: str) -> PackedPrior:
         return pack_prior(plain_copy(prior))
 
     @override
-    def start(self, packed: Packed, job: Job) -> State:
+    def start(self, packed: PackedPrior, job: Job) -> State:
         return State(packed, job)
 
     @override
@@ -129,7 +131,7 @@ class TorchEngine(Engine):
 
 
 def vertical_row(state: State, y: int) -> None:
-    """The vertical stack on row y, and what it adds to the horizontal one: ``state.above``."""
+    """Compute the vertical stack of row y and its contribution ``state.above``."""
     packed = state.packed
     p, p0 = packed.config.reach, packed.config.first_reach
     width = state.job.image.shape[3]
@@ -152,7 +154,7 @@ def horizontal_pixel(state: State, y: int, x: int, conditioning: Tensor) -> None
     packed, job = state.packed, state.job
     config = packed.config
     p, p0 = config.reach, config.first_reach
-    # Of everything to the left, all layers at once; it waits for no colour of this pixel.
+    # The pixels to the left, all layers at once: independent of the colours of this pixel.
     window = state.horizontal[:, :, x : x + p].flatten(2)
     torch.baddbmm(state.above[x], window, packed.taps, out=state.given)
     left = state.values[:, :, p0 + y, x : x + p0].flatten(1)
@@ -171,10 +173,10 @@ def horizontal_pixel(state: State, y: int, x: int, conditioning: Tensor) -> None
 
 
 def colour_logits(state: State, colour: int, earlier: Tensor) -> Tensor:
-    """The chain that must run in sequence for one sub-pixel: blocks, then head.
+    """The sequential part of one sub-pixel: blocks, then head.
 
     Args:
-        state: its ``pixel`` and ``hidden`` are filled for this colour's group g.
+        state: ``pixel`` and ``hidden`` are updated for the group g of this colour.
         colour: g.
         earlier: the pixel's colours before g as the network sees them, ``[N, g]``.
 

@@ -1,7 +1,7 @@
-"""The engine ``triton``: the fused kernels of ``kernels/``, on any GPU that Triton knows.
+"""The engine ``triton``: the fused kernels of ``kernels/``, on any GPU that Triton supports.
 
-A row is two launches, which the host queues without waiting for any. Under ``TRITON_INTERPRET=1``
-the same kernels run on the CPU, slowly: to test them, not to use them.
+Each row takes two kernel launches, queued asynchronously. With ``TRITON_INTERPRET=1`` the same
+kernels run on the CPU; that is slow and meant for tests.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from prsr.engines.packing import pack_prior
 from prsr.engines.triton_layout import (
     IN,
     OPERANDS,
-    Laid,
     Tiles,
+    TritonWeights,
     fit,
     lay_out_horizontal,
     lay_out_vertical,
@@ -34,27 +34,27 @@ from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
 
 SHARING = {torch.float32: (4, 8), torch.float16: (4, 16), torch.bfloat16: (4, 16)}
-"""Images that a program of each kernel takes where there are many, by the type of the weights:
-of the horizontal one sixteen, the rows of a tensor core, or in fp32 the eight whose sums it can
-hold."""
+"""Images per program of the vertical and the horizontal kernel for large batches, by dtype of the
+weights. The horizontal kernel takes sixteen, the rows of a tensor-core product, or in fp32 eight,
+whose sums fit the registers."""
 
 
 def interpreted() -> bool:
-    """Whether kernels are to run in Triton's interpreter, on the CPU; told without importing it."""
+    """Whether Triton's interpreter runs the kernels on the CPU; does not import Triton."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 class State:
-    """The caches of one job on its device, and the row drawn last.
+    """The caches of one job on its device, and the last row drawn.
 
     Attributes:
-        together: how many images a program of each kernel takes.
-        vertical: arguments of ``vertical_row`` by name, in the shapes that its file gives.
-        horizontal: likewise of ``horizontal_row``.
+        together: images per program of each kernel.
+        vertical: arguments of ``vertical_row`` by name; its file gives their shapes.
+        horizontal: those of ``horizontal_row``.
     """
 
-    def __init__(self, laid: Laid, job: Job, together: tuple[int, int]) -> None:
-        config = laid.packed.config
+    def __init__(self, weights: TritonWeights, job: Job, together: tuple[int, int]) -> None:
+        config = weights.packed.config
         n, channels, height, width = job.image.shape
         features, layers = config.prior_channels, config.prior_layers
         p, p0 = config.reach, config.first_reach
@@ -65,18 +65,18 @@ class State:
 
         values = zeros(n, p0 + height, p0 + width + p0, channels)
         above = zeros(n, layers, width, 2 * features)
-        self.laid = laid
+        self.weights = weights
         self.job = job
         self.y = -1
         self.together = together
         self.vertical = {
             "values": values,
-            "vertical": zeros(n, layers, p + 1, p + width + p, features, dtype=laid.operand),
-            "gates": zeros(n, 2, width, 2 * features, dtype=laid.operand),
+            "vertical": zeros(n, layers, p + 1, p + width + p, features, dtype=weights.operand),
+            "gates": zeros(n, 2, width, 2 * features, dtype=weights.operand),
             "above": above,
-            # Adjacent in memory for each pixel, and so read whole.
+            # The features of a pixel are adjacent, so that reads are coalesced.
             "features": fit(
-                job.features.permute(0, 2, 3, 1).to(laid.operand), up(config.gate_inputs, IN)
+                job.features.permute(0, 2, 3, 1).to(weights.operand), up(config.gate_inputs, IN)
             ).contiguous(),
         }
         self.horizontal = {
@@ -84,11 +84,11 @@ class State:
             "known": job.image if job.mask is None else job.mask.contiguous(),
             "values": values,
             "above": above,
-            "horizontal": zeros(n, layers + 1, p + width, features, dtype=laid.operand),
+            "horizontal": zeros(n, layers + 1, p + width, features, dtype=weights.operand),
             "given": zeros(n, layers, 3 * features),
-            "gated": zeros(n, layers, laid.horizontal["mix"].shape[-1], dtype=laid.operand),
-            "hidden": zeros(n, config.head_channels, dtype=laid.operand),
-            # No copy of logits that were made in this order, as those of our own networks are.
+            "gated": zeros(n, layers, weights.horizontal["mix"].shape[-1], dtype=weights.operand),
+            "hidden": zeros(n, config.head_channels, dtype=weights.operand),
+            # No copy for logits in this memory order, such as those of prsr's own networks.
             "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
             "noise": job.noise.contiguous(),
             "temperature": job.temperature.contiguous(),
@@ -96,7 +96,7 @@ class State:
 
 
 class TritonEngine(Engine):
-    """Fused Triton kernels: on GPUs, portable and fast."""
+    """Fused Triton kernels, for GPUs."""
 
     name = "triton"
     device_type = "cuda"
@@ -104,21 +104,23 @@ class TritonEngine(Engine):
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         if find_spec("triton") is None:
-            return ["Triton is not installed; it comes with torch's builds for GPUs"]
+            return ["Triton is not installed; torch's GPU builds include it"]
         reasons = []
         wanted = "cpu" if interpreted() else "cuda"
         if device.type != wanted:
             where = "in Triton's interpreter, on the CPU" if interpreted() else "on GPUs"
-            reasons.append(f"it runs {where}, but the model lies on {device}")
+            reasons.append(f"it runs {where}, but the model is on {device}")
         else:
             import triton
 
             if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5):
-                reasons.append(f"it takes Triton 3.5, torch 2.9's, not {triton.__version__}")
+                reasons.append(
+                    f"it requires Triton 3.5 (torch 2.9) or newer, not {triton.__version__}"
+                )
         return reasons
 
     @override
-    def pack(self, prior: PriorNetwork, precision: str) -> Laid:
+    def pack(self, prior: PriorNetwork, precision: str) -> TritonWeights:
         packed = pack_prior(plain_copy(prior))
         if precision == "fp16":
             check_fp16(packed)
@@ -130,10 +132,10 @@ class TritonEngine(Engine):
                 if weight.numel() and "first" not in name and "bias" not in name:
                     side[name] = weight.to(operand)
                     check_finite(side[name], f"the prior's weights in {precision}")
-        return Laid(packed, tiles, operand, *sides)
+        return TritonWeights(packed, tiles, operand, *sides)
 
     @override
-    def start(self, packed: Laid, job: Job) -> State:
+    def start(self, packed: TritonWeights, job: Job) -> State:
         levels = packed.packed.config.levels
         return State(packed, job, together(job.image, levels, packed.operand))
 
@@ -146,20 +148,20 @@ class TritonEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        config, width = state.laid.packed.config, state.job.image.shape[3]
+        config, width = state.weights.packed.config, state.job.image.shape[3]
         p = config.reach
-        natural = state.laid.packed.features.order.argsort()
+        natural = state.weights.packed.features.order.argsort()
         kept = state.vertical["vertical"][:, layer, state.y % (p + 1), p : p + width]
         horizontal = state.horizontal["horizontal"][:, layer, p:]
         return Probe(*(side[..., natural].transpose(1, 2).float() for side in (kept, horizontal)))
 
 
 def together(image: Tensor, levels: int, operand: torch.dtype) -> tuple[int, int]:
-    """How many of ``[N, D, H, W]`` a program of each kernel takes: enough programs come first.
+    """Images of ``[N, D, H, W]`` per program of each kernel.
 
-    Alone, an image is drawn soonest; where there are more than programs that run at once (one
-    fills a multiprocessor's registers), some share the weights that are read. Images so large
-    that logits of several have no place in 32 bits stay alone.
+    One image per program has the lowest latency. If there are more images than concurrent programs
+    (one fills the registers of a multiprocessor), several images share the loads of weights, unless
+    the logits of several are too large for 32-bit offsets.
     """
     if interpreted():
         programs = 2
@@ -172,7 +174,7 @@ def together(image: Tensor, levels: int, operand: torch.dtype) -> tuple[int, int
 
 
 class Launch(NamedTuple):
-    """A kernel, in how many programs, and its arguments by name."""
+    """A kernel, the number of programs, and the arguments by name."""
 
     kernel: Any
     programs: int
@@ -180,13 +182,13 @@ class Launch(NamedTuple):
 
 
 def launches(state: State, y: int) -> list[Launch]:
-    """What draws row y, in order."""
-    # Imported here, for it takes Triton and time.
+    """The launches that draw row y, in order."""
+    # Imported here, because it requires Triton and takes time.
     from prsr.kernels.horizontal_row import horizontal_row
     from prsr.kernels.vertical_row import vertical_row
 
-    laid, tiles = state.laid, state.laid.tiles
-    config = laid.packed.config
+    weights, tiles = state.weights, state.weights.tiles
+    config = weights.packed.config
     n, _, height, width = state.job.image.shape
     both: dict[str, Any] = {
         "n": n,
@@ -213,9 +215,9 @@ def launches(state: State, y: int) -> list[Launch]:
         "LEVELS": tiles.levels,
         "MASKED": state.job.mask is not None,
     }
+    vertical = state.vertical | weights.vertical | both | vertical
+    horizontal = state.horizontal | weights.horizontal | both | horizontal
     return [
-        Launch(vertical_row, -(-n // rows), state.vertical | laid.vertical | both | vertical),
-        Launch(
-            horizontal_row, -(-n // pixels), state.horizontal | laid.horizontal | both | horizontal
-        ),
+        Launch(vertical_row, -(-n // rows), vertical),
+        Launch(horizontal_row, -(-n // pixels), horizontal),
     ]

@@ -1,4 +1,4 @@
-"""A prior's weights as the Triton kernels read them: padded to powers of two."""
+"""Memory layout of a prior's weights for the Triton kernels: padded to powers of two."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Layer, Packed, PackedBlock
+from prsr.engines.packing import Layer, PackedBlock, PackedPrior
 
-IN = 32  # inputs that a product takes at a time
-SMALLEST = 16  # side of a product
-WIDEST = 64  # features of a colour that registers can hold
+IN = 32  # inputs per step of a GEMM
+SMALLEST = 16  # side of a tl.dot
+WIDEST = 64  # features of a colour that fit the registers
 
 OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The type of all weights but biases and those of the first layers, by precision."""
+"""The dtype of all weights except biases and the first layers, by precision."""
 
 
 def power(number: int) -> int:
-    """The smallest power of two that is not below it, and that a product may have as a side."""
+    """The smallest power of two that is at least ``number`` and a valid side of a ``tl.dot``."""
     return max(SMALLEST, 1 << (number - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sides of the products, and so what weights are padded to; powers of two.
+    """Tile sizes, powers of two; weights are padded to multiples of them.
 
     Attributes:
-        half: features of a layer taken at a time; both halves of its gates are twice as many.
-        group: features of one colour, or of more than registers hold a part.
-        units: hidden units of the head taken at a time.
-        levels: of a colour value.
+        half: features of a layer per tile; with both halves of the gate, twice as many outputs.
+        group: features of one colour, or a part of them if they do not fit the registers.
+        units: hidden units of the head per tile.
+        levels: levels of a sub-pixel.
     """
 
     half: int
@@ -42,7 +42,7 @@ class Tiles:
 
     @classmethod
     def of(cls, config: PRSRConfig) -> Tiles:
-        """What suits a configuration."""
+        """The tile sizes for a configuration."""
         colours = config.channels
         return cls(
             half=min(64, power(config.prior_channels)),
@@ -53,53 +53,53 @@ class Tiles:
 
 
 def up(number: int, step: int) -> int:
-    """The smallest multiple of ``step`` that is not below the number."""
+    """The smallest multiple of ``step`` that is at least ``number``."""
     return -(-number // step) * step
 
 
 def fit(tensor: Tensor, *sizes: int) -> Tensor:
-    """The tensor with zeros up to these sizes of its last dimensions."""
+    """Zero-pad the last dimensions of the tensor to these sizes."""
     added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
     return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
 
 
 def whole(parts: list[Tensor]) -> Tensor:
-    """What each group reads, ``[inputs_≤g, outputs_g]`` for each, as one matrix with zeros."""
+    """The matrices ``[inputs_≤g, outputs_g]`` of all groups as one matrix, padded with zeros."""
     return torch.cat([fit(part, len(parts[-1]), part.shape[1]) for part in parts], dim=1)
 
 
 def windows(kernel: Layer) -> Tensor:
-    """``[O, I, rows, columns]`` as a product for each row, ``[rows, columns·I, O]``."""
+    """A kernel ``[O, I, rows, columns]`` as a matrix for each row, ``[rows, columns·I, O]``."""
     return kernel.weight.permute(2, 3, 1, 0).flatten(1, 2)
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A prior as the kernels read it; their files say what is in it and how it is laid.
+class TritonWeights:
+    """The weights of a prior in the layout of the kernels, whose files give the shapes.
 
     Attributes:
-        packed: the same by colour groups.
-        tiles: what they are padded to.
-        operand: the type of all weights but biases and those of the first layers.
+        packed: the weights by colour groups.
+        tiles: the tile sizes.
+        operand: the dtype of all weights except biases and the first layers.
         vertical: arguments of ``vertical_row`` by name.
-        horizontal: likewise of ``horizontal_row``.
+        horizontal: those of ``horizontal_row``.
     """
 
-    packed: Packed
+    packed: PackedPrior
     tiles: Tiles
     operand: torch.dtype
     vertical: dict[str, Tensor]
     horizontal: dict[str, Tensor]
 
 
-def lay_out_vertical(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
+def lay_out_vertical(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
     """The weights of the kernel ``vertical_row``."""
     blocks, features = packed.blocks, packed.config.prior_channels
     outputs = up(features, tiles.half)
     first = windows(packed.first_vertical)
 
     def halves(matrix: Tensor) -> Tensor:
-        """``[…, inputs, 2C]`` with the halves of the gate apart and padded."""
+        """``[…, inputs, 2C]`` with the halves of the gate separated and padded."""
         split = torch.stack(matrix.split(features, dim=-1), dim=-2)
         return fit(split, up(split.shape[-3], IN), 2, outputs)
 
@@ -120,14 +120,14 @@ def lay_out_vertical(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
     }
 
 
-def lay_out_horizontal(packed: Packed, tiles: Tiles) -> dict[str, Tensor]:
+def lay_out_horizontal(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
     """The weights of the kernel ``horizontal_row``."""
     config, blocks, groups = packed.config, packed.blocks, packed.features.ranges
     features, stack = config.prior_channels, torch.stack
     group = up(-(-features // config.channels), tiles.group)
     outputs = up(features, tiles.half)
     units = up(-(-config.head_channels // config.channels), tiles.units)
-    # Here the pixels to the left come pixel by pixel, not colour by colour.
+    # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(config.channels, config.first_reach, features)
     first = torch.cat([left.transpose(0, 1).flatten(0, 1), whole(packed.first_own)])
     centres = [whole(block.centre) for block in blocks]

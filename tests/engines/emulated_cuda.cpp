@@ -1,7 +1,7 @@
 // The module _cuda whose kernels run on the CPU, by emulation.h, on tensors of the CPU. Built with
 // the folder of the kernels, csrc/cuda or a mutant of it, among the folders of headers.
 #include "bindings.cpp"
-#include "place.h"
+#include "shared_memory.h"
 #include "vertical.h"
 
 namespace prsr {

@@ -12,26 +12,26 @@ int64_t pause = 0;
 
 // Members do nothing but wait for each other, and a little work, which is what decides how many of
 // them have begun by the time that the first team is done.
-void meet_twice(const prsr::Config&, const prsr::Network&, const prsr::Job&, const prsr::Scratch&,
-                prsr::Team& team, int64_t, int64_t, int64_t, int64_t) {
-  team.meet();
+void two_barriers(const prsr::PriorConfig&, const prsr::Network&, const prsr::Job&,
+                  const prsr::Scratch&, prsr::Team& team, int64_t, int64_t, int64_t, int64_t) {
+  team.barrier();
   volatile int64_t work = 0;
   while (work < pause) work = work + 1;
-  team.meet();
+  team.barrier();
 }
 
 }  // namespace
 
 namespace prsr {
 
-const Kernel kernel_baseline = {meet_twice, 2, 2}, kernel_avx2 = kernel_baseline,
+const Kernel kernel_baseline = {two_barriers, 2, 2}, kernel_avx2 = kernel_baseline,
              kernel_avx512 = kernel_baseline;
 const Condition condition_baseline = nullptr, condition_avx2 = nullptr, condition_avx512 = nullptr;
 
 }  // namespace prsr
 
 int main(int, char** arguments) {
-  const prsr::Config config{3, 8, 8, 1, 1, 1, 8, 0, false};
+  const prsr::PriorConfig config{3, 8, 8, 1, 1, 1, 8, 0, false};
   const float weights[1] = {};
   const int64_t offsets[64] = {};
   const prsr::Network network(config, weights, offsets);
@@ -41,7 +41,7 @@ int main(int, char** arguments) {
   job.height = job.width = 4;
   for (int64_t call = 0; call < std::atoll(arguments[2]); ++call) {
     pause = call % 16 * 2000;
-    prsr::draw_rows(meet_twice, config, network, job, 0, job.height, std::atoll(arguments[1]),
+    prsr::draw_rows(two_barriers, config, network, job, 0, job.height, std::atoll(arguments[1]),
                     [] { return false; });
   }
   std::puts("every call came back");

@@ -17,7 +17,7 @@ import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines.base import Job
 from prsr.engines.cpu import BUNDLE, PARTS, CPUEngine, instruction_sets
-from prsr.engines.cpu_layout import Numbers
+from prsr.engines.cpu_layout import PriorConfig
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation
 
@@ -199,10 +199,11 @@ def test_an_interruption_ends_rows_that_are_drawn_at_once(make_model, threads, n
 def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
     # Two teams, and a member who wakes when the first team has already been told to stop. That
     # takes eight threads and luck, so rows do nothing here but meet, and there are many calls.
-    sources = Path(__file__).parents[2] / "csrc"
+    sources = Path(__file__).parents[2] / "csrc/cpu"
+    names = "dispatch", "engine", "instruction_sets", "team", "thread_pool"
     program = tmp_path / "interrupted_teams"
     files = [Path(__file__).with_name("interrupted_teams.cpp")]
-    files += [sources / f"{name}.cpp" for name in ("crew", "dispatch", "engine", "team")]
+    files += [sources / f"{name}.cpp" for name in names]
     command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-pthread", f"-I{sources}"]
     unhindered = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # of sanitizers
     subprocess.run([*command, *map(str, files), "-o", str(program)], check=True, env=unhindered)
@@ -221,10 +222,10 @@ from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 model, engine = build_model(), CPUEngine()
 conditioning = condition(model.conditioning, random_images(model.config, 1, 2, 2), model.config)
-laid, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
+weights, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
 def draw():
     image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
-    state = engine.start(laid, Job(*conditioning, noise, torch.ones(1), None, image))
+    state = engine.start(weights, Job(*conditioning, noise, torch.ones(1), None, image))
     for y in range(4):
         engine.row(state, y)
     return image
@@ -298,14 +299,14 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_images, 
 
 
 def test_the_extension_takes_every_field_by_its_name_and_no_other():
-    struct = import_module("prsr._native").Config
-    numbers = Numbers.of(PRESETS["tiny"], "fp32")._asdict()
-    struct(**numbers)
-    for name in numbers:
+    struct = import_module("prsr._native").PriorConfig
+    fields = PriorConfig.of(PRESETS["tiny"], "fp32")._asdict()
+    struct(**fields)
+    for name in fields:
         with pytest.raises(TypeError, match=f"no field {name} given"):
-            struct(**{k: v for k, v in numbers.items() if k != name})
+            struct(**{k: v for k, v in fields.items() if k != name})
     with pytest.raises(TypeError, match="unknown fields given"):
-        struct(**numbers, seed=0)
+        struct(**fields, seed=0)
 
 
 @pytest.mark.parametrize("name", ["noise", "weights", "image"])

@@ -181,8 +181,8 @@ def test_operands_are_rounded_and_nothing_else(make_model, make_images, extensio
     call = lr, job.image, job.noise, 1.0
     limit = {"fp16": 2e-3, "bf16": 1e-2}[precision]
     assert cdf_violation(rounded, *call).max() <= limit
-    laid = ENGINE.pack(model.prior, precision)
-    for name, weight in (laid.vertical | laid.horizontal).items():
+    weights = ENGINE.pack(model.prior, precision)
+    for name, weight in (weights.vertical | weights.horizontal).items():
         exact = "first" in name or "bias" in name
         assert weight.dtype == (torch.float32 if exact else operand)
 
@@ -231,8 +231,8 @@ def test_a_draw_is_the_draw(make_model, make_images, extension, levels, temperat
     noise = job.noise.permute(0, 3, 1, 2).flatten()
     drawn = job.image.flatten().long()
     if temperature < 0.1:
-        heat = torch.full(noise.shape, temperature)
-        assert torch.equal(drawn, draw(logits, noise, heat))
+        temperatures = torch.full(noise.shape, temperature)
+        assert torch.equal(drawn, draw(logits, noise, temperatures))
         return
     p = (logits.double() / temperature).softmax(dim=1)
     cdf = p.cumsum(dim=1).gather(1, drawn[:, None])[:, 0]
@@ -266,7 +266,7 @@ def test_weights_that_a_precision_cannot_hold_are_refused(make_model, precision)
 def test_a_plan_uses_what_the_device_has(make_model, make_images, extension):
     """Of an H100: a cluster of 16 for a tile each while there are enough, then tiles share 8."""
     model = make_model(config=prsr.PRESETS["paper"])
-    laid = ENGINE.pack(model.prior, "bf16")
+    weights = ENGINE.pack(model.prior, "bf16")
     expected = {1: (16, 1), 128: (16, 1), 129: (8, 1), 257: (8, 2), 2048: (8, 8), 5000: (8, 8)}
     with emulated(extension):
         for n, plan in expected.items():
@@ -274,7 +274,7 @@ def test_a_plan_uses_what_the_device_has(make_model, make_images, extension):
             sizes = dict.fromkeys(("images", "height", "width"), 1)
             sizes |= {"channels": 3, "levels": 256, "layers": 20, "reach": 2, "first_reach": 3}
             sizes |= {"group_steps": 1, "unit_steps": 22, "level_pairs": 16}
-            made = cuda.make_plan(laid, job, sizes)
+            made = cuda.make_plan(weights, job, sizes)
             assert (made.cluster, made.tiles) == plan, n
 
 
@@ -296,7 +296,7 @@ def test_without_its_extension_the_engine_says_how_to_get_it():
 
 
 def test_it_serves_no_cpu():
-    assert "it runs on NVIDIA GPUs, but the model lies on cpu" in ENGINE.reasons(
+    assert "it runs on NVIDIA GPUs, but the model is on cpu" in ENGINE.reasons(
         prsr.PRSRConfig(), torch.device("cpu"), "fp32"
     )
 

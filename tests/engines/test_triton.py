@@ -167,12 +167,14 @@ def test_operands_are_rounded_and_nothing_else(make_model, make_images, nearest,
 
 
 @triton.jit
-def draw_rows(out, logits, noise, heat, K: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr):
+def draw_rows(
+    out, logits, noise, temperatures, K: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr
+):
     rows = tl.arange(0, N)
     level = tl.arange(0, LEVELS)
     at = logits + rows[:, None] * K + level[None, :]
     given = tl.load(at, mask=(level < K)[None, :] & (rows >= 0)[:, None], other=0.0)
-    drawn = kernel_draw(given, tl.load(noise + rows), tl.load(heat + rows), K, LEVELS)
+    drawn = kernel_draw(given, tl.load(noise + rows), tl.load(temperatures + rows), K, LEVELS)
     tl.store(out + rows, drawn)
 
 
@@ -192,13 +194,13 @@ def test_draw_in_the_kernel_is_the_draw(levels, temperature):
     logits[:4] = 0  # equal ones
     noise = torch.rand(64, generator=random)
     noise[::4], noise[1::4] = 0, 1 - 2.0**-24
-    heat = torch.full((64,), temperature)
+    temperatures = torch.full((64,), temperature)
     drawn = torch.zeros(64, dtype=torch.int32)
     power = triton.next_power_of_2(levels)
-    draw_rows[(1,)](drawn, logits, noise, heat, levels, 64, power)
+    draw_rows[(1,)](drawn, logits, noise, temperatures, levels, 64, power)
     drawn = drawn.long()
     if temperature < 0.1:
-        assert torch.equal(drawn, draw(logits, noise, heat))
+        assert torch.equal(drawn, draw(logits, noise, temperatures))
         return
     p = (logits.double() / temperature).softmax(dim=1)
     cdf = p.cumsum(dim=1).gather(1, drawn[:, None])[:, 0]
@@ -298,11 +300,11 @@ def test_reasons_against_it(monkeypatch):
     assert ENGINE.reasons(prsr.PRSRConfig(channels=1, prior_channels=4096), cpu, "bf16") == []
     monkeypatch.delenv("TRITON_INTERPRET")
     assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
-        "it runs on GPUs, but the model lies on cpu"
+        "it runs on GPUs, but the model is on cpu"
     ]
     monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
     assert ENGINE.reasons(prsr.PRSRConfig(), cpu, "fp32") == [
-        "Triton is not installed; it comes with torch's builds for GPUs"
+        "Triton is not installed; torch's GPU builds include it"
     ]
 
 

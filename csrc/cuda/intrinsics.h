@@ -175,14 +175,14 @@ PRSR_DEVICE void wait(Barrier* barrier, uint32_t parity) {
 // Stores 16 bytes at the same place of another block's shared memory, and there counts them on the
 // barrier; both are given by their addresses in this block.
 PRSR_DEVICE void send(uint4* to, const uint4& value, Barrier* barrier, int rank) {
-  uint32_t place, counter;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(place) : "r"(shared_address(to)), "r"(rank));
+  uint32_t target, counter;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(target) : "r"(shared_address(to)), "r"(rank));
   asm("mapa.shared::cluster.u32 %0, %1, %2;"
       : "=r"(counter)
       : "r"(shared_address(barrier)), "r"(rank));
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::
-          "r"(place),
+          "r"(target),
       "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(counter)
       : "memory");
 }

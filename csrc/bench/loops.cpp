@@ -1,11 +1,11 @@
-// Loops over what an instruction set can do, alone: benchmarks time the first two, tests look at
-// the results of the others. Compiled once per set; PRSR_LOOPS is the name it gets.
+// Loops over single operations of an instruction set: benchmarks time the first two, tests check
+// the results of the others. Compiled once per instruction set, under the name PRSR_LOOPS.
 #include "machine.h"
 #include "vec.h"
 
 namespace {
 
-// As many sums as hide the latency of a multiply-add and still fit the registers.
+// Enough accumulators to hide the latency of a multiply-add, and few enough to stay in registers.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kSums = 24;
 #else
@@ -15,7 +15,8 @@ constexpr int kSums = 12;
 int64_t multiply_add(float* values, int64_t times) {
   Vec sums[kSums];
   for (int i = 0; i < kSums; ++i) sums[i] = load(values + i * kLanes);
-  volatile float half = 0.5f, one = 1.0f;  // x·½ + 1 stays at 2; the compiler must not know
+  volatile float half = 0.5f, one = 1.0f;  // x·½ + 1 stays at 2; volatile, so that the compiler
+                                           // does not know
   const Vec factor = broadcast(half), more = broadcast(one);
   for (int64_t t = 0; t < times; ++t) {
 #pragma GCC unroll 24
@@ -32,7 +33,7 @@ float read(const float* from, int64_t lines, int64_t times) {
     for (int64_t i = 0; i < lines * 16; i += kAtOnce * kLanes) {
       for (int k = 0; k < kAtOnce; ++k) sums[k] += load(from + i + k * kLanes);
     }
-    asm volatile("" ::: "memory");  // or what was read once would not be read again
+    asm volatile("" ::: "memory");  // keeps the compiler from reading only once
   }
   for (int k = 1; k < kAtOnce; ++k) sums[0] += sums[k];
   return sum(sums[0]);

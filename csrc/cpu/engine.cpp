@@ -7,13 +7,13 @@ namespace prsr {
 namespace {
 
 constexpr int64_t kLine = 16;   // floats in 64 bytes
-constexpr int64_t kBlock = 64;  // outputs whose weights lie side by side, as in product.h
+constexpr int64_t kBlock = 64;  // outputs per block of weights, as in gemm.h
 
 int64_t lines(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
 
 }  // namespace
 
-Network::Network(const Config& config, const float* weights, const int64_t* offsets)
+Network::Network(const PriorConfig& config, const float* weights, const int64_t* offsets)
     : blocks(config.layers), groups(config.channels) {
   const auto matrix = [&] { return weights + *offsets++; };
   const auto layer = [&] {
@@ -39,8 +39,8 @@ Network::Network(const Config& config, const float* weights, const int64_t* offs
   }
 }
 
-Scratch::Scratch(const Config& c, int64_t width, int64_t bundles, int64_t bundle)
-    : bundles(bundles), alive_(c.units), alive_end_(c.channels) {
+Scratch::Scratch(const PriorConfig& c, int64_t width, int64_t bundles, int64_t bundle)
+    : bundles(bundles), active_(c.units), active_end_(c.channels) {
   const int64_t images = bundles * bundle;
   chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
@@ -54,15 +54,17 @@ Scratch::Scratch(const Config& c, int64_t width, int64_t bundles, int64_t bundle
                            bundle > 1 ? images * c.levels : 0,
                            2 * logits_size};
   int64_t total = 0;
-  for (const int64_t size : sizes) total += lines(size) + kLine;  // a line more may be read
+  for (const int64_t size : sizes)
+    total += lines(size) + kLine;  // kernels may read one line
+                                   // beyond the end
   memory_.reset(static_cast<float*>(::operator new(4 * total, std::align_val_t{64})));
   float* next = memory_.get();
   for (int i = 0; i < 7; ++i) {
     *arrays[i] = next;
     next += lines(sizes[i]) + kLine;
   }
-  alive = alive_.data();
-  alive_end = alive_end_.data();
+  active = active_.data();
+  active_end = active_end_.data();
   claims_.emplace_back((c.levels + kBlock - 1) / kBlock);
   claims_.emplace_back((c.levels + kBlock - 1) / kBlock);
   claims = claims_.data();

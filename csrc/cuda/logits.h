@@ -1,17 +1,17 @@
 // Hidden units and logits: what every block of a cluster computes for its levels of each tile.
 #pragma once
 
-#include "row.h"
+#include "row_context.h"
 
 namespace prsr {
 
 // 16 hidden units of a colour, ready as inputs.
 template <typename P>
-PRSR_DEVICE typename P::Inputs hidden(const Row<P>& r, const uint4* features, int colour,
+PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* features, int colour,
                                       int step) {
   const int number = colour * r.a.unit_steps + step;
   float sum[2][4];
-  begin_at(sum, r.a.hidden_bias + 16 * number, r.place.column);
+  begin_at(sum, r.a.hidden_bias + 16 * number, r.lane_position.column);
   accumulate<P>(sum, features,
                 r.a.hidden + vectors<P>(static_cast<int64_t>(number) * r.colour_steps()) + r.lane,
                 (colour + 1) * r.a.group_steps);
@@ -29,7 +29,8 @@ PRSR_DEVICE typename P::Inputs hidden(const Row<P>& r, const uint4* features, in
 // are divided over blocks changes no sum. Units of earlier colours are what the warp itself, lane
 // by lane, wrote when they were computed. `half` is which half of the partial sums is written next.
 template <typename P>
-PRSR_DEVICE void head(const Row<P>& r, const uint4* features, int of_tile, int colour, int& half) {
+PRSR_DEVICE void head(const RowContext<P>& r, const uint4* features, int of_tile, int colour,
+                      int& half) {
   const int all = r.a.channels * r.a.unit_steps;
   uint4* const kept_units = r.units(of_tile);
   for (int first = 0; first < r.pairs; first += kPairsAtOnce) {
@@ -65,16 +66,16 @@ PRSR_DEVICE void head(const Row<P>& r, const uint4* features, int of_tile, int c
     // the reads of the other half before it is written again.
     device::block_barrier();
     if (r.thread < 64 * count) {
-      const int q = r.thread / 64, place = r.thread % 64;
+      const int q = r.thread / 64, element = r.thread % 64;
       float total[4], more[4];
-      read(r.partial(half, 0, q) + place, total);
+      read(r.partial(half, 0, q) + element, total);
 #pragma unroll
       for (int w = 1; w < kWarps; ++w) {
-        read(r.partial(half, w, q) + place, more);
+        read(r.partial(half, w, q) + element, more);
 #pragma unroll
         for (int k = 0; k < 4; ++k) total[k] += more[k];
       }
-      float4* const to = r.logits(2 * (r.first_pair + first + q) + place / 32) + r.lane;
+      float4* const to = r.logits(2 * (r.first_pair + first + q) + element / 32) + r.lane;
       if (r.sends) {
         device::send(reinterpret_cast<uint4*>(to),
                      {device::bits_of(total[0]), device::bits_of(total[1]),

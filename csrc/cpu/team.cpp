@@ -9,16 +9,17 @@ namespace prsr {
 
 namespace {
 
-// What is waited for is some microseconds away. Whoever yields earlier than that gives the core
-// away for milliseconds; whoever never does burns the core that the last member waits for.
-// There is no pause instruction in the loop: on virtual machines, many in a row make the host take
-// the core away (measured: 120 µs a meeting instead of 0.2).
+// Waits last some microseconds. Yielding earlier than this would give the core away for
+// milliseconds; never yielding would burn the core that the last member may be waiting for. There
+// is no pause instruction in the loop: on virtual machines, many in a row make the host take the
+// core away (measured: 120 µs per barrier instead of 0.2 µs).
 constexpr int64_t kSpinsBetweenYields = 20000;
-// A member waits some microseconds for another, and some hundred if the system takes the other's
-// core away for a moment. Where others want the cores, it is milliseconds.
-constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);  // in all, in a row
+// Normally a member waits some microseconds, or some hundred if the system deschedules another
+// member briefly. If other processes use the cores, it is milliseconds. This is the total time per
+// row above which the cores count as contended.
+constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);
 
-// Returns the time after the first yield, in nanoseconds.
+// Spins until `there()` is true. Returns the nanoseconds since the first yield, or 0 without any.
 template <typename Condition>
 int64_t spin(const Condition& there) {
   using Clock = std::chrono::steady_clock;
@@ -39,11 +40,11 @@ Team::Team(int64_t size) : size_(size), lines_(size) {}
 
 int64_t Team::size() const { return size_; }
 
-void Team::meet() {
+void Team::barrier() {
   if (size_ == 1) return;
   const int64_t round = __atomic_load_n(&round_, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_ACQ_REL) == size_) {
-    // Nobody can arrive for the next round before this one is declared over.
+    // No member can arrive for the next round before this store ends the current one.
     __atomic_store_n(&arrived_, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&round_, round + 1, __ATOMIC_RELEASE);
     return;

@@ -1,5 +1,5 @@
-// What Python sees: addresses and sizes in, rows of images out. Python has checked everything
-// (prsr/engines/native.py); nothing here knows torch.
+// The module prsr._native: Python passes addresses and sizes, and rows of images are drawn in
+// place. Python has checked everything (prsr/engines/cpu.py). Nothing here depends on torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,24 +8,19 @@
 #include <type_traits>
 
 #include "dispatch.h"
-#include "machine.h"
+#include "instruction_sets.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <typename T>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
-}
-
-// Where a network's weights lie, and where in them each matrix and bias begins.
+// Address of a network's weights, and offsets in them of each matrix and bias.
 struct Weights {
   const float* memory;
   const int64_t* offsets;
 };
 
-// The keyword arguments that fill a struct: every field by its name, and no other.
+// Fills a struct from keyword arguments, which must name each of its fields and nothing else.
 class Fields {
  public:
   explicit Fields(const py::kwargs& given) : given_(given) {}
@@ -52,8 +47,8 @@ class Fields {
   size_t read_ = 0;
 };
 
-prsr::Config config_of(const py::kwargs& given) {
-  prsr::Config c;
+prsr::PriorConfig config_of(const py::kwargs& given) {
+  prsr::PriorConfig c;
   Fields(given)
       .read("channels", c.channels)
       .read("levels", c.levels)
@@ -123,34 +118,22 @@ prsr::ConditioningJob conditioning_job_of(const py::kwargs& given) {
   return j;
 }
 
-std::vector<std::string> names() {
-  std::vector<std::string> result;
-  for (const auto& set : prsr::instruction_sets()) result.push_back(set.name);
-  return result;
-}
-
-const prsr::InstructionSet& find(const std::string& instruction_set) {
-  for (const auto& set : prsr::instruction_sets()) {
-    if (set.name == instruction_set) return set;
-  }
-  throw std::invalid_argument("no instruction set " + instruction_set + " here");
-}
-
-// Whether Python has no signal to handle, such as Ctrl-C; if it has, its exception is set.
-bool undisturbed() {
+// Returns true unless Python has a pending signal, such as Ctrl-C, whose handler raised an
+// exception.
+bool no_signal_pending() {
   const py::gil_scoped_acquire acquired;
   return PyErr_CheckSignals() == 0;
 }
 
-void draw_rows(const std::string& instruction_set, const prsr::Config& config,
+void draw_rows(const std::string& instruction_set, const prsr::PriorConfig& config,
                const Weights& weights, const prsr::Job& job, int64_t y, int64_t end,
                int64_t threads) {
   const prsr::Network network(config, weights.memory, weights.offsets);
-  const prsr::DrawRow chosen = find(instruction_set).kernel.draw_row;
+  const prsr::DrawRow kernel = prsr::prior_kernel(instruction_set).draw_row;
   bool done;
   {
     const py::gil_scoped_release released;
-    done = prsr::draw_rows(chosen, config, network, job, y, end, threads, undisturbed);
+    done = prsr::draw_rows(kernel, config, network, job, y, end, threads, no_signal_pending);
   }
   if (!done) throw py::error_already_set();
 }
@@ -158,34 +141,35 @@ void draw_rows(const std::string& instruction_set, const prsr::Config& config,
 bool condition(const std::string& instruction_set, const prsr::ConditioningConfig& config,
                const Weights& weights, const prsr::ConditioningJob& job, int64_t threads) {
   const prsr::ConditioningNetwork network(config, weights.memory, weights.offsets);
-  const prsr::Condition chosen = find(instruction_set).condition;
+  const prsr::Condition kernel = prsr::conditioning_kernel(instruction_set);
   const py::gil_scoped_release released;
-  return prsr::condition_images(chosen, config, network, job, threads);
+  return prsr::condition_images(kernel, config, network, job, threads);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() =
-      "The C++ engine's kernels for prsr.engines.native, and what benchmarks and tests ask.";
-  module.def("instruction_sets", &names, "Those of this build and machine, the best one last.");
+  module.doc() = "The kernels of the engine cpu.";
+  module.def("instruction_sets", &prsr::instruction_sets,
+             "Names of those that this build has and this machine can run, the fastest last.");
   module.def(
       "strips",
       [](const std::string& set) {
-        const prsr::Kernel& chosen = find(set).kernel;
-        return std::array<int64_t, 2>{chosen.row_strip, chosen.pixel_strip};
+        const prsr::Kernel& kernel = prsr::prior_kernel(set);
+        return std::array<int64_t, 2>{kernel.row_strip, kernel.pixel_strip};
       },
-      "How many outputs its strips of weights have, in the vertical stack and for a pixel.");
-  py::class_<prsr::Config>(module, "Config", "The numbers of a prior.").def(py::init(&config_of));
-  py::class_<Weights>(module, "Weights", "Addresses of a prior's weights and of their offsets.")
+      "The most outputs per strip of weights, in the vertical stack and at a pixel.");
+  py::class_<prsr::PriorConfig>(module, "PriorConfig", "Sizes of a prior.")
+      .def(py::init(&config_of));
+  py::class_<Weights>(module, "Weights", "Addresses of a network's weights and of their offsets.")
       .def(py::init(&weights_of));
   py::class_<prsr::Job>(module, "Job", "Sizes, and addresses of caches, inputs and outputs.")
       .def(py::init(&job_of));
   module.def("draw_rows", &draw_rows, py::arg("instruction_set"), py::arg("config"),
              py::arg("weights"), py::arg("job"), py::arg("y"), py::arg("end"), py::arg("threads"),
-             "Draw rows y … end − 1 of every image, in place; signals are heard after each.");
+             "Draw rows y … end − 1 of every image in place; signals are handled after each row.");
   py::class_<prsr::ConditioningConfig>(module, "ConditioningConfig",
-                                       "The numbers of a conditioning network.")
+                                       "Sizes of a conditioning network.")
       .def(py::init(&conditioning_config_of));
   py::class_<prsr::ConditioningJob>(module, "ConditioningJob",
                                     "Sizes, and addresses of inputs and outputs.")
@@ -193,24 +177,5 @@ PYBIND11_MODULE(_native, module) {
   module.def(
       "condition", &condition, py::arg("instruction_set"), py::arg("config"), py::arg("weights"),
       py::arg("job"), py::arg("threads"),
-      "Compute a conditioning network's features and logits; whether the logits are finite.");
-  module.def(
-      "exponentials",
-      [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {
-        prsr::exponentials(set, pointer<const float>(x), pointer<float>(out), count);
-      },
-      "For tests: e to the x of `count` floats at an address.");
-  module.def(
-      "gates",
-      [](const std::string& set, uint64_t a, uint64_t b, uint64_t out, int64_t count) {
-        prsr::gates(set, pointer<const float>(a), pointer<const float>(b), pointer<float>(out),
-                    count);
-      },
-      "For tests: tanh(a)·σ(b) of `count` floats at two addresses.");
-  const py::call_guard<py::gil_scoped_release> released;
-  module.def("fma_peak", &prsr::fma_peak, py::arg("instruction_set"), py::arg("threads"), released,
-             "Operations a second of fused multiply-adds on registers, two each.");
-  module.def("read_bandwidth", &prsr::read_bandwidth, py::arg("instruction_set"), py::arg("bytes"),
-             py::arg("threads"), released,
-             "Bytes a second, each thread reading its part of so many over and over.");
+      "Compute the features and logits of a conditioning network; return whether they are finite.");
 }

@@ -4,8 +4,8 @@
 #include <atomic>
 #include <deque>
 
-#include "crew.h"
 #include "dispatch.h"
+#include "thread_pool.h"
 
 namespace prsr {
 
@@ -56,7 +56,7 @@ bool condition_images(Condition kernel, const ConditioningConfig& config,
                       const ConditioningNetwork& network, const ConditioningJob& job,
                       int64_t threads) {
   threads = std::max<int64_t>(threads, 1);
-  // As many images as every thread can have alone; teams share each of the others.
+  // Each thread computes the same number of images alone; teams share the remaining ones.
   const int64_t shared = job.images % threads, alone = job.images - shared;
   const int64_t members =
       shared && !cores_contended() ? std::min(threads / shared, kMostMembers) : 1;
@@ -78,10 +78,10 @@ bool condition_images(Condition kernel, const ConditioningConfig& config,
     }
     const int64_t t = worker / members;
     if (t >= shared) return;
-    teams[t].meet();  // the first member's memory is the team's from here on
+    teams[t].barrier();  // the memory of the first member is now the team's
     one(scratches[alone ? t * members : t], teams[t], worker % members, alone + t);
   };
-  if (workers == 1 || !Crew::here().run(workers, work)) {
+  if (workers == 1 || !ThreadPool::here().run(workers, work)) {
     for (int64_t image = 0; image < job.images; ++image) one(scratches[0], single, 0, image);
   }
   return finite;

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "arguments.h"
-#include "operands.h"
+#include "mma.h"
 
 namespace prsr {
 
@@ -41,12 +41,12 @@ struct SharedLayout {
 };
 
 template <typename P>
-struct Row {
+struct RowContext {
   const HorizontalRow& a;
   unsigned char* const memory;
   const SharedLayout at;
   const int lane, warp, thread;
-  const Place place;
+  const LanePosition lane_position;
   const int rank, ranks;
   const bool sends;         // whether there is another block
   const int cluster;        // number of the cluster
@@ -56,7 +56,7 @@ struct Row {
   const int first_pair, pairs;  // of the levels that are this block's
   const int owners;             // blocks with levels: those of the lowest ranks
 
-  PRSR_DEVICE Row(const HorizontalRow& arguments, unsigned char* shared)
+  PRSR_DEVICE RowContext(const HorizontalRow& arguments, unsigned char* shared)
       : a(arguments),
         memory(shared),
         at(SharedLayout::of(a.channels, a.group_steps, a.level_pairs, a.tiles, P::kVectors,
@@ -64,7 +64,7 @@ struct Row {
         lane(device::lane()),
         warp(device::warp()),
         thread(device::thread()),
-        place(Place::of(lane)),
+        lane_position(LanePosition::of(lane)),
         rank(device::rank()),
         ranks(device::ranks()),
         sends(device::kClusters && ranks > 1),

@@ -1,24 +1,23 @@
-// The horizontal stack and the head at one pixel: what the chain from sub-pixel to sub-pixel is
-// made of.
+// The horizontal stack and the head at one pixel: the dependent steps between two sub-pixels.
 #pragma once
 
 #include "draw.h"
-#include "place.h"
+#include "row_context.h"
 
 namespace {
 
-// Images whose conditioning is asked for before it is their turn.
+// Number of images whose conditioning logits are prefetched before their turn.
 constexpr int64_t kAhead = 2;
 
-class HorizontalStack : Place {
+class HorizontalStack : RowContext {
  public:
-  explicit HorizontalStack(const Place& place) : Place(place) {}
+  explicit HorizontalStack(const RowContext& context) : RowContext(context) {}
 
-  // What the pixels to the left give to pixel x in every block.
+  // Sums the contributions of the pixels to the left to pixel x, for every block.
   void add_taps(int64_t x) {
     const int64_t c2 = 2 * c.features;
     for (int64_t l = 0; l < c.layers; ++l) {
-      Product p = product(kPixelStrip);
+      Gemm p = gemm(kPixelStrip);
       p.in = horizontal_at(0, l, x);
       p.segments = c.reach;
       p.segment_stride = (c.layers + 1) * c.features * b;
@@ -35,17 +34,18 @@ class HorizontalStack : Place {
     }
   }
 
-  // What must run in sequence for colour g of pixel x: the first layer and the blocks.
+  // The sequential part for colour g of pixel x: the first layer and the blocks.
   void chain(int64_t x, int64_t g) {
     const int64_t c2 = 2 * c.features, pixel = c.reach + x;
     const int64_t begin = features.begin_of(g), size = features.size(g);
     g == 0 ? first_layer_left(x) : first_layer_own(x, g);
     for (int64_t l = 0; l < c.layers; ++l) {
       const Step& step = net.groups[g].steps[l];
-      Product p = of_group(step.centre, g);
+      Gemm p = of_group(step.centre, g);
       p.in = horizontal_at(0, l, pixel);
       p.lda = strides.horizontal;
-      p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // what is beyond the group is nobody's
+      p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // padding beyond the group may be
+                                                             // overwritten
       p.start = given_at(l) + 2 * begin * b;
       p.ld_start = c2 * b;
       p.out = s.chain;
@@ -55,7 +55,7 @@ class HorizontalStack : Place {
         gate_features(s.chain + n * s.chain_stride, size * b,
                       gated_at(l) + (n * c.features + begin) * b);
       }
-      Product q = of_group(step.mix.weights, g);
+      Gemm q = of_group(step.mix.weights, g);
       q.in = gated_at(l);
       q.lda = c.features * b;
       q.outputs = size;
@@ -69,7 +69,7 @@ class HorizontalStack : Place {
   }
 
   void hidden_units(int64_t x, int64_t g) {
-    Product p = of_group(net.groups[g].head.weights, g);
+    Gemm p = of_group(net.groups[g].head.weights, g);
     p.half = c.half_head;
     p.in = horizontal_at(0, c.layers, c.reach + x);
     p.lda = strides.horizontal;
@@ -79,15 +79,15 @@ class HorizontalStack : Place {
     p.ld_out = c.units * b;
     p.relu = true;
     compute(p);
-    if (count * b == 1) list_alive(g);
-    for (int64_t i = 0; i < kAhead; ++i) ask_for_conditioning(bundle * b + i, x, g);
+    if (count * b == 1) list_active(g);
+    for (int64_t i = 0; i < kAhead; ++i) prefetch_conditioning(bundle * b + i, x, g);
   }
 
-  // Adds what the hidden units of the colours `from` … `to − 1` give to some blocks of the logits
-  // of colour g; from = 0 begins them with the bias.
+  // Adds to some blocks of the logits of colour g the contributions of the hidden units of the
+  // colours `from` … `to − 1`. If `from` is 0, the sums start from the bias.
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
-    Product p = product(kPixelStrip);
+    Gemm p = gemm(kPixelStrip);
     p.weights = net.groups[g].output.weights;
     p.half = c.half_head;
     p.inputs = units.end_of(g);
@@ -104,9 +104,9 @@ class HorizontalStack : Place {
     p.first_block = block;
     p.last_block = last_block;
     if (count * b == 1) {
-      const int64_t first = alive_before(from);
+      const int64_t first = active_before(from);
       p.in = s.hidden;
-      compute(p, Sparse{s.alive + first, alive_before(to) - first});
+      compute(p, Sparse{s.active + first, active_before(to) - first});
     } else {
       p.first_input = units.begin_of(from);
       p.in = s.hidden + p.first_input * b;
@@ -116,14 +116,14 @@ class HorizontalStack : Place {
     }
   }
 
-  // Draws colour g of pixel x of every image, or takes it as given.
-  void choose(int64_t x, int64_t g) {
+  // Draws colour g of pixel x of every image, or copies the known value.
+  void draw_sub_pixel(int64_t x, int64_t g) {
     for (int64_t n = 0; n < count; ++n) {
       float* const logits = logits_at(x, g) + n * b * s.logits_stride;
-      if (b > 1) part(s.mixed + n * c.levels * b, c.levels, logits, s.logits_stride);
+      if (b > 1) split_bundle(s.mixed + n * c.levels * b, c.levels, logits, s.logits_stride);
       for (int64_t i = 0; i < b; ++i) {
         const int64_t image = (bundle + n) * b + i;
-        ask_for_conditioning(image + kAhead, x, g);
+        prefetch_conditioning(image + kAhead, x, g);
         const int64_t place = ((image * c.channels + g) * j.height + y) * j.width + x;
         if (!(j.mask && j.mask[place])) {
           const int64_t which = sub_pixel(image, x, g);
@@ -139,20 +139,21 @@ class HorizontalStack : Place {
   }
 
  private:
-  // Each image's logits come from far, and no machine foresees where the next image's are.
-  void ask_for_conditioning(int64_t image, int64_t x, int64_t g) const {
+  // The logits of each image come from memory, and no hardware prefetcher predicts the address of
+  // the next image's.
+  void prefetch_conditioning(int64_t image, int64_t x, int64_t g) const {
     if (image >= (bundle + count) * b) return;
     prefetch(j.conditioning + sub_pixel(image, x, g) * c.levels, c.levels);
   }
 
-  // Which one it is of all images' sub-pixels, in the order of noise and conditioning.
+  // Index of the sub-pixel in the order of noise and conditioning.
   int64_t sub_pixel(int64_t image, int64_t x, int64_t g) const {
     return ((image * j.height + y) * j.width + x) * c.channels + g;
   }
 
-  // Features times the weights of a group, which reads all up to its own.
-  Product of_group(const void* weights, int64_t g) const {
-    Product p = product(kPixelStrip);
+  // GEMM of the features with the weights of a group, which reads all features up to its own.
+  Gemm of_group(const void* weights, int64_t g) const {
+    Gemm p = gemm(kPixelStrip);
     p.weights = weights;
     p.length = features.end_of(g);
     p.last_row = count;
@@ -160,7 +161,7 @@ class HorizontalStack : Place {
   }
 
   void first_layer_left(int64_t x) {
-    Product p = product(kPixelStrip);
+    Gemm p = gemm(kPixelStrip);
     p.in = values_at(0, c.first_reach + y, x);
     p.length = c.first_reach * c.channels;
     p.lda = strides.values;
@@ -173,9 +174,9 @@ class HorizontalStack : Place {
     compute(p);
   }
 
-  // What the earlier colours of the same pixel add to it.
+  // Adds the contribution of the earlier colours of the same pixel.
   void first_layer_own(int64_t x, int64_t g) {
-    Product p = product(kPixelStrip);
+    Gemm p = gemm(kPixelStrip);
     p.in = values_at(0, c.first_reach + y, c.first_reach + x);
     p.length = g;
     p.lda = strides.values;
@@ -187,17 +188,17 @@ class HorizontalStack : Place {
     compute(p);
   }
 
-  // One image's units are half zeros, whose weights need not be read.
-  void list_alive(int64_t g) {
-    int64_t alive = alive_before(g);
+  // About half of the hidden units of an image are zero. Their weights need not be read.
+  void list_active(int64_t g) {
+    int64_t active = active_before(g);
     for (int64_t unit = units.begin_of(g); unit < units.end_of(g); ++unit) {
-      s.alive[alive] = static_cast<int32_t>(unit);
-      alive += !(s.hidden[unit] <= 0);  // NaN counts, as it does in a bundle
+      s.active[active] = static_cast<int32_t>(unit);
+      active += !(s.hidden[unit] <= 0);  // NaN counts as nonzero, as in a bundle
     }
-    s.alive_end[g] = alive;
+    s.active_end[g] = active;
   }
 
-  int64_t alive_before(int64_t g) const { return g ? s.alive_end[g - 1] : 0; }
+  int64_t active_before(int64_t g) const { return g ? s.active_end[g - 1] : 0; }
 };
 
 }  // namespace

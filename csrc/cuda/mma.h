@@ -12,7 +12,7 @@
 // bytes.
 #pragma once
 
-#include "device.h"
+#include "intrinsics.h"
 
 namespace prsr {
 
@@ -23,9 +23,9 @@ constexpr int kImages = 16;  // of a tile: rows of a product
 constexpr float kLog2e = 1.44269504f;
 
 // Where lane l is in a tile of accumulators.
-struct Place {
+struct LanePosition {
   int row, column;
-  PRSR_DEVICE static Place of(int lane) { return {lane / 4, lane % 4 * 2}; }
+  PRSR_DEVICE static LanePosition of(int lane) { return {lane / 4, lane % 4 * 2}; }
 };
 
 // tanh(a)·σ(b) within a few units in the last place. Exponents are cut off where the result no
@@ -147,8 +147,8 @@ struct Tf32 {
     uint32_t high[2][4], low[2][4];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const int place = i % 2 * 2 + i % 4 / 2;
-      split(a.values[i], high[i / 4][place], low[i / 4][place]);
+      const int slot = i % 2 * 2 + i % 4 / 2;
+      split(a.values[i], high[i / 4][slot], low[i / 4][slot]);
     }
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {

@@ -1,4 +1,4 @@
-#include "crew.h"
+#include "thread_pool.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -9,8 +9,8 @@ namespace prsr {
 
 namespace {
 
-// About 0.5 ms: longer than Python takes from one row to the next, and than threads with equal work
-// are apart at its end. To be woken takes longer than a batch can spare.
+// About 0.5 ms: longer than Python takes between two rows, and than threads with equal work finish
+// apart. Waking a sleeping thread takes longer than a batch can afford.
 constexpr int kSpinsBeforeSleep = 2000000;
 
 template <typename Condition>
@@ -19,22 +19,22 @@ void spin(const Condition& there) {
   }
 }
 
-Crew* crew = nullptr;
+ThreadPool* pool = nullptr;
 std::once_flag* created = new std::once_flag;
 
-void forget_crew() {
-  // In the child of a fork. What the parent's crew owned is left alone: its locks may be held.
-  crew = nullptr;
+void forget_pool() {
+  // In the child of a fork. The parent's pool is abandoned, not destroyed: its locks may be held.
+  pool = nullptr;
   created = new std::once_flag;
 }
 
 }  // namespace
 
-// A thread that is woken often lands on the core of the one that woke it, and the system takes
-// longer than an image to part them. Here it leaves that core by itself; where it may run is what
-// the caller may use, now and afterwards.
+// A woken thread often starts on the core of the thread that woke it, and the scheduler takes
+// longer than an image to separate them. join() moves it away at once, and restricts it to the
+// cores that the caller may use.
 #if defined(__linux__)
-struct Crew::Cores {
+struct ThreadPool::Cores {
   cpu_set_t allowed;
   int current;
 
@@ -42,7 +42,7 @@ struct Crew::Cores {
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_ZERO(&allowed);
   }
 
-  // For a member that may run on those of `before`, or anywhere if there are none yet.
+  // For a thread that was restricted to the cores of `before`; null if it was not restricted yet.
   void join(const Cores* before) const {
     if (CPU_COUNT(&allowed) == 0) return;
     const bool there = before && CPU_EQUAL(&allowed, &before->allowed);
@@ -54,23 +54,23 @@ struct Crew::Cores {
   }
 };
 #else
-struct Crew::Cores {
+struct ThreadPool::Cores {
   void join(const Cores*) const {}
 };
 #endif
 
-Crew::Crew() : cores_(new Cores) {}
+ThreadPool::ThreadPool() : cores_(new Cores) {}
 
-Crew& Crew::here() {
+ThreadPool& ThreadPool::here() {
   std::call_once(*created, [] {
-    static const int registered = pthread_atfork(nullptr, nullptr, forget_crew);
+    static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     (void)registered;
-    crew = new Crew;  // never deleted: its threads sleep until the process ends
+    pool = new ThreadPool;  // never deleted: its threads sleep until the process ends
   });
-  return *crew;
+  return *pool;
 }
 
-bool Crew::run(int64_t count, const std::function<void(int64_t)>& work) {
+bool ThreadPool::run(int64_t count, const std::function<void(int64_t)>& work) {
   const std::unique_lock<std::mutex> serving(serving_, std::try_to_lock);
   if (!serving || !grow(count - 1)) return false;
   {
@@ -89,7 +89,7 @@ bool Crew::run(int64_t count, const std::function<void(int64_t)>& work) {
   return true;
 }
 
-bool Crew::grow(int64_t threads) {
+bool ThreadPool::grow(int64_t threads) {
   try {
     while (static_cast<int64_t>(threads_.size()) < threads) {
       const auto member = static_cast<int64_t>(threads_.size()) + 1;
@@ -101,12 +101,12 @@ bool Crew::grow(int64_t threads) {
   return true;
 }
 
-void Crew::serve(int64_t member) {
+void ThreadPool::serve(int64_t member) {
   int64_t served = 0;
   bool wanted = true, first = true;
   Cores callers, own;
   for (;;) {
-    // Who was not wanted last time sleeps at once.
+    // A thread that the last call did not use sleeps at once.
     if (wanted) spin([&] { return __atomic_load_n(&calls_, __ATOMIC_ACQUIRE) != served; });
     const std::function<void(int64_t)>* work;
     {

@@ -6,21 +6,21 @@
 // late() adds what is missing.
 #pragma once
 
-#include "row.h"
+#include "row_context.h"
 
 namespace prsr {
 
 // Both halves of 8 features of a layer: from the vertical stack, and so many steps from p pixels to
 // the left on.
 template <typename P>
-PRSR_DEVICE void gate_sums(const Row<P>& r, float (&sum)[2][4], int x, int colour, int layer,
+PRSR_DEVICE void gate_sums(const RowContext<P>& r, float (&sum)[2][4], int x, int colour, int layer,
                            int feature_tile, int steps) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const int64_t pixel = r.image(r.place.row + 8 * h) * r.a.width + x;
+    const int64_t pixel = r.image(r.lane_position.row + 8 * h) * r.a.width + x;
     const float* above = r.a.above +
                          ((pixel * r.a.layers + layer) * r.a.channels + colour) * 2 * r.group() +
-                         8 * feature_tile + r.place.column;
+                         8 * feature_tile + r.lane_position.column;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float2 v = *reinterpret_cast<const float2*>(above + half * r.group());
@@ -33,23 +33,23 @@ PRSR_DEVICE void gate_sums(const Row<P>& r, float (&sum)[2][4], int x, int colou
 
 // The mix of 16 features of a layer: its bias, and so many steps of the pixel's gates.
 template <typename P>
-PRSR_DEVICE void mix_sums(const Row<P>& r, float (&sum)[2][4], int colour, int layer, int pair,
-                          int steps) {
+PRSR_DEVICE void mix_sums(const RowContext<P>& r, float (&sum)[2][4], int colour, int layer,
+                          int pair, int steps) {
   const int64_t number = static_cast<int64_t>(layer) * r.a.channels + colour;
-  begin_at(sum, r.a.mix_bias + number * r.group() + 16 * pair, r.place.column);
+  begin_at(sum, r.a.mix_bias + number * r.group() + 16 * pair, r.lane_position.column);
   accumulate<P>(sum, r.gated(layer), r.mix_weights(colour, layer, pair), steps);
 }
 
 // 8 of a colour's features in the first layer from its first inputs, by multiply-adds in fp32.
 template <typename P>
-PRSR_DEVICE void first_sums(const Row<P>& r, float (&sum)[4], int x, int colour, int feature_tile,
-                            int inputs) {
-  const int output = 8 * feature_tile + r.place.column;
+PRSR_DEVICE void first_sums(const RowContext<P>& r, float (&sum)[4], int x, int colour,
+                            int feature_tile, int inputs) {
+  const int output = 8 * feature_tile + r.lane_position.column;
   const float* weight =
       r.a.first + output +
       static_cast<int64_t>(colour) * (r.a.first_reach + 1) * r.a.channels * r.group();
-  const float* one = r.value(r.place.row, x);
-  const float* other = r.value(r.place.row + 8, x);
+  const float* one = r.value(r.lane_position.row, x);
+  const float* other = r.value(r.lane_position.row + 8, x);
   const float2 b = *reinterpret_cast<const float2*>(r.a.first_bias + colour * r.group() + output);
   sum[0] = sum[2] = b.x;
   sum[1] = sum[3] = b.y;
@@ -69,7 +69,7 @@ template <typename P>
 struct InputsOf {
   int x, colour, gate_steps, mix_steps, values;
 
-  PRSR_DEVICE InputsOf(const Row<P>& r, int n)
+  PRSR_DEVICE InputsOf(const RowContext<P>& r, int n)
       : x(n / r.a.channels),
         colour(n % r.a.channels),
         gate_steps((r.a.reach * r.a.channels + colour) * r.a.group_steps),
@@ -79,7 +79,7 @@ struct InputsOf {
 
 // Sums of sub-pixel n, but for what n − 1 gives; by `warps` warps, of which this is number `warp`.
 template <typename P>
-PRSR_DEVICE void early(const Row<P>& r, int n, int warp, int warps) {
+PRSR_DEVICE void early(const RowContext<P>& r, int n, int warp, int warps) {
   const InputsOf<P> in(r, n);
   const int S = r.a.group_steps, tiles = 2 * S;
   const int gates = r.a.layers * tiles, mixes = r.a.layers * S;
@@ -114,7 +114,7 @@ PRSR_DEVICE void early(const Row<P>& r, int n, int warp, int warps) {
 
 // Adds to the sums of sub-pixel n what n − 1 gives, but for its value.
 template <typename P>
-PRSR_DEVICE void late(const Row<P>& r, int n) {
+PRSR_DEVICE void late(const RowContext<P>& r, int n) {
   const InputsOf<P> in(r, n);
   const int S = r.a.group_steps, tiles = 2 * S;
   const int gates = in.gate_steps > 0 ? r.a.layers * tiles : 0;
@@ -144,7 +144,7 @@ PRSR_DEVICE void late(const Row<P>& r, int n) {
 
 // What the draw of sub-pixel n adds to logits, and what it reads beside them; by `threads` threads.
 template <typename P>
-PRSR_DEVICE void prepare_draw(const Row<P>& r, int n, int thread, int threads) {
+PRSR_DEVICE void prepare_draw(const RowContext<P>& r, int n, int thread, int threads) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
   const int padded = 16 * r.a.level_pairs, live = r.live_images();
   for (int i = thread; i < live * padded; i += threads) {

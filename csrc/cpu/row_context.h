@@ -1,32 +1,32 @@
-// Where everything of one row of some images lies.
+// The operands of one row of some images, and where each lies in memory.
 #pragma once
 
-#include "bundle.h"
+#include "bundle_gemm.h"
 #include "engine.h"
 
 namespace {
 
 using prsr::Block;
 using prsr::Claims;
-using prsr::Config;
 using prsr::Job;
 using prsr::Layer;
 using prsr::Network;
+using prsr::PriorConfig;
 using prsr::Scratch;
 using prsr::Step;
 using prsr::Team;
 
 constexpr int64_t whole_lines(int64_t floats) { return (floats + kPanel - 1) / kPanel * kPanel; }
 
-// A member's share of `count` things in a row: from `first` to before `last`.
+// The part of `count` consecutive items that one member computes: from `first` to before `last`.
 struct Share {
   int64_t first, last;
   Share(int64_t count, int64_t member, int64_t members)
       : first(count * member / members), last(count * (member + 1) / members) {}
 };
 
-// The places of the features (or units) of each colour group: number c belongs to group c % D, so
-// the groups below count % D have one more than the others.
+// The range of each colour group among features (or units): number c belongs to group c % D, so the
+// first count % D groups have one element more than the others.
 struct Groups {
   int64_t count, channels;
   int64_t begin_of(int64_t g) const {
@@ -37,10 +37,10 @@ struct Groups {
   int64_t size(int64_t g) const { return end_of(g) - begin_of(g); }
 };
 
-// How far one bundle's numbers lie from the next one's.
+// Distances in floats: from one bundle to the next, or from one row to the next.
 struct Strides {
   int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal, condition_row;
-  Strides(const Config& c, const Job& j)
+  Strides(const PriorConfig& c, const Job& j)
       : value_row((j.width + 2 * c.first_reach) * c.channels * j.bundle),
         values((j.height + c.first_reach) * value_row),
         vertical_row((j.width + 2 * c.reach) * c.features * j.bundle),
@@ -51,11 +51,13 @@ struct Strides {
         condition_row(j.width * c.gate_inputs * j.bundle) {}
 };
 
-// What a member of a team draws: row y of the bundles `bundle` … `bundle + count − 1`. Places are
-// those of bundle `bundle + n`, where what the network knows as one number is `b` floats.
-struct Place {
-  Place(const Config& config, const Network& network, const Job& job, const Scratch& scratch,
-        Team& team, int64_t member, int64_t y, int64_t bundle, int64_t count)
+// What one member of a team needs in order to draw row y of the bundles `bundle` … `bundle + count
+// − 1`. Functions take the number n of a bundle, counted from `bundle`. Where the network has one
+// number, there are `b` floats.
+struct RowContext {
+  RowContext(const PriorConfig& config, const Network& network, const Job& job,
+             const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t bundle,
+             int64_t count)
       : c(config),
         net(network),
         j(job),
@@ -92,14 +94,14 @@ struct Place {
   const float* condition_at(int64_t n, int64_t row) const {
     return j.features + ((bundle + n) * j.height + row) * strides.condition_row;
   }
-  // With weights in strips of at most so many outputs.
-  Product product(int64_t strip) const {
-    Product p;
+  // A GEMM whose weights come in strips of at most `strip` outputs.
+  Gemm gemm(int64_t strip) const {
+    Gemm p;
     p.bundle = b;
     p.strip = strip;
     return p;
   }
-  // The row that the sums ahead are for, counted from 1, so that 0 stands for none.
+  // The row that the sums at ahead_at() belong to, counted from 1; 0 if none.
   float& row_ahead(int64_t n) const { return j.ahead[(bundle + n + 1) * strides.ahead - 1]; }
   float* given_at(int64_t layer) const { return s.given + layer * s.bundles * 2 * c.features * b; }
   float* gated_at(int64_t layer) const { return s.gated + layer * s.bundles * c.features * b; }
@@ -107,7 +109,7 @@ struct Place {
     return s.logits + (x * c.channels + g) % 2 * s.logits_size;
   }
 
-  const Config& c;
+  const PriorConfig& c;
   const Network& net;
   const Job& j;
   const Scratch& s;

@@ -1,10 +1,9 @@
-// A vector of floats as wide as the instruction set that this file is compiled for, and the
-// functions that sampling needs of it. GCC's and Clang's vector extensions do the rest: operators
-// work lane by lane, and a product that feeds a sum becomes one fused instruction where there is
-// one.
+// A vector of floats as wide as the target instruction set, and the functions that sampling needs.
+// It relies on the vector extensions of GCC and Clang: operators work lane by lane, and a product
+// that feeds a sum is contracted to a fused multiply-add where there is one.
 //
-// This and everything that includes it is compiled once per instruction set, so nothing here may
-// have a name that the linker sees: all is in an anonymous namespace.
+// This header and all that include it are compiled once per instruction set. Everything is
+// therefore in an anonymous namespace, so that the linker never merges two versions.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +35,8 @@ inline Vec load(const float* from) {
   return v;
 }
 
-// Asks for numbers that are wanted soon. To GCC, a function that does nothing else does nothing,
-// and calls of it may go; hence the statement that is nothing and must stay.
+// Prefetches floats that are needed soon. The empty asm statement keeps GCC from removing the call,
+// since a function that only prefetches has no other effect.
 inline void prefetch(const float* from, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) {
     __builtin_prefetch(from + i);
@@ -47,11 +46,11 @@ inline void prefetch(const float* from, int64_t count) {
 
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
-// Weights kept as bfloat16: the upper halves of floats.
+// Weights stored as bfloat16: the upper halves of floats.
 inline Vec load(const uint16_t* from) {
 #if defined(__AVX512F__)
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  // Masked, for GCC 12 takes the plain one for a use of something uninitialized.
+  // The masked form, because GCC 12 warns of an uninitialised value in the plain one.
   return (Vec)((IntVec)_mm512_maskz_cvtepu16_epi32(0xFFFF, halves) << 16);
 #elif defined(__AVX2__)
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
@@ -70,8 +69,8 @@ inline __m256i first_lanes(int64_t count) {
 }
 #endif
 
-// The first `count` lanes only, and 0 in the others: what lies behind them may belong to a thread
-// that is just writing there, or to nobody.
+// Loads the first `count` lanes; the others are 0. Memory beyond them is not read: another thread
+// may be writing it, or it may not be allocated.
 inline Vec load_first(const float* from, int64_t count) {
   if (count >= kLanes) return load(from);
 #if defined(__AVX512F__)
@@ -85,7 +84,7 @@ inline Vec load_first(const float* from, int64_t count) {
 #endif
 }
 
-// The first `count` lanes only, as above.
+// Stores the first `count` lanes only.
 inline void store_first(float* to, Vec v, int64_t count) {
   if (count >= kLanes) return store(to, v);
 #if defined(__AVX512F__)
@@ -97,12 +96,13 @@ inline void store_first(float* to, Vec v, int64_t count) {
 #endif
 }
 
-// x − 0 is x, and compilers know it; x + 0 is not, for x = −0, and costs an addition.
+// Compilers know that x − 0 is x. They do not for x + 0, which differs for x = −0, and would emit
+// an addition.
 inline Vec broadcast(float x) { return x - Vec{}; }
 
-// a > b ? a : b, and a < b ? a : b, which is b where either is NaN. With constants, GCC makes two
-// instructions of that. Masks keep all lanes: without one, GCC 12 warns of undefined lanes in a
-// header of its own.
+// a > b ? a : b and a < b ? a : b, which give b if either is NaN. With constants, GCC makes two
+// instructions of the generic form. The masks keep all lanes; without one, GCC 12 warns of
+// undefined lanes in its own header.
 inline Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
@@ -123,7 +123,7 @@ inline Vec min(Vec a, Vec b) {
 #endif
 }
 
-// Lanes of a, and of b as if they followed, in the order of `From`.
+// Selects lanes of the concatenation of a and b in the order of `From`.
 template <int... From, typename V>
 inline V shuffle(V a, V b) {
 #if defined(__clang__)
@@ -139,7 +139,7 @@ inline Vec swap_halves(Vec v, std::integer_sequence<int, Lane...>) {
   return shuffle<(Lane ^ Half)...>(v, v);
 }
 
-// Halves are added to halves: the same order whatever the compiler.
+// Adds halves to halves: the same order with every compiler.
 template <int Half = kLanes / 2>
 inline float sum(Vec v) {
   v += swap_halves<Half>(v, std::make_integer_sequence<int, kLanes>());
@@ -160,7 +160,7 @@ inline float largest(Vec v) {
   }
 }
 
-// The integer nearest to t, in a form that suits power_of_two.
+// The integer nearest to t, in the form that power_of_two expects.
 #if defined(__AVX512F__)
 inline Vec nearest(Vec t) { return (Vec)_mm512_maskz_roundscale_ps(0xFFFF, (__m512)t, 0); }
 inline Vec integer(Vec nearest) { return nearest; }
@@ -170,8 +170,8 @@ inline Vec nearest(Vec t) { return t + kMagic; }
 inline Vec integer(Vec nearest) { return nearest - kMagic; }
 #endif
 
-// 2 to the n + f, for f in [−½, ½] and a sum below 126 in size: a polynomial whose relative error
-// is below 3e-9, times 2ⁿ.
+// 2^(n + f) for f in [−½, ½] and |n + f| < 126: a polynomial with relative error below 3e-9, scaled
+// by 2ⁿ.
 inline Vec power_of_two(Vec nearest, Vec f) {
   Vec p = broadcast(1.5353361930e-4f);
   p = p * f + 1.3398874408e-3f;
@@ -186,7 +186,7 @@ inline Vec power_of_two(Vec nearest, Vec f) {
   IntVec bits, n;
   std::memcpy(&bits, &p, sizeof bits);
   std::memcpy(&n, &nearest, sizeof n);
-  bits += n << 23;  // into the exponent; the magic's own bits are shifted out
+  bits += n << 23;  // into the exponent field; the bits of kMagic are shifted out
   std::memcpy(&p, &bits, sizeof p);
   return p;
 #endif
@@ -194,21 +194,21 @@ inline Vec power_of_two(Vec nearest, Vec f) {
 
 constexpr float kLog2E = 1.44269504f;
 
-// e to the x, relative error below 2e-7, for x from −87 to 88; below that 0, which is what
-// a level without mass must get. Above 88 it is that of 88.
+// exp(x) with relative error below 2e-7 for x from −87 to 88. Smaller x give 0, as a level without
+// mass must; larger x give exp(88).
 inline Vec exp(Vec x) {
   const Vec least = broadcast(-87.0f);
   const IntVec vanishes = x < least;
   x = min(max(x, least), broadcast(88.0f));
   const Vec near = nearest(x * kLog2E), n = integer(near);
-  // x − n·ln 2 without rounding, for ln 2 is split in two; then in units of ln 2.
+  // x − n·ln 2 without rounding, because ln 2 is split in two; then in units of ln 2.
   const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   const Vec p = power_of_two(near, r * kLog2E);
   return vanishes ? Vec{} : p;
 }
 
-// e to the c·x to within 1e-7 of what matters to a gate, where it is added to 1: the exponent is
-// clamped where float32 is flat, and its rounding counts only where the power is far from 1.
+// exp(c·x) with an error of 1e-7 in the result of a gate, where it is added to 1: the exponent is
+// clamped where the gate is constant in float32, and rounding errors matter only far from 1.
 inline Vec gate_power(Vec x, float c) {
   const Vec most = broadcast(60.0f);
   const Vec t = min(max(x * (c * kLog2E), -most), most);
@@ -216,7 +216,7 @@ inline Vec gate_power(Vec x, float c) {
   return power_of_two(near, t - integer(near));
 }
 
-// tanh(a)·σ(b) by one division.
+// tanh(a)·σ(b) with one division.
 inline Vec gate(Vec a, Vec b) {
   const Vec s = gate_power(a, -2.0f), t = gate_power(b, -1.0f);
   return (1.0f - s) / ((1.0f + s) * (1.0f + t));

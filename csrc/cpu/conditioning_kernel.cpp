@@ -1,14 +1,15 @@
-// The conditioning network of one image, compiled once per instruction set; PRSR_CONDITION is the
-// name it gets.
+// The conditioning network of one image. Compiled once per instruction set, under the name
+// PRSR_CONDITION.
 //
-// Every convolution is a product of product.h whose rows are the pixels of a row of the image: the
-// inputs of a pixel's window lie in as many segments as the window has rows. A pixel's sums do not
-// depend on the pixels beside it in a tile, so the bits do not depend on who computes which rows.
+// Every convolution is a GEMM of gemm.h whose rows are the pixels of one row of the image: the
+// inputs of a window are as many segments as the window has rows. The sums of a pixel do not depend
+// on the other pixels of its register tile, so the result is bit-identical however rows are divided
+// among threads.
 #include <chrono>
 
 #include "conditioning.h"
-#include "place.h"
-#include "product.h"
+#include "gemm.h"
+#include "row_context.h"
 
 namespace {
 
@@ -18,10 +19,11 @@ using prsr::ConditioningNetwork;
 using prsr::ConditioningScratch;
 using prsr::Plane;
 
-// Members wait some microseconds for each other, forty times an image.
-constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);  // in all
+// Members wait some microseconds for each other at each of forty barriers per image. This is the
+// total time above which the cores may count as contended.
+constexpr std::chrono::nanoseconds kPatience = std::chrono::milliseconds(1);
 
-// What a member of a team computes of one image: its share of the rows of every layer.
+// What one member of a team computes of one image: its share of the rows of every layer.
 class Conditioner {
  public:
   Conditioner(const ConditioningConfig& config, const ConditioningNetwork& network,
@@ -36,18 +38,19 @@ class Conditioner {
         image(image),
         members(team.size()) {}
 
-  // Returns whether all logits that this member has given are finite. If they are, features are.
+  // Returns whether all logits that this member has written are finite; if they are, the features
+  // are.
   bool compute_image() {
     if (!first_layer(s.planes[0].x)) return true;
     int64_t step = 0;
     for (int64_t stage = 0;; ++stage) {
       ConditioningScratch::Pair& planes = s.planes[stage];
       for (const ConditioningNetwork::Block& block : net.stages[stage]) {
-        if (step++ == j.steps) return give(planes.x);
+        if (step++ == j.steps) return write_outputs(planes.x);
         if (!convolve(planes.x, block.first, true, planes.between, false)) return true;
         if (!convolve(planes.between, block.second, false, planes.x, true)) return true;
       }
-      if (stage == c.doublings || step++ == j.steps) return give(planes.x);
+      if (stage == c.doublings || step++ == j.steps) return write_outputs(planes.x);
       if (!double_size(planes.x, net.doublings[stage], s.planes[stage + 1].x)) return true;
     }
   }
@@ -55,7 +58,7 @@ class Conditioner {
  private:
   using Clock = std::chrono::steady_clock;
 
-  // Each layer returns whether this member goes on.
+  // Each layer returns whether this member continues with the next one.
   bool first_layer(Plane& to) {
     const Share rows(to.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
@@ -67,19 +70,19 @@ class Conditioner {
               static_cast<float>(low[x]) / static_cast<float>(c.levels - 1) - 0.5f;
         }
       }
-      Product p = product(net.first.weights, net.first.bias, to, y);
+      Gemm p = gemm(net.first.weights, net.first.bias, to, y);
       p.in = values;
       p.lda = p.length = c.channels;
       compute(p, Rows{});
     }
-    return meet();
+    return barrier();
   }
 
-  // A 3×3 convolution; `residual` adds what `to` holds.
+  // A 3×3 convolution. With `residual`, the previous contents of `to` are added.
   bool convolve(Plane& from, const Layer& layer, bool relu, Plane& to, bool residual) {
     const Share rows(to.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
-      Product p = product(layer.weights, layer.bias, to, y);
+      Gemm p = gemm(layer.weights, layer.bias, to, y);
       p.in = from.at(y - 1, -1);
       p.segments = 3;
       p.segment_stride = from.row;
@@ -92,7 +95,7 @@ class Conditioner {
       }
       compute(p, Rows{});
     }
-    return meet();
+    return barrier();
   }
 
   bool double_size(Plane& from, const ConditioningNetwork::Doubling& doubling, Plane& to) {
@@ -100,7 +103,7 @@ class Conditioner {
     for (int64_t y = rows.first; y < rows.last; ++y) {
       for (int64_t py = 0; py < 2; ++py) {
         for (int64_t px = 0; px < 2; ++px) {
-          Product p = product(doubling.phases[py][px], doubling.bias, to, 2 * y + py);
+          Gemm p = gemm(doubling.phases[py][px], doubling.bias, to, 2 * y + py);
           p.in = from.at(y, 0);
           p.segments = 1 + py;
           p.segment_stride = from.row;
@@ -114,11 +117,11 @@ class Conditioner {
         }
       }
     }
-    return meet();
+    return barrier();
   }
 
-  // Writes features and logits where they are asked for.
-  bool give(Plane& from) {
+  // Writes the features and the logits that the job asks for.
+  bool write_outputs(Plane& from) {
     const Share rows(from.height, member, members);
     Vec finite = {};
     for (int64_t y = rows.first; y < rows.last; ++y) {
@@ -129,7 +132,7 @@ class Conditioner {
       }
       if (j.logits) {
         const int64_t levels = c.channels * c.levels;
-        Product p;
+        Gemm p;
         p.weights = net.last.weights;
         p.bias = net.last.bias;
         p.in = from.at(y, 0);
@@ -138,37 +141,38 @@ class Conditioner {
         p.out = j.logits + pixel * levels;
         p.last_row = from.width;
         compute(p, Rows{});
-        look(p.out, from.width * levels, finite);
+        note_finite(p.out, from.width * levels, finite);
       }
     }
     return sum(finite) == 0;
   }
 
-  // Waits until the layer is complete. Returns whether this member goes on: where others want the
-  // cores too, the first member soon goes on alone, for waiting takes it longer than the work.
-  bool meet() {
+  // Waits until all members have completed the layer. Returns whether this member continues: if
+  // other processes use the cores, the first member goes on alone, because waiting takes longer
+  // than the work.
+  bool barrier() {
     if (members == 1) return true;
     ++meeting;
     const auto start = Clock::now();
     if (member == 0 && waited > kPatience && 2 * waited > start - begun) {
-      // In advance, so that all members leave at the same meeting.
+      // Set before the barrier, so that all members leave at the same one.
       __atomic_store_n(&s.last_meeting, meeting, __ATOMIC_RELEASE);
     }
-    team.meet();
+    team.barrier();
     waited += Clock::now() - start;
     if (__atomic_load_n(&s.last_meeting, __ATOMIC_ACQUIRE) > meeting) return true;
     members = 1;
     return member == 0;
   }
 
-  // Zero times anything finite is zero.
-  static void look(const float* at, int64_t count, Vec& finite) {
+  // Zero times a finite number is zero; anything else makes `finite` NaN.
+  static void note_finite(const float* at, int64_t count, Vec& finite) {
     for (int64_t i = 0; i < count; i += kLanes) finite += load_first(at + i, count - i) * 0.0f;
   }
 
-  // One row of a layer's result, all pixels.
-  Product product(const float* weights, const float* bias, Plane& to, int64_t y) const {
-    Product p;
+  // The GEMM of one row of a layer, all pixels.
+  Gemm gemm(const float* weights, const float* bias, Plane& to, int64_t y) const {
+    Gemm p;
     p.weights = weights;
     p.bias = bias;
     p.outputs = c.features;

@@ -1,11 +1,11 @@
-// The two steps of a row that are no products: gates, and the draw of a level.
+// The two steps of a row that are not GEMMs: the gates, and the draw of a level.
 #pragma once
 
-#include "bundle.h"
+#include "bundle_gemm.h"
 
 namespace {
 
-// tanh(a₁)·σ(a₂) of `size` features, a₂ behind a₁.
+// tanh(a₁)·σ(a₂) of `size` features; a₂ follows a₁ in memory.
 inline void gate_features(const float* a, int64_t size, float* out) {
   for (int64_t i = 0; i < size; i += kLanes) {
     const Vec first = load_first(a + i, size - i), second = load_first(a + size + i, size - i);
@@ -13,8 +13,9 @@ inline void gate_features(const float* a, int64_t size, float* out) {
   }
 }
 
-// e to the (logits + conditioning, / temperature), and the smallest level whose sum of them exceeds
-// u of the whole. SPEC, section 2: greedy at 0, and rounding never selects a level without mass.
+// Returns the smallest level whose cumulative mass exceeds u times the total mass, with mass
+// exp((logits + conditioning) / temperature). Temperature 0 is greedy, and rounding never selects a
+// level without mass (SPEC, section 2). Overwrites `logits`.
 inline int64_t draw(float* logits, const float* conditioning, int64_t levels, float u,
                     float temperature) {
   const int64_t padded = (levels + kPanel - 1) / kPanel * kPanel;
@@ -26,16 +27,16 @@ inline int64_t draw(float* logits, const float* conditioning, int64_t levels, fl
     most = max(most, both);
   }
   const float peak = largest(most);
-  if (!(peak - peak == 0))
-    return 0;  // logits that overflowed: any level is as wrong, none beyond K
+  if (!(peak - peak == 0)) return 0;  // the logits overflowed: any level below K is acceptable
   if (!(temperature > 0)) {
     int64_t level = 0;
     while (logits[level] < peak) ++level;
     return level;
   }
-  // Finite, for what is infinite times the largest logit's zero is nothing at all.
+  // Kept finite, because infinity times the zero of the largest logit would be NaN.
   const float sharpness = 1 / temperature < 3e38f ? 1 / temperature : 3e38f;
-  // Sums over 16 levels first: a running sum over all of them would wait for each addition.
+  // Sums over 16 levels first: in a running sum over all levels, each addition would wait for the
+  // last.
   float* const sums = logits + padded;
   float total = 0;
   for (int64_t k = 0; k < padded; k += kPanel) {
@@ -50,12 +51,12 @@ inline int64_t draw(float* logits, const float* conditioning, int64_t levels, fl
   }
   const float target = u * total;
   float before = 0;
-  int64_t last = 0;  // with mass, of those looked at
+  int64_t last = 0;  // last level with mass among those passed
   for (int64_t k = 0; k < padded; k += kPanel) {
     const float mass = sums[k / kPanel];
     if (before + mass <= target) {
       before += mass;
-      if (mass > 0) last = k;  // if rounding leaves no later one, the level is in this part
+      if (mass > 0) last = k;  // if rounding leaves no later level, the result is in this part
       continue;
     }
     float running = before;

@@ -10,7 +10,7 @@ inline int vectors_of(Precision precision) {
   return precision == Precision::kFp32 ? Tf32::kVectors : Bf16::kVectors;
 }
 
-int place(Precision precision, HorizontalRow& row, int cluster, int limit) {
+int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int limit) {
   const int vectors = vectors_of(precision), steps = row.group_steps;
   int64_t end =
       SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;

@@ -1,9 +1,10 @@
-// One row of images: the vertical stack at once, then pixel by pixel the horizontal stack, the
-// head and the draw. Compiled once per instruction set; PRSR_KERNEL is the name it gets.
+// Draws one row of images: the vertical stack for all pixels at once, then pixel by pixel the
+// horizontal stack, the head and the draw. Compiled once per instruction set, under the name
+// PRSR_KERNEL.
 //
-// Every multiply-add of the network is done once an image, all of them by product.h. The network
-// is that of van den Oord et al. (arXiv 1606.05328), the caches those of Ramachandran et al.
-// (arXiv 1704.06001).
+// Every multiply-add of the network is computed exactly once per image, in gemm.h or bundle_gemm.h.
+// The network is that of van den Oord et al. (arXiv 1606.05328), the caching that of Ramachandran
+// et al. (arXiv 1704.06001).
 #include <chrono>
 
 #include "horizontal.h"
@@ -11,7 +12,7 @@
 
 namespace {
 
-// Adds the time of its life to a part of the job's, if the job asks for it.
+// Adds its lifetime to one part of the job's timings, if these are requested.
 class Stopwatch {
  public:
   using Clock = std::chrono::steady_clock;
@@ -27,22 +28,22 @@ class Stopwatch {
   Clock::time_point start_;
 };
 
-// One member's part in one row of some images.
+// The work of one member on one row of some images.
 //
-// The order in which sub-pixels are drawn makes one long chain. A thread alone goes through it. In
-// a team, member 0 leads: it follows the chain from the first layer to the hidden units. What is
-// left of a sub-pixel, the product of the hidden units with the head's large matrix, is for whoever
-// has time; while the others, its helpers, wait for hidden units, they add up what those of earlier
-// colours give, and what the rows so far give to the vertical stack of the next row. Little passes
-// from core to core, for that is what takes time: on some machines, half a microsecond there and
-// back. Every sum has its terms in the same order as for a thread alone, so the bits are the same.
-class RowOfImages : Place {
+// The sub-pixels form one long dependency chain. A single thread simply follows it. In a team,
+// member 0 leads: it follows the chain from the first layer to the hidden units. The rest of a
+// sub-pixel, the GEMM of the hidden units with the large matrix of the head, is shared. While the
+// helpers wait for hidden units, they add up the contributions of earlier colours, and precompute
+// partial sums of the next row's vertical stack. Little data passes between cores, because that is
+// slow: half a microsecond for a round trip on some machines. Every sum has its terms in the same
+// order as on a single thread, so the result is bit-identical.
+class RowOfImages : RowContext {
  public:
-  explicit RowOfImages(const Place& place)
-      : Place(place),
-        vertical(place),
-        horizontal(place),
-        seconds(place.member == 0 ? place.j.seconds : nullptr) {}
+  explicit RowOfImages(const RowContext& context)
+      : RowContext(context),
+        vertical(context),
+        horizontal(context),
+        seconds(context.member == 0 ? context.j.seconds : nullptr) {}
 
   void draw() {
     {
@@ -59,7 +60,7 @@ class RowOfImages : Place {
   }
 
  private:
-  // From pixel x on.
+  // Draws the pixels from x on without helpers.
   void alone(int64_t x) {
     for (; x < j.width; ++x) {
       {
@@ -78,7 +79,7 @@ class RowOfImages : Place {
         }
         {
           const Stopwatch watch(seconds, prsr::kDraw);
-          horizontal.choose(x, g);
+          horizontal.draw_sub_pixel(x, g);
         }
       }
     }
@@ -97,11 +98,11 @@ class RowOfImages : Place {
         const int64_t now = x * c.channels + g;
         horizontal.chain(x, g);
         horizontal.hidden_units(x, g);
-        s.claims[(now + 1) % 2].reset();  // they were done with before the last draw
+        s.claims[(now + 1) % 2].reset();  // unused since the last draw
         team.count(0, Team::kDone);
         share_logits(x, g, now);
         team.wait_for_helpers(Team::kDone, now + 1);
-        horizontal.choose(x, g);
+        horizontal.draw_sub_pixel(x, g);
       }
     }
     while (vertical.work_ahead()) {
@@ -132,7 +133,7 @@ class RowOfImages : Place {
     }
   }
 
-  // The logits that are not done, block by block: whoever comes first.
+  // Computes blocks of the logits until none is left; all members do so concurrently.
   void share_logits(int64_t x, int64_t g, int64_t now) {
     Claims& claims = s.claims[now % 2];
     const int64_t blocks = claims.blocks();
@@ -150,9 +151,10 @@ class RowOfImages : Place {
   double* const seconds;
 };
 
-void draw_row(const Config& config, const Network& network, const Job& job, const Scratch& scratch,
-              Team& team, int64_t member, int64_t y, int64_t first, int64_t count) {
-  // As many bundles at a time as the scratch memory holds, dealt out evenly.
+void draw_row(const PriorConfig& config, const Network& network, const Job& job,
+              const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t first,
+              int64_t count) {
+  // At most as many bundles at a time as the working memory holds, in equal parts.
   for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
     RowOfImages({config, network, job, scratch, team, member, y, first, n}).draw();

@@ -1,24 +1,26 @@
-// The vertical stack of a row: it sees rows above alone, and is computed for all columns at once.
+// The vertical stack of one row. It depends on the rows above only, so all columns are computed at
+// once.
 #pragma once
 
 #include "draw.h"
-#include "place.h"
+#include "row_context.h"
 
 namespace {
 
-// Columns of a task that is done while waiting: short, for somebody waits for who does it.
+// Columns per task of work_ahead(): few, because another member may soon wait for this one.
 constexpr int64_t kColumnsAhead = 4;
 
-class VerticalStack : Place {
+class VerticalStack : RowContext {
  public:
-  explicit VerticalStack(const Place& place) : Place(place) {}
+  explicit VerticalStack(const RowContext& context) : RowContext(context) {}
 
-  // Members share the columns of a row. Each layer looks at its neighbours', so they meet.
+  // The members share the columns of the row. A layer reads neighbouring columns of the layer
+  // below, so a barrier follows each layer.
   void compute_row() {
     const int64_t c2 = 2 * c.features;
     const Share columns(j.width, member, team.size());
     for (int64_t n = 0; n < count; ++n) {
-      Product p = product(kRowStrip);
+      Gemm p = gemm(kRowStrip);
       p.in = values_at(n, y, 0);
       p.segments = c.first_reach;
       p.segment_stride = strides.value_row;
@@ -35,13 +37,13 @@ class VerticalStack : Place {
     }
     for (int64_t l = 0; l < c.layers; ++l) {
       const Block& block = net.blocks[l];
-      team.meet();
+      team.barrier();
       for (int64_t n = 0; n < count; ++n) {
-        // What is written soon lies in the last cache, or beyond.
+        // These lines are written soon, and are in the last cache level or in memory by now.
         for (int64_t x = columns.first; x < columns.last; ++x) prefetch(above_at(n, l, x), c2 * b);
-        Product p = vertical_product(n, l, y);
+        Gemm p = vertical_gemm(n, l, y);
         if (b == 1 && row_ahead(n) == static_cast<float>(y + 1)) {
-          // All but the last row has been added up while the row before was drawn.
+          // All but the last input row was summed while the previous row was drawn.
           p.before = nullptr;
           p.in = vertical_at(n, l, y);
           p.segments = 1;
@@ -56,7 +58,7 @@ class VerticalStack : Place {
         p.last_row = columns.last;
         compute(p);
 
-        Product q = product(kRowStrip);
+        Gemm q = gemm(kRowStrip);
         read_condition(q, n, y);
         q.in = s.preactivations;
         q.length = c2;
@@ -80,19 +82,19 @@ class VerticalStack : Place {
         }
       }
     }
-    team.meet();
+    team.barrier();
   }
 
-  // Some columns of one layer of the next row's vertical stack, as far as the rows so far go: what
-  // nobody else has taken. Returns whether there was any.
+  // Sums, for some columns of one layer of the next row, the inputs that are already known: a task
+  // that no other member has taken. Returns false if none is left.
   bool work_ahead() {
     const int64_t parts = (j.width + kColumnsAhead - 1) / kColumnsAhead;
     if (c.reach == 0 || y + 1 == j.height) return false;
     const int64_t task = team.next_task();
     if (task >= count * c.layers * parts) return false;
     const int64_t n = task / (c.layers * parts), l = task / parts % c.layers;
-    Product p = vertical_product(n, l, y + 1);
-    --p.segments;  // the last row is not there yet
+    Gemm p = vertical_gemm(n, l, y + 1);
+    --p.segments;  // the last row does not exist yet
     p.out = ahead_at(n, l);
     p.first_row = task % parts * kColumnsAhead;
     p.last_row = p.first_row + kColumnsAhead < j.width ? p.first_row + kColumnsAhead : j.width;
@@ -100,24 +102,24 @@ class VerticalStack : Place {
     return true;
   }
 
-  // All that there was to do ahead is done.
+  // Records that work_ahead() is complete.
   void note_work_ahead() {
     for (int64_t n = 0; n < count && c.reach > 0; ++n) row_ahead(n) = static_cast<float>(y + 2);
   }
 
  private:
-  // Conditional gates: the conditioning network's features of each column come first.
-  void read_condition(Product& p, int64_t n, int64_t row) const {
+  // With conditional gates, the conditioning features of a column precede the other inputs.
+  void read_condition(Gemm& p, int64_t n, int64_t row) const {
     if (c.gate_inputs == 0) return;
     p.before = condition_at(n, row);
     p.ld_before = c.gate_inputs * b;
     p.before_length = c.gate_inputs;
   }
 
-  // Rows y − p … y lie in a ring: first those from its seam on, then those before it. Rows above
-  // the image are zeros, and left out.
-  Product vertical_product(int64_t n, int64_t l, int64_t row) const {
-    Product p = product(kRowStrip);
+  // Rows y − p … y are stored in a ring: the segments start at its oldest row. Rows above the image
+  // are zero and are skipped.
+  Gemm vertical_gemm(int64_t n, int64_t l, int64_t row) const {
+    Gemm p = gemm(kRowStrip);
     read_condition(p, n, row);
     p.in = vertical_at(n, l, 0);
     p.ring = c.reach + 1;

@@ -6,32 +6,29 @@
 #include <future>
 #include <memory>
 #include <new>
-#include <stdexcept>
 #include <vector>
 
-#include "dispatch.h"
+#include "instruction_sets.h"
 
 namespace prsr {
 
 namespace {
 
-const Loops& loops(const std::string& name) {
-  for (const InstructionSet& set : instruction_sets()) {
-    if (set.name != name) continue;
+const Loops& loops_for(const std::string& instruction_set) {
+  check_instruction_set(instruction_set);
 #if defined(__x86_64__)
-    if (name == "avx512") return loops_avx512;
-    if (name == "avx2") return loops_avx2;
+  if (instruction_set == "avx512") return loops_avx512;
+  if (instruction_set == "avx2") return loops_avx2;
 #endif
-    return loops_baseline;
-  }
-  throw std::invalid_argument("no instruction set " + name + " here");
+  return loops_baseline;
 }
 
 struct Free {
   void operator()(float* memory) const { std::free(memory); }
 };
 
-// `lines` lines of 64 bytes, all of them written: pages never written are all one in memory.
+// Allocates `lines` cache lines and writes all of them: untouched pages would share one physical
+// page.
 std::unique_ptr<float, Free> ones(int64_t lines) {
   auto* const memory = static_cast<float*>(std::aligned_alloc(64, lines * 64));
   if (!memory) throw std::bad_alloc();
@@ -39,7 +36,7 @@ std::unique_ptr<float, Free> ones(int64_t lines) {
   return std::unique_ptr<float, Free>(memory);
 }
 
-// work() returns how much it has done: done a second, over 50 ms after one time that only warms up.
+// Amount of work per second over 50 ms, after one warm-up call. work() returns its amount.
 template <typename Work>
 double rate(const Work& work) {
   using Seconds = std::chrono::duration<double>;
@@ -53,7 +50,7 @@ double rate(const Work& work) {
   return done / seconds;
 }
 
-// The sum of what `threads` threads return that run at the same time.
+// The sum of the results of `threads` concurrent calls.
 template <typename Work>
 double together(int64_t threads, const Work& work) {
   std::vector<std::future<double>> results;
@@ -66,7 +63,7 @@ double together(int64_t threads, const Work& work) {
 }  // namespace
 
 double fma_peak(const std::string& instruction_set, int64_t threads) {
-  const Loops& chosen = loops(instruction_set);
+  const Loops& chosen = loops_for(instruction_set);
   return together(threads, [&chosen] {
     const auto values = ones(32);
     return rate([&] { return 2.0 * chosen.multiply_add(values.get(), 4096); });
@@ -74,10 +71,10 @@ double fma_peak(const std::string& instruction_set, int64_t threads) {
 }
 
 double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t threads) {
-  const Loops& chosen = loops(instruction_set);
+  const Loops& chosen = loops_for(instruction_set);
   const int64_t lines = std::max<int64_t>(bytes / std::max<int64_t>(threads, 1) / 512, 1) * 8;
   const int64_t times =
-      std::max<int64_t>((1 << 20) / (lines * 64), 1);  // many reads a look at the clock
+      std::max<int64_t>((1 << 20) / (lines * 64), 1);  // many reads per clock query
   return together(threads, [&] {
     const auto memory = ones(lines);
     volatile float sink;
@@ -89,12 +86,12 @@ double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t
 }
 
 void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count) {
-  loops(instruction_set).exponentials(x, out, count);
+  loops_for(instruction_set).exponentials(x, out, count);
 }
 
 void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
            int64_t count) {
-  loops(instruction_set).gates(a, b, out, count);
+  loops_for(instruction_set).gates(a, b, out, count);
 }
 
 }  // namespace prsr

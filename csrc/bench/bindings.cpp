@@ -1,0 +1,41 @@
+// The module prsr._bench, for development only: what a machine can do, for benchmarks, and single
+// functions of the kernels, for tests.
+#include <pybind11/pybind11.h>
+
+#include "machine.h"
+
+namespace py = pybind11;
+
+namespace {
+
+template <typename T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_bench, module) {
+  module.doc() = "Machine limits and single kernel functions of the engine cpu; not in wheels.";
+  const py::call_guard<py::gil_scoped_release> released;
+  module.def("fma_peak", &prsr::fma_peak, py::arg("instruction_set"), py::arg("threads"), released,
+             "Fused multiply-adds on registers: floating-point operations per second, two each.");
+  module.def("read_bandwidth", &prsr::read_bandwidth, py::arg("instruction_set"), py::arg("bytes"),
+             py::arg("threads"), released,
+             "Bytes read per second when each thread reads its share of a working set repeatedly.");
+  module.def(
+      "exponentials",
+      [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {
+        prsr::exponentials(set, pointer<const float>(x), pointer<float>(out), count);
+      },
+      py::arg("instruction_set"), py::arg("x"), py::arg("out"), py::arg("count"),
+      "exp(x) of `count` floats, as the kernels compute it; arrays are given by address.");
+  module.def(
+      "gates",
+      [](const std::string& set, uint64_t a, uint64_t b, uint64_t out, int64_t count) {
+        prsr::gates(set, pointer<const float>(a), pointer<const float>(b), pointer<float>(out),
+                    count);
+      },
+      py::arg("instruction_set"), py::arg("a"), py::arg("b"), py::arg("out"), py::arg("count"),
+      "tanh(a)·sigmoid(b) of `count` floats, as the kernels compute it; arrays by address.");
+}

@@ -1,0 +1,36 @@
+// Limits of this machine, for benchmarks, and single functions of the kernels, for tests.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace prsr {
+
+// Floating-point operations per second of `threads` concurrent threads that only compute fused
+// multiply-adds on registers, two operations each. These functions throw std::invalid_argument
+// unless `instruction_set` is one of instruction_sets().
+double fma_peak(const std::string& instruction_set, int64_t threads);
+
+// Bytes per second that `threads` concurrent threads read, each its share of a working set of
+// `bytes` over and over. Throws std::bad_alloc if that cannot be allocated.
+double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t threads);
+
+// exp(x) and tanh(a)·σ(b) of `count` floats, as the kernels compute them.
+void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count);
+void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
+           int64_t count);
+
+// The loops, compiled once per instruction set (loops.cpp). No inline functions, for the reason in
+// engine.h.
+struct Loops {
+  // Performs multiply-adds on the first of 512 floats at `values`, as many as fill the registers,
+  // `times` times. Returns the number of multiply-adds.
+  int64_t (*multiply_add)(float* values, int64_t times);
+  // Reads `lines` cache lines of 64 bytes, a multiple of 8, `times` times. Returns their sum.
+  float (*read)(const float* from, int64_t lines, int64_t times);
+  void (*exponentials)(const float* x, float* out, int64_t count);
+  void (*gates)(const float* a, const float* b, float* out, int64_t count);
+};
+extern const Loops loops_baseline, loops_avx2, loops_avx512;
+
+}  // namespace prsr

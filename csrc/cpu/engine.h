@@ -1,0 +1,143 @@
+// Inputs and working memory of the prior's kernels. The caller has checked all sizes and pointers.
+//
+// Letters are those of prsr.PRSRConfig. Features and hidden units are sorted by colour group, so a
+// group is a contiguous range, and group g reads all features up to the end of its own range
+// (prsr/engines/packing.py).
+//
+// row_kernel.cpp and csrc/bench/loops.cpp are compiled once per instruction set. Declarations that
+// they share with other files must not be inline functions: the linker would keep one copy for all
+// instruction sets.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "team.h"
+
+namespace prsr {
+
+struct PriorConfig {
+  int64_t channels;     // D
+  int64_t levels;       // K
+  int64_t features;     // C
+  int64_t layers;       // L
+  int64_t reach;        // p
+  int64_t first_reach;  // p0
+  int64_t units;        // M
+  int64_t gate_inputs;  // F, 0 without conditional gates
+  bool half_head;       // whether the head's weights are bfloat16
+};
+
+// The caches, zero before the first row, and the images to draw: N images in bundles of b =
+// `bundle` images, 1 or kBundle. In a bundle, corresponding values of its images are adjacent and
+// form a vector. The bundles of one thread are contiguous: if two threads alternated, the hardware
+// prefetcher of one core would fetch lines that the other is about to write.
+struct Job {
+  int64_t bundles, bundle, height, width;
+  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the images as the network sees them
+  float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; row y is in slot y %
+                    // (p + 1)
+  float* above;  // [N/b, W, L, 2C, b]: contribution of the vertical stack to the horizontal stack
+  float* ahead;  // [N, (L, W, 2C) and 1]: partial sums of the vertical stack's next row, over the
+                 // rows drawn so far; then the number of that row, counted from 1. Empty unless b
+                 // is 1
+  float*
+      horizontal;  // [N/b, p + W, L + 1, C, b]: input of each block, and of the head, on this row
+  const float* conditioning;  // logits, [N, H, W, D, K]
+  const float* features;      // conditioning features, [N/b, H, W, F, b]
+  const float* noise;         // [N, H, W, D]
+  const float* temperature;   // [N]
+  const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
+  uint8_t* image;             // [N, D, H, W]
+  double* seconds;            // seconds spent in each part, to add to: [kParts]; or null
+};
+
+// Images of a bundle: one register of AVX2, two of SSE or NEON. A larger bundle would more often
+// leave a thread with too few images to fill one.
+constexpr int64_t kBundle = 8;
+
+// Parts of a row whose time the leading thread measures.
+enum Part { kVertical, kHorizontal, kHead, kDraw, kParts };
+
+// Weights as gemm.h reads them, and a bias.
+struct Layer {
+  const float* weights;
+  const float* bias;
+};
+
+// The part of a block that is computed for all groups at once.
+struct Block {
+  Layer vertical, link;  // both read the conditioning features before their other inputs
+  const float* taps;     // pixels to the left; the bias is that of `link`
+};
+
+// The part of a block that is computed group by group.
+struct Step {
+  const float* centre;
+  Layer mix;
+};
+
+// The layers of one colour group, from the first layer to the logits.
+struct Group {
+  const float* first_own;
+  std::vector<Step> steps;  // one per block
+  Layer head, output;
+};
+
+// Addresses of all matrices and biases. They are stored in the order of their use, first those of a
+// row, then those of a pixel, so that the hardware prefetcher reads ahead usefully.
+struct Network {
+  // `offsets`: where each begins in `weights`, in the order in which this constructor reads them
+  // and prsr/engines/cpu_layout.py writes them.
+  Network(const PriorConfig& config, const float* weights, const int64_t* offsets);
+
+  Layer first_vertical, first_left;
+  std::vector<Block> blocks;
+  std::vector<Group> groups;
+};
+
+// Working memory of one team for `bundles` bundles at a time, aligned to cache lines of 64 bytes.
+// `logits` and `claims` are double buffered: while the leader draws one sub-pixel, helpers begin
+// the next.
+class Scratch {
+ public:
+  Scratch(const PriorConfig& config, int64_t width, int64_t bundles, int64_t bundle);
+
+  int64_t bundles;
+  int64_t chain_stride, logits_stride, logits_size;
+  float* preactivations;  // vertical stack, one bundle's row: [W][2C][b]
+  float* given;     // pre-activations of a pixel except for the contribution of its own features:
+                    // [L][bundles][2C][b]
+  float* chain;     // one group in one block: [bundles][2·C_g][b]
+  float* gated;     // [L][bundles][C][b]
+  float* hidden;    // [bundles][M][b]
+  float* mixed;     // logits, if b is not 1: [bundles][K][b]
+  float* logits;    // [2][bundles][b][K, then its sums by 16]
+  int32_t* active;  // indices of one image's nonzero hidden units, ascending: [M]
+  int64_t* active_end;  // number of nonzero hidden units up to and including each group: [D]
+  Claims* claims;       // which blocks of a sub-pixel's logits are taken: [2]
+
+ private:
+  struct Deleter {
+    void operator()(float* memory) const;
+  };
+  std::unique_ptr<float, Deleter> memory_;
+  std::vector<int32_t> active_;
+  std::vector<int64_t> active_end_;
+  std::vector<Claims> claims_;
+};
+
+// Draws row y of the bundles `first` … `first + count − 1`. Every member of the team calls it.
+using DrawRow = void (*)(const PriorConfig&, const Network&, const Job&, const Scratch&, Team&,
+                         int64_t member, int64_t y, int64_t first, int64_t count);
+
+// The kernel of one instruction set, and the widths in outputs of the weight strips that it reads,
+// in the vertical stack and at a pixel (bundle_gemm.h).
+struct Kernel {
+  DrawRow draw_row;
+  int64_t row_strip, pixel_strip;
+};
+extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;
+
+}  // namespace prsr
