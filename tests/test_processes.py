@@ -16,7 +16,7 @@ from torch import nn
 
 from prsr import PRSR, PRSRConfig
 from prsr.cli.main import main
-from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise
+from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise_batch_norm
 from prsr.utils import distributed
 
 TINY = PRSRConfig.preset("tiny")
@@ -199,7 +199,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
 def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
     model = make_model(seed=1)
     twin = make_model(seed=2)
-    synchronise(twin)
+    synchronise_batch_norm(twin, torch.device("cpu"))
     twin.load_state_dict(model.state_dict())
     kinds = [type(layer) for layer in twin.modules()]
     assert nn.BatchNorm2d not in kinds
@@ -217,6 +217,19 @@ def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
             assert torch.allclose(one.grad, two.grad, atol=1e-5), name
     for (name, one), two in zip(model.named_buffers(), twin.buffers(), strict=True):
         assert torch.allclose(one, two, atol=1e-5), name
+
+
+def test_gpus_are_normalised_by_torchs_own_layers(make_model):
+    model = make_model(seed=1)
+    lr = torch.randint(8, (5, 3, 3, 3), dtype=torch.uint8)
+    before = model.state_dict()
+    expected = model.eval().conditioning(lr)
+    synchronise_batch_norm(model, torch.device("cuda"))
+    kinds = [type(layer) for layer in model.modules()]
+    assert nn.BatchNorm2d not in kinds
+    assert kinds.count(nn.SyncBatchNorm) == 4
+    assert model.state_dict().keys() == before.keys()
+    assert torch.equal(model.conditioning(lr), expected)
 
 
 def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model):
