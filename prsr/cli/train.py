@@ -58,7 +58,7 @@ from prsr.utils import distributed
 @click.option(
     "--optimizer",
     default="rmsprop",
-    type=click.Choice(list(OPTIMIZERS)),
+    type=click.Choice(OPTIMIZERS),
     help="RMSProp, as the paper's re-implementations have it, or AdamW.",
 )
 @click.option("--learning-rate", default=4e-4, help="After the warm-up, at the start.")

@@ -20,12 +20,7 @@ from prsr.models.prsr import PRSR
 from prsr.models.registry import MODELS
 from prsr.utils.argument_checks import check_integer
 
-OPTIMIZERS: dict[str, tuple[str, ...]] = {
-    "rmsprop": ("square_avg", "momentum_buffer"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-}
-"""By name: what each keeps for every parameter, in its shape."""
-
+OPTIMIZERS = ("rmsprop", "adamw")
 SCHEDULES = ("halve", "linear", "cosine")
 
 
@@ -84,7 +79,7 @@ class TrainSettings:
         accepted = {
             "precision": ("fp32", "bf16"),
             "method": tuple(MODELS),
-            "optimizer": tuple(OPTIMIZERS),
+            "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
         }
         for name, names in accepted.items():

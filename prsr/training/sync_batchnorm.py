@@ -1,9 +1,9 @@
-"""Batch normalisation by the statistics of the whole batch, wherever its images lie.
+"""Batch normalisation with the statistics of the whole batch when processes share it.
 
-The paper trains eight processes on one synchronous batch of 32. Each by itself would normalise by
-the mean and variance of four images: another network than the one of 32, and other weights for
-every number of processes. ``torch.nn.SyncBatchNorm`` does the same for GPUs alone; this runs on
-CPUs too, and is tested there.
+The paper trains eight processes on one synchronous batch of 32. If each process normalised with the
+mean and variance of its own four images, the network would differ from that of a batch of 32, and
+the weights would depend on the number of processes. On CUDA, ``torch.nn.SyncBatchNorm`` does this.
+It does not support the CPU, where :class:`SynchronousBatchNorm2d` takes its place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prsr.utils import distributed
 
 
 class SynchronousBatchNorm2d(nn.BatchNorm2d):
-    """``BatchNorm2d`` over the parts of all processes, which must be equally large."""
+    """``BatchNorm2d`` over the batches of all processes, which must have equal sizes."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -26,28 +26,35 @@ class SynchronousBatchNorm2d(nn.BatchNorm2d):
         """``[N, C, H, W]`` → ``[N, C, H, W]``."""
         if not self.training:
             return super().forward(x)
-        wide = x if x.dtype == torch.float64 else x.float()  # under autocast x is in half the bits
+        wide = x if x.dtype == torch.float64 else x.float()  # x is bfloat16 under autocast
         mean = distributed.mean(wide.mean((0, 2, 3)))
         centred = wide - mean[:, None, None]
         variance = distributed.mean(centred.square().mean((0, 2, 3)))
-        self.remember(
-            mean.detach(), variance.detach(), distributed.count() * x.numel() // len(mean)
-        )
+        values = distributed.count() * x.numel() // len(mean)
+        self.update_running_statistics(mean.detach(), variance.detach(), values)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
-    def remember(self, mean: Tensor, variance: Tensor, n: int) -> None:
-        """Move the running statistics, of which the variance is the unbiased one of n values."""
+    def update_running_statistics(self, mean: Tensor, variance: Tensor, n: int) -> None:
+        """Update the running mean, and the running variance with the unbiased one of n values."""
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_((variance * n / max(1, n - 1)).to(self.running_var), self.momentum)
 
 
-def synchronise(model: nn.Module) -> None:
-    """Put :class:`SynchronousBatchNorm2d` in the place of every ``BatchNorm2d`` of a model."""
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Replace every ``BatchNorm2d`` inside a model by a layer that spans all processes.
+
+    Args:
+        model: not itself a ``BatchNorm2d``; the new layers keep its parameters and buffers.
+        device: that it will be trained on.
+    """
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if type(layer) is nn.BatchNorm2d:
-                twin = SynchronousBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
-                twin.load_state_dict(layer.state_dict())
-                setattr(parent, name, twin)
+                synchronous = SynchronousBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+                synchronous.load_state_dict(layer.state_dict())
+                setattr(parent, name, synchronous)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +20,8 @@ from prsr.config import PRSRConfig
 from prsr.models.base import TrainedModel
 from prsr.models.registry import MODELS
 from prsr.models.saved import write_tensors
-from prsr.training.recipe import OPTIMIZERS, TrainSettings, make_average, make_optimizer
-from prsr.training.sync_batchnorm import synchronise
+from prsr.training.recipe import TrainSettings, make_average, make_optimizer
+from prsr.training.sync_batchnorm import synchronise_batch_norm
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_integer
 from prsr.utils.files import replacing
@@ -68,7 +68,7 @@ class Trainer:
         if start is not None:
             self.model.load_state_dict(start.state_dict())
         if distributed.count() > 1:
-            synchronise(self.model)
+            synchronise_batch_norm(self.model, device)
         self.model.to(device)
         lay_out_for_convolutions(self.model)
         self.average: AveragedModel | None = None
@@ -117,15 +117,29 @@ class Trainer:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"optimiser.{name}.{key}"] = value
+        """The content of a checkpoint by name: the trainer's own tensors, not copies.
+
+        Before the first step this initialises the optimiser's state, which changes no weight.
+        """
+        from torch.distributed.checkpoint.state_dict import (  # slow to import
+            StateDictOptions,
+            get_optimizer_state_dict,
+        )
+
+        flat = get_optimizer_state_dict(
+            self.model,
+            self.optimiser,
+            options=StateDictOptions(flatten_optimizer_state_dict=True),
+        )
+        state = cast(dict[str, Tensor], named(flat, "state."))  # the rest follows from the settings
+        parts = {"model": self.model.state_dict(), "optimiser": state}
         if self.average is not None:
-            for name, value in self.result.state_dict().items():
-                tensors[f"average.{name}"] = value
-        return tensors
+            parts["average"] = self.result.state_dict()
+        return {
+            f"{part}.{name}": tensor
+            for part, tensors in parts.items()
+            for name, tensor in tensors.items()
+        }
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint at ``path`` in one step.
@@ -138,20 +152,6 @@ class Trainer:
         with replacing(path) as temporary:
             write_tensors(self.tensors(), temporary, {"prsr": json.dumps(about)})
 
-    def checkpoint_kinds(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and dtype of the tensors of a checkpoint, by name."""
-        state = self.model.state_dict().items()
-        kinds = {f"model.{name}": (tuple(value.shape), value.dtype) for name, value in state}
-        fused = bool(self.optimiser.defaults.get("fused"))
-        for name, _ in self.model.named_parameters():
-            counted = torch.float32 if fused else torch.get_default_dtype()
-            kinds[f"optimiser.{name}.step"] = (), counted
-            for key in OPTIMIZERS[self.settings.optimizer]:
-                kinds[f"optimiser.{name}.{key}"] = kinds[f"model.{name}"]
-        if self.average is not None:
-            kinds |= {f"average.{name}": kinds[f"model.{name}"] for name, _ in state}
-        return kinds
-
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint that :meth:`save` wrote.
 
@@ -160,7 +160,7 @@ class Trainer:
         """
         with readable(path) as (file, about):
             names = file.keys()  # the file itself cannot be iterated over
-            tensors = {name: file.get_tensor(name).to(self.device) for name in names}
+            tensors = {name: file.get_tensor(name) for name in names}
             config = PRSRConfig.from_dict(about["settings"]["config"])
             # Older runs do not name what came later; what they did are the defaults.
             found = asdict(TrainSettings(config)) | about["settings"]
@@ -172,21 +172,20 @@ class Trainer:
                     f"{path} was trained with {name} = {found.get(name)}, not {value}: "
                     "resume with the same data and settings, or start in another folder"
                 )
-        kinds = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-        if kinds != self.checkpoint_kinds():
+        own = self.tensors()
+        if shapes_and_dtypes(tensors) != shapes_and_dtypes(own):
             raise ValueError(f"{path} is not a readable training checkpoint: tensors do not fit")
-        state = self.optimiser.state
-        for name, parameter in self.model.named_parameters():
-            for key in ("step", *OPTIMIZERS[self.settings.optimizer]):
-                value = tensors[f"optimiser.{name}.{key}"]
-                # In the parameter's own order of memory, which fused optimisers count on.
-                ordered = value if key == "step" else torch.empty_like(parameter).copy_(value)
-                state[parameter][key] = ordered
-        self.model.load_state_dict(named(tensors, "model."))
+        # Copied in place, because fused optimisers require the parameters' memory layout.
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
         if self.average is not None:
-            self.result.load_state_dict(named(tensors, "average."))
             self.average.n_averaged.fill_(step)
         self.step = step
+
+
+def shapes_and_dtypes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """The shape and dtype of each tensor, by name."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def lay_out_for_convolutions(model: nn.Module) -> None:
@@ -200,9 +199,9 @@ def lay_out_for_convolutions(model: nn.Module) -> None:
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
-def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names have a prefix, under the rest of their names."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values whose names start with a prefix, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def compiled_loss(loss: Loss) -> Loss:

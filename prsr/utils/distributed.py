@@ -143,31 +143,35 @@ def gathered(value: Value) -> list[Value]:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over all processes, through which gradients flow; all of them must call it.
+    """The mean over all processes; every process must call it. Gradients flow through it.
 
-    Behind the mean of a loss over processes lies the sum of their gradients, as
-    ``DistributedDataParallel`` expects it.
+    The backward pass sums the gradients of all processes, as ``DistributedDataParallel`` expects
+    for a loss that is a mean over processes.
     """
     if count() == 1:
         return values
-    summed: Tensor = Sum.apply(values)
-    return summed / count()
+    total: Tensor = SumOverProcesses.apply(values)
+    return total / count()
 
 
-class Sum(torch.autograd.Function):
-    """The sum over all processes; what depends on it in any of them has a part in its gradient."""
+class SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes, with gradients.
+
+    torch's own function, ``torch.distributed.nn.functional.all_reduce``, is deprecated, and what is
+    to replace it is private.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Any shape → the same."""
-        summed = values.clone()
-        dist.all_reduce(summed)
-        return summed
+        """The sum, in the shape of ``values``."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The gradients, of all processes, for what this one has brought."""
-        return Sum.forward(ctx, gradients[0])
+        """The sum of the gradients of all processes."""
+        return SumOverProcesses.forward(ctx, gradients[0])
 
 
 def wait() -> None:

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise
+from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise_batch_norm
 
 
 def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
     model = make_model(seed=1)
     twin = make_model(seed=2)
-    synchronise(twin)
+    synchronise_batch_norm(twin, torch.device("cpu"))
     twin.load_state_dict(model.state_dict())
     kinds = [type(layer) for layer in twin.modules()]
     assert nn.BatchNorm2d not in kinds
@@ -35,3 +35,16 @@ def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model
     y = layer(x.bfloat16())
     assert y.dtype == torch.bfloat16
     assert torch.allclose(layer.running_mean, 0.1 * x.bfloat16().float().mean((0, 2, 3)), rtol=1e-6)
+
+
+def test_gpus_are_normalised_by_torchs_own_layers(make_model):
+    model = make_model(seed=1)
+    lr = torch.randint(8, (5, 3, 3, 3), dtype=torch.uint8)
+    before = model.state_dict()
+    expected = model.eval().conditioning(lr)
+    synchronise_batch_norm(model, torch.device("cuda"))
+    kinds = [type(layer) for layer in model.modules()]
+    assert nn.BatchNorm2d not in kinds
+    assert kinds.count(nn.SyncBatchNorm) == 4
+    assert model.state_dict().keys() == before.keys()
+    assert torch.equal(model.conditioning(lr), expected)
