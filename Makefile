@@ -14,12 +14,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint nightly gpu gpu-all gpu-wheels check-install sanitize clean
+.PHONY: help demo test lint docs nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 images at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint and types alone"
+	@echo "make docs   the documentation, docs/_build/index.html"
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
 	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
@@ -41,6 +42,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
 	  tests/engines/*.h tests/engines/*.cpp
 	$(BIN)/mypy
+
+# A warning, such as a link to nowhere, is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
 gpu:
@@ -84,7 +89,7 @@ nightly: $(VENV)/.installed-dev
 	  tests/robustness/test_fuzz.py tests/robustness/test_hostile.py tests/robustness/test_kills.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Debian's python3 comes without what gives a virtual environment its pip: virtualenv or uv will do
 # as well, or pip's own zip file.
