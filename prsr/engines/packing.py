@@ -7,8 +7,8 @@ groups, are first all of one half, then all of the other.
 
 Letters as in :class:`prsr.PRSRConfig`; C_g is the number of features of group g, C_≤g that of all
 groups up to and including g; F is the number of conditioning features that gated blocks read, 0
-without conditional gates. Matrices are ``[inputs, outputs]``. All tensors are float32, on the device
-of the prior.
+without conditional gates. Matrices are ``[inputs, outputs]``. All tensors are float32, on the
+device of the prior.
 """
 
 from __future__ import annotations
