@@ -19,7 +19,7 @@ QUICK := (tiny or two_threads or fork or outside or extremes or operator) and no
 help:
 	@echo "make demo   draw the bundled 8x8 images at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
-	@echo "make lint   lint and types alone"
+	@echo "make lint   lint, types and layers of imports alone"
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
 	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
@@ -41,6 +41,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
 	  tests/engines/*.cpp
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
 gpu:
