@@ -10,9 +10,6 @@ PIP_ZIP ?= https://bootstrap.pypa.io/pip/pip.pyz
 SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Of `make sanitize`, what `make test` has the time for where there is the C++ engine.
-QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
@@ -33,7 +30,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2
 	@[ "$$(uname)" != Linux ] || ! $(BIN)/python -c 'import prsr._native' 2>/dev/null \
-	  || $(MAKE) sanitize EXPRESSION='$(QUICK)'
+	  || $(MAKE) sanitize MARKERS='sanitize and quick'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -70,9 +67,11 @@ gpu-wheels:
 	$(PYTHON) -m pip download --quiet --dest wheels --no-deps --only-binary :all: \
 	  --python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS:%=--platform %) $(PACKAGES)
 
+# Of the tests, those that pytest -m selects by MARKERS; the markers are in pyproject.toml.
+MARKERS ?= sanitize and not large
 sanitize: $(VENV)/.installed-dev
-	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'
-	PYTHON=$(BIN)/python tests/sanitize.sh thread '$(EXPRESSION)'
+	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(MARKERS)'
+	PYTHON=$(BIN)/python tests/sanitize.sh thread '$(MARKERS)'
 
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh

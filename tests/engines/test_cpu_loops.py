@@ -9,9 +9,12 @@ import torch
 
 from prsr.engines.cpu import instruction_sets
 
-pytestmark = pytest.mark.skipif(
-    not instruction_sets(), reason="the extension is not built: there was no compiler"
-)
+pytestmark = [
+    pytest.mark.sanitize,
+    pytest.mark.skipif(
+        not instruction_sets(), reason="the extension is not built: there was no compiler"
+    ),
+]
 
 
 def native():
