@@ -10,16 +10,13 @@ PIP_ZIP ?= https://bootstrap.pypa.io/pip/pip.pyz
 SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Of `make sanitize`, what `make test` has the time for where there is the C++ engine.
-QUICK := (tiny or two_threads or fork or outside or extremes or operator) and not instruction_set
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
 	@echo "make demo   draw the bundled 8x8 images at 32x32: demo.png"
 	@echo "make test   lint, types and tests"
-	@echo "make lint   lint and types alone"
+	@echo "make lint   lint, types and layers of imports alone"
 	@echo "make docs   the documentation, docs/_build/index.html"
 	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
 	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
@@ -34,7 +31,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2
 	@[ "$$(uname)" != Linux ] || ! $(BIN)/python -c 'import prsr._native' 2>/dev/null \
-	  || $(MAKE) sanitize EXPRESSION='$(QUICK)'
+	  || $(MAKE) sanitize MARKERS='sanitize and quick'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,6 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu \
 	  tests/engines/*.h tests/engines/*.cpp
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # A warning, such as a link to nowhere, is an error.
 docs: $(VENV)/.installed-dev
@@ -74,9 +72,11 @@ gpu-wheels:
 	$(PYTHON) -m pip download --quiet --dest wheels --no-deps --only-binary :all: \
 	  --python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS:%=--platform %) $(PACKAGES)
 
+# Of the tests, those that pytest -m selects by MARKERS; the markers are in pyproject.toml.
+MARKERS ?= sanitize and not large
 sanitize: $(VENV)/.installed-dev
-	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(EXPRESSION)'
-	PYTHON=$(BIN)/python tests/sanitize.sh thread '$(EXPRESSION)'
+	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(MARKERS)'
+	PYTHON=$(BIN)/python tests/sanitize.sh thread '$(MARKERS)'
 
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh

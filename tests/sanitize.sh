@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the extension with sanitizers and runs the tests of sampling on it: make sanitize.
 #
-#   tests/sanitize.sh address,undefined|thread [EXPRESSION of tests to run, as pytest -k takes it]
+#   tests/sanitize.sh address,undefined|thread MARKERS
+#
+# MARKERS selects tests, as pytest -m takes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_BENCH=1 PRSR_BUILD_CUDA=0
-# Of the larger presets an image takes minutes here, and does what the smaller ones do.
-EXPRESSION=${2:-not compact and not digits}
+MARKERS=$2
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 SOURCE=$PWD
 ROOM=$PWD/build/sanitize/$1
@@ -38,5 +39,5 @@ export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_f
 # Without the limit of time: a test takes here many times as long.
 export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
-  -k "$EXPRESSION" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,engines}.py \
-  "$SOURCE"/tests/test_sampling.py
+  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,engines}.py \
+  "$SOURCE"/tests/sampling/test_sampler.py

@@ -21,20 +21,30 @@ from prsr.engines.cpu_layout import PriorConfig
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation
 
-pytestmark = pytest.mark.skipif(
-    not instruction_sets(), reason="the extension is not built: there was no compiler"
-)
+pytestmark = [
+    pytest.mark.sanitize,
+    pytest.mark.skipif(
+        not instruction_sets(), reason="the extension is not built: there was no compiler"
+    ),
+]
+
+SMALL = (pytest.mark.quick, pytest.mark.instruction_set)
+"""Marks of cases that every run of the tests has the time for."""
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("tiny", {}),
-        ("tiny", {"prior_kernel": 1, "levels": 200}),
-        ("tiny", {"prior_kernel": 5, "conditioning_channels": 5, "conditional_gates": True}),
-        ("tiny", {"prior_kernel": 5, "channels": 1, "head_channels": 150}),
-        ("compact", {}),
-        ("digits", {}),
+        pytest.param("tiny", {}, marks=SMALL),
+        pytest.param("tiny", {"prior_kernel": 1, "levels": 200}, marks=SMALL),
+        pytest.param(
+            "tiny",
+            {"prior_kernel": 5, "conditioning_channels": 5, "conditional_gates": True},
+            marks=SMALL,
+        ),
+        pytest.param("tiny", {"prior_kernel": 5, "channels": 1, "head_channels": 150}, marks=SMALL),
+        pytest.param("compact", {}, marks=pytest.mark.large),
+        pytest.param("digits", {}, marks=pytest.mark.large),
     ],
 )
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 26])
@@ -53,6 +63,7 @@ def test_images_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
         assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], images[0][i])
 
 
+@pytest.mark.instruction_set
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads_of_job", [1, 2])
 @pytest.mark.parametrize("gates", [False, True])
@@ -84,20 +95,14 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
         assert all(torch.equal(cache, other[name]) for name, cache in caches[0].items())
 
 
-# What depends on the instruction set: every draw, cache and sum.
-DEPENDS = (
-    "noise_decides or caches or presets or extremes or outside or (any_threads and tiny) or pytorch"
-)
-
-
 @pytest.mark.parametrize("name", instruction_sets())
 def test_every_instruction_set_of_this_machine_passes_the_tests_of_engines(name):
     folder = Path(__file__).parent
     names = "test_engines", "test_cpu", "test_cpu_conditioning"
     files = [folder / f"{name}.py" for name in names]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", DEPENDS, *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "instruction_set"]
     environment = {**os.environ, "PRSR_INSTRUCTION_SET": name}
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run([*command, *files], env=environment, check=True)
 
 
 def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_images, monkeypatch):
@@ -126,6 +131,7 @@ def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_mod
         torch.ops.prsr.draw_rows(**given)
 
 
+@pytest.mark.quick
 def test_two_threads_that_share_an_image_of_one_layer_meet_after_it(
     make_model, make_images, threads
 ):
@@ -140,6 +146,7 @@ def test_two_threads_that_share_an_image_of_one_layer_meet_after_it(
         assert torch.equal(sampler.sample(lr, seed=1), expected)
 
 
+@pytest.mark.quick
 def test_two_threads_may_sample_at_once(make_model, make_images, threads):
     threads(2)
     model = make_model()
@@ -239,6 +246,7 @@ assert same and os.waitpid(child, 0)[1] == 0
 """
 
 
+@pytest.mark.quick
 def test_a_child_of_fork_may_sample_on():
     command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1])]
     subprocess.run(command, check=True, timeout=120)
@@ -257,6 +265,7 @@ def operands(make_model, make_images):
     return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
 
 
+@pytest.mark.quick
 def test_the_operator_is_what_torch_expects_of_one(make_model, make_images):
     given = operands(make_model, make_images)
     torch.library.opcheck(torch.ops.prsr.draw_rows.default, (), given)
@@ -317,6 +326,8 @@ def test_a_tensor_without_memory_is_refused(make_model, make_images, name):
         torch.ops.prsr.draw_rows(**given)
 
 
+@pytest.mark.quick
+@pytest.mark.instruction_set
 @pytest.mark.parametrize("n", [2, 16, 17])
 @pytest.mark.parametrize("gates", [False, True])
 def test_nothing_outside_the_caches_is_written(make_model, make_images, threads, gates, n):
@@ -344,6 +355,8 @@ def test_nothing_outside_the_caches_is_written(make_model, make_images, threads,
     assert cdf_violation(model, lr, job.image, job.noise, 1.0).max() <= 1e-4
 
 
+@pytest.mark.quick
+@pytest.mark.instruction_set
 @pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 0.05, 1.0, 50.0])
 def test_draws_at_the_extremes(make_model, temperature, u):

@@ -13,9 +13,12 @@ from prsr.engines.cpu_conditioning import can_compute, compute, kinds_of_steps
 from prsr.models.networks import ConditioningNetwork, to_network_input
 from prsr.sampling.conditioning import condition
 
-pytestmark = pytest.mark.skipif(
-    not instruction_sets(), reason="the extension is not built: there was no compiler"
-)
+pytestmark = [
+    pytest.mark.sanitize,
+    pytest.mark.skipif(
+        not instruction_sets(), reason="the extension is not built: there was no compiler"
+    ),
+]
 
 # Widths that fill no vector, one that fills several blocks of weights; every number of blocks and
 # doublings from none on; images one pixel high or wide.
@@ -30,6 +33,7 @@ CASES = [
 ]
 
 
+@pytest.mark.instruction_set
 @pytest.mark.parametrize(("changes", "size"), CASES)
 def test_every_step_is_what_pytorch_computes(make_model, make_images, changes, size):
     network = make_model(gain=1, **changes).conditioning
@@ -45,6 +49,7 @@ def test_every_step_is_what_pytorch_computes(make_model, make_images, changes, s
                 x = next(layers)(x)  # its ReLU
 
 
+@pytest.mark.instruction_set
 @pytest.mark.parametrize(("changes", "size"), CASES)
 def test_logits_and_features_are_what_pytorch_computes(make_model, make_images, changes, size):
     model = make_model(gain=1, **changes)
@@ -57,7 +62,13 @@ def test_logits_and_features_are_what_pytorch_computes(make_model, make_images, 
     assert found.logits.stride(1) == 1  # as a draw reads them
 
 
-@pytest.mark.parametrize("name", ["tiny", "digits"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("tiny", marks=(pytest.mark.quick, pytest.mark.instruction_set)),
+        pytest.param("digits", marks=pytest.mark.large),
+    ],
+)
 def test_an_image_is_the_same_to_a_bit_with_any_threads_and_in_any_batch(
     make_model, make_images, threads, name
 ):

@@ -11,6 +11,8 @@ bench = pytest.importorskip(
     "prsr._bench", reason="built for development only: PRSR_BUILD_BENCH=1 when prsr is installed"
 )
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.mark.parametrize("name", instruction_sets())
 def test_limits_of_the_machine_are_per_second(name):

@@ -26,6 +26,8 @@ HIGHEST = 1 - 2.0**-24  # the largest u that noise has
 # The package's function of that name hides the module.
 dispatch = importlib.import_module("prsr.engines.registry")
 
+pytestmark = pytest.mark.sanitize
+
 
 @st.composite
 def configurations(choose):
@@ -84,6 +86,7 @@ def make_job(model, make_images, n=3, height=3, width=2, temperature=1.0, seed=0
     return lr, Job(*conditioning, noise, torch.full((n,), temperature), None, image)
 
 
+@pytest.mark.instruction_set
 @settings(max_examples=60)
 @given(requests())
 def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_images, request_):
@@ -111,6 +114,7 @@ def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_images, 
         assert apart.max() <= EPSILON
 
 
+@pytest.mark.instruction_set
 @settings(max_examples=25)
 @given(configurations(), st.sampled_from([2, BUNDLED]), st.integers(1, 3), st.integers(1, 3))
 def test_caches_hold_what_the_network_computes(make_model, make_images, changes, n, h, w):
@@ -127,7 +131,11 @@ def test_caches_hold_what_the_network_computes(make_model, make_images, changes,
                 assert_close(list(engine.probe(state, layer)), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.instruction_set
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.quick] if name == "tiny" else []) for name in PRESETS],
+)
 def test_presets_are_drawn_right(make_model, make_images, name):
     model = make_model(config=PRESETS[name])
     lr = make_images(model.config, 2, 1, 2)

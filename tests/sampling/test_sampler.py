@@ -19,6 +19,8 @@ from prsr.sampling import sampler as sampling
 from prsr.sampling import slices
 from prsr.testing import cdf_violation
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture
 def model(make_model):
