@@ -7,6 +7,7 @@ progress, interruption and streaming.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -23,14 +24,18 @@ from prsr.models.prsr import PRSR
 from prsr.models.saved import DEFAULT_MODEL
 from prsr.sampling.conditioning import Conditioning, condition
 from prsr.sampling.method import Advance, Method
-from prsr.sampling.request import Batch, Request
+from prsr.sampling.request import Batch, Request, as_tensor
 from prsr.sampling.slices import conditioning_bytes, per_slice
 from prsr.utils.argument_checks import (
     check_finite,
     check_fits,
     check_model,
 )
+from prsr.utils.messages import Notice
 from prsr.utils.torch_settings import exact_fp32, own_defaults
+
+LARGE = 4
+"""An image more than this many times as high or wide as the model's input is called large."""
 
 
 class Sampler(Method):
@@ -225,8 +230,11 @@ def sample(
     """
     if model is None:
         model = default_model(batch.device if isinstance(batch, Tensor) else torch.device("cpu"))
-    return Sampler(model, engine=engine, precision=precision).sample(
-        batch,
+    sampler = Sampler(model, engine=engine, precision=precision)
+    lr = as_tensor(batch, sampler.config)
+    warn_if_large(lr, sampler.config)
+    return sampler.sample(
+        lr,
         temperature,
         seed=seed,
         num_samples=num_samples,
@@ -235,6 +243,26 @@ def sample(
         first_index=first_index,
         progress=progress,
     )
+
+
+def warn_if_large(lr: Tensor, config: PRSRConfig) -> None:
+    """Warn the caller's caller if images are probably not low-resolution images.
+
+    Args:
+        lr: ``uint8 [N, D, h, w]``; not checked yet.
+        config: of the model.
+    """
+    height, width = lr.shape[-2:] if lr.dim() == 4 else (0, 0)
+    low_height, low_width, scale = config.low_height, config.low_width, config.scale
+    if height > LARGE * low_height or width > LARGE * low_width:
+        warnings.warn(
+            f"images of {width}×{height} pixels are enlarged as given, to "
+            f"{scale * width}×{scale * height}, but the model was trained on "
+            f"{low_width}×{low_height}. Reduce photographs first, as the command `prsr sample` "
+            f"does: in Pillow, image.resize(({low_width}, {low_height}))",
+            Notice,
+            stacklevel=3,
+        )
 
 
 @lru_cache

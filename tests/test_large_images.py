@@ -1,0 +1,43 @@
+"""`prsr.sample` enlarges images as given, and warns if they are larger than it was trained on."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import prsr
+from prsr.utils.messages import Notice
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model()  # trained on 3×3, scale 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 3), (3, 13)])
+@pytest.mark.parametrize("form", ["tensor", "array", "image"])
+def test_a_large_image_is_sampled_with_a_warning(model, height, width, form):
+    tensor = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+    image = Image.fromarray(np.zeros((height, width, 3), np.uint8))
+    batch = {"tensor": tensor, "array": tensor.numpy(), "image": image}[form]
+    with pytest.warns(Notice, match=rf"{width}×{height} .* 3×3\. .*resize\(\(3, 3\)\)") as caught:
+        sample = prsr.sample(batch, model=model, seed=0)
+    assert sample.shape == (1, 3, 2 * height, 2 * width)
+    assert [warning.filename for warning in caught] == [__file__]  # the caller's line, once
+
+
+def test_an_image_four_times_as_large_is_not_remarked_upon(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prsr.sample(torch.zeros(1, 3, 12, 12, dtype=torch.uint8), model=model, seed=0)
+
+
+def test_the_warning_takes_the_models_own_size(make_model):
+    with pytest.warns(Notice, match=r"trained on 2×5\. .*resize\(\(2, 5\)\)"):
+        prsr.sample(
+            torch.zeros(1, 3, 5, 9, dtype=torch.uint8),
+            model=make_model(low_height=5, low_width=2),
+            seed=0,
+        )
