@@ -1,11 +1,11 @@
-"""prsr: pixel-recursive super resolution, trained in PyTorch and sampled by fast cached engines.
+"""Pixel recursive super resolution: models trained in PyTorch, sampled by fast cached engines.
 
     images = prsr.sample(batch, temperature=0.9)
 
 The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv
 1702.00783).
 """
-# ruff: noqa: E402  (torch must not be loaded before the process is as training needs it)
+# ruff: noqa: E402  (start_anew_to_train must run before torch is imported)
 
 from prsr.training_environment import start_anew_to_train
 

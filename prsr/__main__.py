@@ -1,4 +1,4 @@
-"""``python -m prsr``: the command line, for ``torchrun -m prsr`` among others."""
+"""``python -m prsr``: the command line; ``torchrun -m prsr`` uses it too."""
 
 from prsr.cli.main import main
 

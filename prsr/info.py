@@ -1,4 +1,4 @@
-"""What is installed and what this machine can do: the facts behind ``prsr info``."""
+"""Versions, machine, engines and bundled models: the tables of ``prsr info``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ from prsr.engines.cpu import chosen_instruction_set, instruction_sets
 from prsr.engines.registry import PRECISIONS, list_engines
 from prsr.models.saved import BUNDLED, CONFIG_FILE, bundled_models, read_description
 
-LIBRARIES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
+PACKAGES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
 
 
 def devices() -> list[torch.device]:
-    """The CPU, and every GPU that torch sees."""
+    """The CPU and every GPU visible to torch."""
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return [torch.device("cpu"), *gpus]
 
 
 def describe_device(device: torch.device) -> str:
-    """A device in words."""
+    """A one-line description of a device.
+
+    A GPU's name and the CUDA version; for the CPU its cores, torch's number of threads and its
+    vector instruction set.
+    """
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     vectors = torch.backends.cpu.get_cpu_capability()
-    return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads for torch, {vectors}"
+    return f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, {vectors}"
 
 
 def cuda_build() -> list[tuple[str, str]]:
-    """What the extension ``_cuda`` was built for, and the GPUs that it sees."""
+    """Name and value of each fact about the extension ``prsr._cuda`` and the GPUs visible to it."""
     try:
         cuda = import_module("prsr._cuda")
     except ModuleNotFoundError:
-        return [("CUDA build", "not built: it takes nvcc, and PRSR_BUILD_CUDA=1 insists on it")]
+        return [("CUDA build", "not built: needs nvcc (PRSR_BUILD_CUDA=1 requires the build)")]
     except ImportError as error:
-        return [("CUDA build", f"does not load: {error}")]
+        return [("CUDA build", f"cannot be loaded: {error}")]
     codes = cuda.architectures()
-    rows = [("CUDA build", f"CUDA {cuda.version()}, {', '.join(codes)}, PTX of {codes[-1]}")]
+    rows = [("CUDA build", f"CUDA {cuda.version()}, {', '.join(codes)}, PTX for {codes[-1]}")]
     try:
         gpus = cuda.devices()
     except RuntimeError as error:
@@ -51,7 +55,10 @@ def cuda_build() -> list[tuple[str, str]]:
 
 
 def engine_states() -> list[tuple[str, str, str, str]]:
-    """(device, engine, precision, "ready" or the reasons why not), for the preset ``paper``."""
+    """Device, engine, precision and state of every engine, for a model of the preset ``paper``.
+
+    The state is "ready", or the reasons why the engine cannot be used.
+    """
     return [
         (str(device), name, precision, "; ".join(reasons) or "ready")
         for device in devices()
@@ -61,22 +68,22 @@ def engine_states() -> list[tuple[str, str, str, str]]:
 
 
 def describe_instruction_sets() -> str:
-    """Those that are here, and which of them serves."""
+    """The instruction sets that the engine ``cpu`` can use here, and the one in use."""
     if not instruction_sets():
         return "not built"
     try:
-        serves = f"{chosen_instruction_set()} serves"
-    except ValueError as error:
-        serves = str(error)
-    return f"{', '.join(instruction_sets())}; {serves}"
+        in_use = f"{chosen_instruction_set()} in use"
+    except ValueError as error:  # PRSR_INSTRUCTION_SET names none of them
+        in_use = str(error)
+    return f"{', '.join(instruction_sets())}; {in_use}"
 
 
-def facts() -> dict[str, list[tuple[str, ...]]]:
-    """Tables by heading, for ``prsr info`` to print."""
+def environment_tables() -> dict[str, list[tuple[str, ...]]]:
+    """The tables that ``prsr info`` prints: rows of cells by heading."""
     return {
         "Versions": [
             ("python", platform.python_version()),
-            *((library, version(library)) for library in LIBRARIES),
+            *((package, version(package)) for package in PACKAGES),
         ],
         "Machine": [
             ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),

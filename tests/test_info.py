@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from prsr.engines.cpu import INSTRUCTION_SET, instruction_sets
-from prsr.info import cuda_build, describe_instruction_sets, facts
+from prsr.info import cuda_build, describe_instruction_sets, environment_tables
 
 
 def no_driver():
@@ -42,9 +42,9 @@ def test_the_build_and_its_devices_are_told(monkeypatch, devices, expected):
         version=lambda: "13.0", architectures=lambda: ["sm_80", "sm_90"], devices=devices
     )
     monkeypatch.setitem(sys.modules, "prsr._cuda", module)
-    build = ("CUDA build", "CUDA 13.0, sm_80, sm_90, PTX of sm_90")
+    build = ("CUDA build", "CUDA 13.0, sm_80, sm_90, PTX for sm_90")
     assert cuda_build() == [build, *expected]
-    assert set(cuda_build()) <= set(facts()["Machine"])
+    assert set(cuda_build()) <= set(environment_tables()["Machine"])
 
 
 @pytest.mark.skipif(not find_spec("prsr._cuda"), reason="the extension is not built: no nvcc")
@@ -59,8 +59,8 @@ def test_the_module_that_was_built_has_code_from_a100_on_and_finds_devices_or_sa
 def test_it_tells_which_instruction_set_serves(monkeypatch):
     names = ", ".join(instruction_sets())
     monkeypatch.delenv(INSTRUCTION_SET, raising=False)
-    assert describe_instruction_sets() == f"{names}; {instruction_sets()[-1]} serves"
+    assert describe_instruction_sets() == f"{names}; {instruction_sets()[-1]} in use"
     monkeypatch.setenv(INSTRUCTION_SET, instruction_sets()[0])
-    assert describe_instruction_sets() == f"{names}; {instruction_sets()[0]} serves"
+    assert describe_instruction_sets() == f"{names}; {instruction_sets()[0]} in use"
     monkeypatch.setenv(INSTRUCTION_SET, "altivec")
     assert "must be one of" in describe_instruction_sets()

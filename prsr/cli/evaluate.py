@@ -1,7 +1,7 @@
-"""The commands of a study: ``prsr evaluate`` and ``prsr experiment``.
+"""``prsr evaluate``.
 
-What they stand on (torchmetrics, SciPy, scikit-learn, matplotlib) comes with the extra ``evaluate``
-and takes seconds to import, so that each command imports its own.
+torchmetrics and SciPy are optional (the extra ``evaluate``) and slow to import, so the command
+imports them when it runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from prsr.cli.methods import describe_origins, open_methods
+from prsr.cli.methods import describe_methods, open_methods
 from prsr.cli.options import (
     ListsCommand,
     baselines_option,
@@ -23,9 +23,10 @@ from prsr.cli.options import (
     model_option,
     out_option,
     overwrite_option,
+    run_and_report,
+    samples_option,
     seed_option,
     temperatures_option,
-    timed,
     training_option,
 )
 from prsr.data.dataset import SuperResolutionImages
@@ -38,10 +39,10 @@ from prsr.utils.messages import printable
 @baselines_option
 @training_option
 @temperatures_option(1.0)
-@click.option("--samples", default=2, type=click.IntRange(1), help="To draw of each image.")
+@samples_option(2)
 @images_option(None)
 @seed_option()
-@out_option("evaluation", "Folder for table.json, table.csv and table.md.")
+@out_option("evaluation", "Folder to write table.json, table.csv and table.md to.")
 @overwrite_option
 @device_option
 def evaluate_command(
@@ -57,20 +58,21 @@ def evaluate_command(
     overwrite: bool,
     device: str,
 ) -> None:
-    """The paper's table: how near the truth and the input images come, how much they differ.
+    """Compare a model with baselines: the paper's table.
 
-    Every figure is a mean over images with its 95% interval. pSNR, SSIM and MS-SSIM are against
-    the truth; consistency is the mean squared error between the input and the reduced output,
-    where white is 1; diversity is 1 − MS-SSIM between samples of one input. Bits per dimension
-    are those of whole models and of their networks alone; the gap is what the prior brings.
+    Every value is a mean over images with its 95% confidence interval. pSNR, SSIM and MS-SSIM
+    compare samples with the truth. Consistency is the mean squared error between the input and
+    the reduced sample, with white at 1. Diversity is 1 − MS-SSIM between samples of one input.
+    Bits per dimension are given for the model and for each of its networks alone; the difference
+    between the model and its conditioning network is the gain of the prior.
 
     \b
     prsr evaluate --data faces-test.npy --temperature 1.0 0.909 0.833
     prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \\
         --baselines bicubic nearest runs/l2/model runs/independent/model
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     from prsr.evaluation.compare import compare
-    from prsr.evaluation.metrics import describe_measures
+    from prsr.evaluation.metrics import describe_metrics
     from prsr.evaluation.tables import as_markdown, check_tables, write_tables
 
     check_tables(out, overwrite)
@@ -79,17 +81,17 @@ def evaluate_command(
     config = methods[next(iter(methods))].config
     images = SuperResolutionImages.open(data, config, progress=True).first(count)
     if len(images) < 2:
-        raise ValueError("there must be two images at least, or there is no interval")
-    about = {
+        raise ValueError(f"a confidence interval needs at least two images, got {len(images)}")
+    notes = {
         "images": printable(f"{len(images):,} of {data}"),
-        "samples": f"{samples} of each image, seed {seed}",
-        **describe_origins(model, baselines, training_data, choose_device(device)),
-        **describe_measures(*images.pixels.shape[2:]),
+        "samples": f"{samples} per image, seed {seed}",
+        **describe_methods(model, baselines, training_data, choose_device(device)),
+        **describe_metrics(*images.pixels.shape[2:]),
     }
     with Progress(transient=True, console=console) as progress:
-        found = compare(
+        table = compare(
             methods, images, temperatures, samples=samples, seed=seed, progress=progress
         )
-    click.echo(as_markdown(found, about))
+    click.echo(as_markdown(table, notes))
     out.mkdir(parents=True, exist_ok=True)
-    timed(lambda: write_tables(found, about, out), "tables")
+    run_and_report(lambda: write_tables(table, notes, out), "tables")

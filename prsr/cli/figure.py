@@ -1,7 +1,7 @@
-"""The command ``prsr figure``.
+"""``prsr figure``.
 
-matplotlib comes with the extra ``evaluate`` and takes a second to import: each command imports
-what it needs.
+matplotlib is optional (the extra ``evaluate``) and slow to import, so each command imports
+:mod:`prsr.evaluation.plots` when it runs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from prsr.cli.options import (
     Command,
     ListsCommand,
     baselines_option,
-    checked,
+    check_value,
     data_option,
     device_option,
     images_option,
-    load,
+    load_model,
     model_option,
+    run_and_report,
+    samples_option,
     seed_option,
     temperature_option,
     temperatures_option,
-    timed,
     training_option,
 )
 from prsr.config import PRSRConfig
@@ -36,41 +37,45 @@ from prsr.sampling.baselines import method_for
 from prsr.sampling.sampler import Sampler
 from prsr.utils.files import check_folder
 
-OVERWRITE = "prsr.overwrite"
-"""Where a click context keeps what --overwrite says."""
+OVERWRITE_KEY = "prsr.overwrite"
+"""Key of the value of --overwrite in the metadata of a click context."""
 
 
 def figure_option(default: str, animated: bool = False) -> Callable[[Command], Command]:
-    """The options --out and --overwrite of a figure, looked at before any work is done."""
+    """The options --out and --overwrite of a figure, checked before the command starts."""
 
     def check(path: Path) -> None:
-        from prsr.evaluation.plots import ANIMATION_FORMATS, FORMATS, check_target
+        from prsr.evaluation.plots import ANIMATION_FORMATS, FORMATS, check_plot_path
 
-        overwrite = click.get_current_context().meta[OVERWRITE]
-        check_target(path, ANIMATION_FORMATS if animated else FORMATS, overwrite=overwrite)
+        overwrite = click.get_current_context().meta[OVERWRITE_KEY]
+        check_plot_path(path, ANIMATION_FORMATS if animated else FORMATS, overwrite=overwrite)
         check_folder(path.parent)
 
-    def keep(context: click.Context, option: click.Parameter, value: bool) -> None:
-        context.meta[OVERWRITE] = value
+    def store(context: click.Context, option: click.Parameter, value: bool) -> None:
+        context.meta[OVERWRITE_KEY] = value
 
-    described = "The figure; its suffix says the format."
     out = click.option(
-        "-o", "--out", default=default, type=PATH, callback=checked(check), help=described
+        "-o",
+        "--out",
+        default=default,
+        type=PATH,
+        callback=check_value(check),
+        help="File to write; its suffix selects the format.",
     )
     overwrite = click.option(
         "--overwrite",
         is_flag=True,
-        is_eager=True,  # for --out is checked by it
+        is_eager=True,  # the check of --out needs its value
         expose_value=False,
-        callback=keep,
-        help="Replace a file that prsr has not written, too.",
+        callback=store,
+        help="Also replace an existing file that prsr did not write.",
     )
     return lambda command: out(overwrite(command))
 
 
 @click.group()
 def figure() -> None:
-    """Draw one of the paper's figures."""
+    """Make one of the paper's figures."""
 
 
 @figure.command("methods", cls=ListsCommand)
@@ -94,12 +99,14 @@ def methods_command(
     out: Path,
     device: str,
 ) -> None:
-    """Inputs against all methods and the truth."""
+    """Inputs, samples by every method, and the truth."""
     from prsr.evaluation.plots import methods_figure, save_figure
 
     methods = open_methods(model, baselines, training_data, device)
-    lr, hr = shown(data, next(iter(methods.values())).config, count)
-    written(lambda: save_figure(methods_figure(methods, lr, hr, temperature, seed), out), out)
+    lr, hr = first_pairs(data, next(iter(methods.values())).config, count)
+    save_and_report(
+        lambda: save_figure(methods_figure(methods, lr, hr, temperature, seed), out), out
+    )
 
 
 @figure.command("temperatures", cls=ListsCommand)
@@ -119,19 +126,21 @@ def temperatures_command(
     out: Path,
     device: str,
 ) -> None:
-    """Samples over temperatures, each row of the same noise."""
+    """Samples at several temperatures, from the same noise."""
     from prsr.evaluation.plots import save_figure, temperatures_figure
 
-    loaded = load(model, device)
-    lr, hr = shown(data, loaded.config, count)
+    loaded = load_model(model, device)
+    lr, hr = first_pairs(data, loaded.config, count)
     method = method_for(loaded)
-    written(lambda: save_figure(temperatures_figure(method, lr, hr, temperatures, seed), out), out)
+    save_and_report(
+        lambda: save_figure(temperatures_figure(method, lr, hr, temperatures, seed), out), out
+    )
 
 
 @figure.command("samples")
 @data_option
 @model_option
-@click.option("--samples", default=8, type=click.IntRange(1), help="To draw of each image.")
+@samples_option(8)
 @temperature_option(1.0)
 @images_option(4)
 @seed_option()
@@ -147,13 +156,13 @@ def samples_command(
     out: Path,
     device: str,
 ) -> None:
-    """Many samples of one input."""
+    """Several samples of each input."""
     from prsr.evaluation.plots import samples_figure, save_figure
 
-    loaded = load(model, device)
-    lr, hr = shown(data, loaded.config, count)
+    loaded = load_model(model, device)
+    lr, hr = first_pairs(data, loaded.config, count)
     method = method_for(loaded)
-    written(
+    save_and_report(
         lambda: save_figure(samples_figure(method, lr, hr, samples, temperature, seed), out), out
     )
 
@@ -169,38 +178,42 @@ def samples_command(
 def growth_command(
     data: Path, model: str, temperature: float, count: int, seed: int, out: Path, device: str
 ) -> None:
-    """Images as they grow, row by row: an animated GIF or WebP."""
+    """Samples growing row by row: an animated GIF or WebP."""
     from prsr.evaluation.plots import growth_animation, save_animation
 
-    loaded = load(model, device)
+    loaded = load_model(model, device)
     method = method_for(loaded)
     if not isinstance(method, Sampler):
-        raise ValueError(f"{model} is of the method {loaded.method}: its images do not grow")
-    lr, _ = shown(data, loaded.config, count)
-    written(lambda: save_animation(growth_animation(method, lr, temperature, seed), out), out)
-
-
-def shown(data: Path, config: PRSRConfig, count: int) -> tuple[Tensor, Tensor]:
-    """The first so many pairs of a set."""
-    images = SuperResolutionImages.open(data, config, progress=True)
-    return images.batch(slice(count))
-
-
-def written(save: Callable[[], None], out: Path) -> None:
-    """Save a figure, and say so."""
-
-    def work() -> list[Path]:
-        save()
-        return [out]
-
-    timed(work, "figure")
+        raise ValueError(
+            f"{model} is a model of the method {loaded.method}, which does not sample row by row"
+        )
+    lr, _ = first_pairs(data, loaded.config, count)
+    save_and_report(
+        lambda: save_animation(growth_animation(method, lr, temperature, seed), out), out
+    )
 
 
 @figure.command("curves")
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @figure_option("curves.png")
 def curves_command(runs: tuple[Path, ...], out: Path) -> None:
-    """Training curves of RUNS, folders that `prsr train` wrote."""
+    """Training curves of RUNS, folders written by `prsr train`."""
     from prsr.evaluation.plots import curves_figure, save_figure
 
-    written(lambda: save_figure(curves_figure(runs), out), out)
+    save_and_report(lambda: save_figure(curves_figure(runs), out), out)
+
+
+def first_pairs(data: Path, config: PRSRConfig, count: int) -> tuple[Tensor, Tensor]:
+    """The first ``count`` pairs of a data set: ``uint8 [N, D, h, w]`` and ``[N, D, H, W]``."""
+    images = SuperResolutionImages.open(data, config, progress=True)
+    return images.batch(slice(count))
+
+
+def save_and_report(save: Callable[[], None], out: Path) -> None:
+    """Save a figure to ``out`` and print its path and the time."""
+
+    def work() -> list[Path]:
+        save()
+        return [out]
+
+    run_and_report(work, "figure")

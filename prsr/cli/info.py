@@ -6,16 +6,14 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from prsr.cli.options import (
-    console,
-)
-from prsr.info import facts
+from prsr.cli.options import console
+from prsr.info import environment_tables
 
 
 @click.command()
 def info() -> None:
-    """Show versions, machine, engines (and why one cannot serve here) and bundled models."""
-    for heading, rows in facts().items():
+    """Show versions, machine, engines and bundled models."""
+    for heading, rows in environment_tables().items():
         table = Table(title=heading, show_header=False, title_justify="left")
         for row in rows:
             table.add_row(*map(escape, row))

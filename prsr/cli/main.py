@@ -1,6 +1,7 @@
-"""The command line: ``prsr sample``, ``demo``, ``train``, ``data``, ``info``, and those of a study.
+"""The command line ``prsr``: its commands, exit codes and error messages.
 
-What the user got wrong is told in one line with exit code 2, never as a traceback.
+Exit codes: 0, success; 1, some inputs were skipped; 2, an error, reported in one line on standard
+error; 130, interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from prsr.utils.messages import on_terminal, printable
 @click.version_option(package_name="prsr")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Pixel recursive super resolution: draw the details that a tiny image leaves open."""
+    """Pixel recursive super resolution: sample high-resolution images from low-resolution ones."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for each in (
+for command in (
     sample_command,
     demo,
     train_command,
@@ -43,39 +44,42 @@ for each in (
     experiment,
     figure,
 ):
-    app.add_command(each)
+    app.add_command(command)
 
 
 def main() -> None:
-    """Run the command line; the exit code is 2 after a mistake of the user's, 130 after Ctrl-C."""
-    # What the hub's client has to say about each attempt, our own error says once.
+    """Run the command line and exit with its code."""
+    # huggingface_hub logs every failed attempt; the error message of prsr reports them once.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     with on_terminal():
-        run()
+        run_app()
 
 
-def run() -> None:
-    """Run the command line where what it says can be shown; see :func:`main`."""
+def run_app() -> None:
+    """Run the command and exit, with an error message in place of a traceback.
+
+    The environment variable ``PRSR_TRACEBACK=1`` keeps the traceback.
+    """
     try:
         sys.exit(app(standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
-        print("prsr: interrupted; every file that was written is whole", file=sys.stderr)
+        print("prsr: interrupted; all files written so far are complete", file=sys.stderr)
         sys.exit(130)
     except click.ClickException as error:
-        fail(error.format_message())
+        exit_with_error(error.format_message())
     except Exception as error:
         if os.environ.get("PRSR_TRACEBACK"):
             raise
-        known = isinstance(error, (OSError, ValueError, TypeError, ImportError, ArithmeticError))
-        fail(
+        expected = isinstance(error, (OSError, ValueError, TypeError, ImportError, ArithmeticError))
+        exit_with_error(
             str(error)
-            if known
-            else f"{type(error).__name__}: {error} (PRSR_TRACEBACK=1 shows more)"
+            if expected
+            else f"{type(error).__name__}: {error} (PRSR_TRACEBACK=1 shows the traceback)"
         )
 
 
-def fail(message: str) -> None:
-    """End with one line on standard error and exit code 2."""
-    line = printable(" ".join(message.split())) or "it failed without a message"
+def exit_with_error(message: str) -> None:
+    """Print a message on one line of standard error and exit with code 2."""
+    line = printable(" ".join(message.split())) or "failed without a message"
     print(f"prsr: {line}", file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""The methods that a study compares: opened by name, each under a label of its own."""
+"""The methods to compare in ``prsr evaluate`` and ``prsr figure``: opened by name, with labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from prsr.cli.options import load
+from prsr.cli.options import load_model
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
 from prsr.info import describe_device
@@ -20,48 +20,55 @@ from prsr.utils.messages import printable
 def open_methods(
     model: str, baselines: tuple[str, ...], training_data: Path | None, device: str
 ) -> dict[str, Method]:
-    """The methods to compare by label, in the order of the paper's figures: the model comes last.
+    """The methods to compare, by label: the baselines in order, then the model.
 
-    A label is the method's name, and that of the baseline where the method has it already.
+    A label is the name of the method, with the baseline's name added if it would occur twice.
+
+    Args:
+        model: name of a saved model.
+        baselines: "bicubic", "nearest" or names of saved models.
+        training_data: images that "nearest" searches.
+        device: of the models, as in ``--device``.
 
     Raises:
         FileNotFoundError: a model or the training data is missing.
-        ValueError: one is given twice, a baseline does not fit the model, or ``nearest`` has
-            nothing to look among.
+        ValueError: a name is given twice, a baseline's images have other sizes than the model's, or
+            "nearest" lacks training data.
     """
-    named = [*baselines, model]
-    if len(set(named)) < len(named):
-        raise ValueError(f"model and baselines must be different ones, got {', '.join(named)}")
-    main = load(model, device)
+    names = [*baselines, model]
+    if len(set(names)) < len(names):
+        raise ValueError(f"model and baselines must differ, got {', '.join(names)}")
+    compared = load_model(model, device)
     methods: dict[str, Method] = {}
     for name in baselines:
         if name == "bicubic":
-            methods[name] = Bicubic(main.config)
+            methods[name] = Bicubic(compared.config)
         elif name == "nearest":
             if training_data is None:
-                raise ValueError("the baseline nearest needs --training-data to look among")
-            among = SuperResolutionImages.open(training_data, main.config, progress=True)
-            methods[name] = Nearest(among)
+                raise ValueError("the baseline nearest needs --training-data")
+            images = SuperResolutionImages.open(training_data, compared.config, progress=True)
+            methods[name] = Nearest(images)
         else:
             try:
-                baseline = load(name, device)
+                baseline = load_model(name, device)
             except FileNotFoundError as error:
                 accepted = "baselines must be bicubic, nearest, or models"
                 raise FileNotFoundError(f"{accepted}: {error}") from error
-            if sizes(baseline.config) != sizes(main.config):
+            if image_sizes(baseline.config) != image_sizes(compared.config):
                 raise ValueError(
-                    f"{name} enlarges other images than {model}: channels, levels, scale, height "
-                    f"and width are {sizes(baseline.config)}, not {sizes(main.config)}"
+                    f"{name} and {model} must have images of the same size: channels, levels, "
+                    f"scale, height and width are {image_sizes(baseline.config)}, not "
+                    f"{image_sizes(compared.config)}"
                 )
-            taken = baseline.method in (main.method, *methods)
+            taken = baseline.method in (compared.method, *methods)
             label = f"{baseline.method} ({printable(name)})" if taken else baseline.method
             methods[label] = method_for(baseline)
-    methods[main.method] = method_for(main)
+    methods[compared.method] = method_for(compared)
     return methods
 
 
-def sizes(config: PRSRConfig) -> tuple[int, ...]:
-    """The numbers that tell which images a model takes and makes."""
+def image_sizes(config: PRSRConfig) -> tuple[int, ...]:
+    """The fields of a configuration that define a model's inputs and outputs."""
     return (
         config.channels,
         config.levels,
@@ -71,15 +78,15 @@ def sizes(config: PRSRConfig) -> tuple[int, ...]:
     )
 
 
-def describe_origins(
+def describe_methods(
     model: str, baselines: tuple[str, ...], training_data: Path | None, device: torch.device
 ) -> dict[str, str]:
-    """What a reader of a table must know of its methods to make it again, by heading."""
-    about = {"model": printable(model)}
+    """Models, data, device and versions of a comparison, by heading: notes on its table."""
+    notes = {"model": printable(model)}
     if baselines:
-        about["baselines"] = printable(", ".join(baselines))
+        notes["baselines"] = printable(", ".join(baselines))
     if "nearest" in baselines:
-        about["training data"] = printable(str(training_data))
-    about["device"] = f"{device}: {describe_device(device)}"
-    about["versions"] = ", ".join(f"{name} {version(name)}" for name in ("prsr", "torch"))
-    return about
+        notes["training data"] = printable(str(training_data))
+    notes["device"] = f"{device}: {describe_device(device)}"
+    notes["versions"] = ", ".join(f"{name} {version(name)}" for name in ("prsr", "torch"))
+    return notes

@@ -1,4 +1,4 @@
-"""What commands share: options, a model on a device, torchrun's processes, what was written."""
+"""Shared by the commands: options, model and device, torchrun's processes, and printed output."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ console = Console()
 Command = Callable[..., None]
 
 
-class Named(click.Path):
-    """A path that is not empty: an empty one would quietly be the folder that one is in."""
+class NonEmptyPath(click.Path):
+    """A path option. An empty string is an error; pathlib would read it as the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path."""
@@ -37,19 +37,20 @@ class Named(click.Path):
         return Path(value)
 
 
-PATH = Named()
+PATH = NonEmptyPath()
 
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
-    help="A bundled model (see `prsr info`), a folder, or an id on the hub: owner/name.",
+    help="A bundled model (see `prsr info`), a folder, or the id of a model on the Hugging Face "
+    "hub: owner/name.",
 )
 
 
-def checked(check: Callable[[Any], object]) -> Callable[..., Any]:
-    """A callback that holds an option's value, or each of several, against ``check``.
+def check_value(check: Callable[[Any], object]) -> Callable[..., Any]:
+    """A click callback that applies ``check`` to an option's value, or to each of several.
 
-    What it raises is told as a mistake in that option, before any work is done.
+    An exception of the check becomes an error of that option, before the command starts.
     """
 
     def callback(context: click.Context, option: click.Option, value: Any) -> Any:
@@ -63,74 +64,98 @@ def checked(check: Callable[[Any], object]) -> Callable[..., Any]:
     return callback
 
 
-check_warmth = checked(lambda temperature: check_temperature(temperature, 1))
+temperature_callback = check_value(lambda temperature: check_temperature(temperature, 1))
 
 
 def temperature_option(default: float) -> Callable[[Command], Command]:
-    """The option --temperature."""
+    """The option --temperature with one value."""
     return click.option(
         "--temperature",
         default=default,
-        callback=check_warmth,
-        help="Smaller is sharper and less varied; 0 takes the likeliest level.",
+        callback=temperature_callback,
+        help="Sampling temperature: lower is sharper and less varied, 0 takes the most likely "
+        "level of each sub-pixel. The paper's τ is its inverse.",
     )
 
 
 engine_option = click.option(
-    "--engine", default="auto", help="An engine (see `prsr info`), or auto for the best here."
+    "--engine",
+    default="auto",
+    help="Engine to sample with (see `prsr info`); auto takes the best one available.",
 )
 device_option = click.option(
-    "--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
+    "--device",
+    default="auto",
+    help="Device to compute on: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
 )
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace files that prsr has not written, too."
+    "--overwrite", is_flag=True, help="Also replace existing files that prsr did not write."
 )
 data_option = click.option(
-    "--data", required=True, type=PATH, help="A folder of images, or a .npy array file."
+    "--data", required=True, type=PATH, help="Test images: a folder, or a .npy array file."
 )
 baselines_option = click.option(
     "--baselines",
     multiple=True,
-    help="To compare with: bicubic, nearest, and models that `prsr train --method` made.",
+    help="Methods to compare with: bicubic, nearest, and models trained by `prsr train --method`.",
 )
 training_option = click.option(
-    "--training-data", type=PATH, help="Like --data, what `nearest` looks among."
+    "--training-data",
+    type=PATH,
+    help="Training images that the baseline `nearest` searches: a folder, or a .npy array file.",
 )
+
+
+def samples_option(default: int) -> Callable[[Command], Command]:
+    """The option --samples."""
+    return click.option(
+        "--samples", default=default, type=click.IntRange(1), help="Number of samples per image."
+    )
 
 
 def seed_option(
-    described: str = "Of the noise.", below: int = 2**64
+    help_text: str = "Seed of the noise.", below: int = 2**64
 ) -> Callable[[Command], Command]:
-    """The option --seed, an integer from 0 on."""
-    check = checked(lambda seed: check_integer(seed, "seed", 0, below))
-    return click.option("--seed", default=0, callback=check, help=described)
+    """The option --seed, an integer from 0 to ``below`` − 1."""
+    callback = check_value(lambda seed: check_integer(seed, "seed", 0, below))
+    return click.option("--seed", default=0, callback=callback, help=help_text)
 
 
 def temperatures_option(*default: float) -> Callable[[Command], Command]:
-    """The option --temperature where it takes several."""
+    """The option --temperature with several values."""
     return click.option(
         "--temperature",
         "temperatures",
         multiple=True,
         type=float,
         default=default,
-        callback=check_warmth,
-        help="One or several: smaller is sharper, 0 takes the likeliest level. τ is the inverse.",
+        callback=temperature_callback,
+        help="One or more sampling temperatures: lower is sharper and less varied, 0 takes the "
+        "most likely level of each sub-pixel. The paper's τ is the inverse.",
     )
 
 
 def images_option(default: int | None) -> Callable[[Command], Command]:
-    """The option --images; None stands for all."""
-    described = "The first so many." if default else "The first so many.  [default: all]"
+    """The option --images, the number of images to use; None stands for all."""
+    help_text = "Number of images to use, counted from the first."
     return click.option(
-        "--images", "count", default=default, type=click.IntRange(1), help=described
+        "--images",
+        "count",
+        default=default,
+        type=click.IntRange(1),
+        help=help_text if default else f"{help_text}  [default: all]",
     )
 
 
-def out_option(default: str, described: str) -> Callable[[Command], Command]:
-    """The option --out of a folder."""
+def out_option(default: str, help_text: str) -> Callable[[Command], Command]:
+    """The option --out for a folder."""
     return click.option(
-        "-o", "--out", default=default, type=PATH, callback=checked(check_folder), help=described
+        "-o",
+        "--out",
+        default=default,
+        type=PATH,
+        callback=check_value(check_folder),
+        help=help_text,
     )
 
 
@@ -166,10 +191,10 @@ def is_number(word: str) -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, if it is here.
+    """The device called ``name``; "auto" is the first GPU, or the CPU if there is none.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -178,42 +203,46 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not to be had here: {reason}") from error
+        raise ValueError(f"device {name!r} is not available: {reason}") from error
     return device
 
 
-def load(model: str, device: str) -> TrainedModel:
-    """A saved model of any method on a device."""
+def load_model(model: str, device: str) -> TrainedModel:
+    """A saved model of any method, on a device; see :func:`choose_device` for its names."""
     return open_model(model).to(choose_device(device))
 
 
-def timed(work: Callable[[], list[Path]], described: str) -> None:
-    """Do the work, then say what it wrote and how long it took."""
+def run_and_report(work: Callable[[], list[Path]], description: str) -> None:
+    """Do the work, then print the paths that it returns and how long it took."""
     start = time.perf_counter()
     written = work()
     seconds = time.perf_counter() - start
     for path in written:
-        say(f"wrote {path}")
-    say(f"{described}: {seconds:.1f} s")
+        print_line(f"wrote {path}")
+    print_line(f"{description}: {seconds:.1f} s")
 
 
-def say(line: str) -> None:
-    """Print a line that may hold names of files."""
+def print_line(line: str) -> None:
+    """Print a line that may contain file names: characters that cannot be printed are escaped."""
     console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager
-def among_processes() -> Iterator[torch.device | None]:
-    """Join the processes of torchrun, the first of which speaks; the device of this one, if any.
+def torchrun_processes() -> Iterator[torch.device | None]:
+    """Join the processes of torchrun and leave them at the end; only the first one prints.
+
+    Yields:
+        The device of this process, or None without torchrun.
 
     Raises:
-        ConnectionError: another of them has died, for which gloo has many words.
+        ConnectionError: another process has died.
     """
     try:
-        joined = distributed.join()
+        device = distributed.join()
         console.quiet = distributed.rank() > 0
-        yield joined
+        yield device
     except RuntimeError as error:
+        # gloo reports the death of another process in several wordings.
         if not re.search("Connection (closed|reset) by peer", str(error)):
             raise
         raise ConnectionError("another of torchrun's processes has died: see its errors") from error

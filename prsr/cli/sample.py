@@ -9,19 +9,21 @@ import click
 
 from prsr.cli.options import (
     PATH,
-    among_processes,
     choose_device,
     device_option,
     engine_option,
-    load,
+    load_model,
     model_option,
     overwrite_option,
-    say,
+    print_line,
+    run_and_report,
+    samples_option,
     seed_option,
     temperature_option,
-    timed,
+    torchrun_processes,
 )
-from prsr.cli.sample_files import ABOUT_SHEET, SHEET_ROWS, Upscaling, fingerprint, upscale
+from prsr.cli.sample_files import SHEET_PROVENANCE, SHEET_ROWS, fingerprint, sample_files
+from prsr.cli.sample_request import SampleFilesRequest
 from prsr.data.contact_sheet import sheet_size
 from prsr.data.image_files import check_place, check_size, save_image
 from prsr.models.prsr import PRSR
@@ -39,28 +41,30 @@ from prsr.utils import distributed
     "--out",
     required=True,
     type=PATH,
-    help=f"A folder for the images and a contact sheet (of the first {SHEET_ROWS}), or an image "
-    "file for the sheet alone.",
+    help="Folder to write the samples and a contact sheet to, or an image file for the contact "
+    f"sheet alone. The sheet shows the first {SHEET_ROWS} images.",
 )
 @model_option
 @temperature_option(1.0)
-@click.option("--samples", default=1, type=click.IntRange(1), help="To draw of each image.")
+@samples_option(1)
 @click.option(
-    "--seed", type=int, help="The same seed draws the same images; without it, a new one."
+    "--seed",
+    type=int,
+    help="Seed of the noise: the same seed gives the same samples.  [default: a random seed]",
 )
 @click.option(
     "--low-resolution",
     is_flag=True,
-    help="The images are low-resolution ones already: enlarge them as they are.",
+    help="Take the images as the model's inputs, at their own size, instead of reducing them.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Leave images alone that the same command has drawn already, before it was cut short.",
+    help="Keep the files that the same command wrote before it was interrupted.",
 )
 @overwrite_option
 @engine_option
-@click.option("--precision", default="fp32", help="fp32, fp16 or bf16.")
+@click.option("--precision", default="fp32", help="Arithmetic of the engine: fp32, fp16 or bf16.")
 @device_option
 def sample_command(
     images: tuple[Path, ...],
@@ -76,62 +80,65 @@ def sample_command(
     precision: str,
     device: str,
 ) -> None:
-    """Draw high-resolution versions of IMAGES: files, folders, or array files of `prsr data`.
+    """Sample high-resolution versions of images.
 
-    Any image will do: it is cropped in the middle and reduced to the model's input size first,
-    so that the result can be compared with the original. With --low-resolution, images are
-    enlarged as they are, whatever their size. Under torchrun each process draws a part of them.
-    Images that cannot be read are left out and named; the exit code is then 1.
+    IMAGES are image files, folders, or .npy array files, with images of any size. They are cropped
+    in the middle and reduced to the model's input size, so that samples can be compared with the
+    original. With --low-resolution they are the model's inputs as they are, at their own size.
+    Images that cannot be read are skipped and listed; the exit code is then 1. Under torchrun each
+    process samples a share of the images.
 
     \b
     prsr sample photo.png -o sheet.png --samples 4
     prsr sample small/ -o large/ --low-resolution --temperature 0.8 --seed 7
     torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
-    with among_processes() as joined:
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
+    with torchrun_processes() as process_device:
         resume = resume or distributed.restarted()
-        if seed is None and (resume or joined):
-            raise ValueError("seed must be given under torchrun and to resume: all draw with one")
+        if seed is None and (resume or process_device):
+            raise ValueError("seed must be given with --resume and under torchrun")
         seed = secrets.randbelow(2**31) if seed is None else seed
-        loaded = load(model, device)
+        loaded = load_model(model, device)
         sampler = method_for(loaded, engine, precision)
-        drawing = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
-        drawer = f"{loaded.method} {fingerprint(loaded)} {precision}"
-        request = Upscaling(
+        request = SampleFilesRequest(
             images,
             out,
             samples,
             temperature,
             seed,
             low_resolution,
-            drawer,
+            f"{loaded.method} {fingerprint(loaded)} {precision}",
             resume,
             overwrite,
         )
         unreadable: list[tuple[Path, str]] = []
 
-        def draw() -> list[Path]:
-            done = upscale(sampler, request)
-            unreadable.extend(done.unreadable)
-            return done.written
+        def work() -> list[Path]:
+            result = sample_files(sampler, request)
+            unreadable.extend(result.unreadable)
+            return result.written
 
-        timed(draw, f"{drawing}, seed {seed}")
+        sampled_by = f"engine {sampler.engine}" if isinstance(sampler, Sampler) else loaded.method
+        run_and_report(work, f"{sampled_by}, seed {seed}")
         for path, reason in unreadable:
-            say(f"left out {path}: {reason}")
-    if unreadable and joined is None:  # torchrun would start all anew
+            print_line(f"skipped {path}: {reason}")
+    # Under torchrun, a nonzero exit code would restart all processes.
+    if unreadable and process_device is None:
         click.get_current_context().exit(1)
 
 
 @click.command()
-@click.option("-o", "--out", default="demo.png", type=PATH, help="The contact sheet.")
+@click.option(
+    "-o", "--out", default="demo.png", type=PATH, help="Image file for the contact sheet."
+)
 @click.option(
     "--model",
     default=DEFAULT_MODEL,
     type=click.Choice(bundled_models()),
-    help="One of the bundled models.",
+    help="Bundled model to sample with.",
 )
 @temperature_option(0.8)
-@click.option("--samples", default=4, type=click.IntRange(1), help="To draw of each image.")
+@samples_option(4)
 @seed_option()
 @overwrite_option
 @engine_option
@@ -146,16 +153,19 @@ def demo(
     engine: str,
     device: str,
 ) -> None:
-    """Enlarge the 8×8 images that are bundled with a model, which it was not trained on."""
+    """Sample the images bundled with a model.
+
+    They are 8×8 images on which the model was not trained. The result is a contact sheet.
+    """
     check_place(out, overwrite=overwrite)
     sampler = Sampler(PRSR.from_pretrained(model).to(choose_device(device)), engine=engine)
     lr = bundled_inputs(model)
     check_size(out, *sheet_size(len(lr), 2 + samples, lr.shape[2] / lr.shape[3]))
 
-    def draw() -> list[Path]:
-        drawn = sampler.sample(lr, temperature, seed=seed, num_samples=samples, progress=True)
-        rows = [(low, own, None) for low, own in zip(lr, drawn, strict=True)]
-        save_image(sample_sheet(rows, sampler.config), out, ABOUT_SHEET)
+    def work() -> list[Path]:
+        sampled = sampler.sample(lr, temperature, seed=seed, num_samples=samples, progress=True)
+        rows = [(low, own_samples, None) for low, own_samples in zip(lr, sampled, strict=True)]
+        save_image(sample_sheet(rows, sampler.config), out, SHEET_PROVENANCE)
         return [out]
 
-    timed(draw, f"{len(lr)} images, {samples} samples each, engine {sampler.engine}")
+    run_and_report(work, f"{len(lr)} images, {samples} samples per image, engine {sampler.engine}")

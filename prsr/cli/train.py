@@ -8,16 +8,18 @@ import click
 
 from prsr.cli.options import (
     PATH,
-    among_processes,
     choose_device,
     device_option,
-    timed,
+    run_and_report,
+    torchrun_processes,
 )
 from prsr.config import PRESETS, PRSRConfig
-from prsr.data.dataset import SuperResolutionImages
 from prsr.models.prsr import PRSR
 from prsr.models.registry import MODELS
+from prsr.training.datasets import open_datasets
+from prsr.training.loop import RunPlan, train
 from prsr.training.recipe import OPTIMIZERS, SCHEDULES, TrainSettings
+from prsr.training.trainer import checkpoint_config, should_resume
 from prsr.utils import distributed
 
 
@@ -26,81 +28,96 @@ from prsr.utils import distributed
     "--data",
     required=True,
     type=PATH,
-    help="A folder of images, or a .npy array file: uint8 [N, D, H, W].",
+    help="Training images: a folder, or a .npy array file, uint8 [N, D, H, W].",
 )
 @click.option("--out", required=True, type=PATH, help="Folder of the run.")
-@click.option("--steps", required=True, type=int, help="Step to end at.")
+@click.option(
+    "--steps",
+    required=True,
+    type=int,
+    help="Step to stop at, counted from the start of the run.",
+)
 @click.option(
     "--method",
     default=PRSR.method,
     type=click.Choice(list(MODELS)),
-    help="What to train: the model (recursive) or a baseline.",
+    help="Model to train: the paper's (recursive) or a baseline.",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="The model.  [default: paper]")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Configuration of the model.  [default: paper]",
+)
 @click.option(
     "--from",
     "start",
-    help="Begin with the weights of this model (as for `prsr sample --model`), not with random "
-    "ones of a preset. With --resume, the run has weights of its own: this is not read.",
+    help="Start from the weights of this model (named as in `prsr sample --model`) instead of "
+    "random weights of a preset. Ignored with --resume.",
 )
 @click.option(
     "--validation",
     type=PATH,
-    help="Like --data, to validate on; without it, a part of the data is held out.",
+    help="Validation images: a folder, or a .npy array file.  [default: held out of --data]",
 )
 @click.option(
     "--augment",
     is_flag=True,
-    help="Mirror training images at random, and crop those of an array file that are larger than "
-    "the model's.",
+    help="Flip training images at random, and crop those of an array file at random if they are "
+    "larger than the model's.",
 )
-@click.option("--batch-size", default=32, help="Images of a step, over all processes.")
+@click.option("--batch-size", default=32, help="Images per step, over all processes.")
 @click.option(
     "--optimizer",
     default="rmsprop",
     type=click.Choice(OPTIMIZERS),
-    help="RMSProp, as the paper's re-implementations have it, or AdamW.",
+    help="Optimizer: RMSProp, as in the re-implementations of the paper, or AdamW.",
 )
-@click.option("--learning-rate", default=4e-4, help="After the warm-up, at the start.")
-@click.option("--warmup", default=0, help="Steps in which the learning rate rises to its value.")
+@click.option("--learning-rate", default=4e-4, help="Learning rate after the warm-up.")
+@click.option(
+    "--warmup", default=0, help="Number of steps over which the learning rate rises from zero."
+)
 @click.option(
     "--schedule",
     default="halve",
     type=click.Choice(SCHEDULES),
-    help="How the learning rate falls: by half every --halve-every steps; by a line to zero over "
-    "the last half of --steps; or by half a cosine over all of --steps.",
+    help="How the learning rate decreases: halved every --halve-every steps; linear, to zero over "
+    "the last half of --schedule-steps; or cosine, to zero over all of them.",
 )
 @click.option(
     "--schedule-steps",
     type=int,
-    help="Step at which linear and cosine are at zero, for a run that is to go on after --steps.  "
-    "[default: --steps]",
+    help="Step at which the schedules linear and cosine reach zero. Set it if the run will be "
+    "continued after --steps.  [default: --steps]",
 )
-@click.option("--halve-every", default=500_000, help="Steps that halve the learning rate.")
+@click.option("--halve-every", default=500_000, help="Steps between halvings, for halve.")
 @click.option(
     "--ema",
     type=float,
-    help="Decay of an exponential moving average of the weights, such as 0.999: the average is "
-    "then what is validated, sampled and saved.  [default: none]",
+    help="Decay of an exponential moving average of the weights, such as 0.999. The average is "
+    "then validated, sampled and saved.  [default: no average]",
 )
-@click.option("--clip", default=1.0, help="Largest norm of a gradient.")
-@click.option("--seed", default=0, help="Of the first weights and the order of the data.")
+@click.option("--clip", default=1.0, help="Largest gradient norm; larger gradients are scaled.")
+@click.option("--seed", default=0, help="Seed of the initial weights and the data order.")
 @click.option(
-    "--precision", default="auto", help="fp32, bf16 (mixed precision), or auto: bf16 on a GPU."
+    "--precision",
+    default="auto",
+    help="Arithmetic: fp32, bf16 (mixed precision), or auto: bf16 on a GPU, fp32 on a CPU.",
 )
 @click.option(
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the model with torch.compile, for GPUs; it takes a minute at the start.",
+    help="Compile the model with torch.compile, which takes about a minute; for GPUs.",
 )
 @click.option(
-    "--report-every", default=1000, help="Steps between validations, sheets and checkpoints."
+    "--report-every",
+    default=1000,
+    help="Steps between reports: validation, sample sheet and checkpoint.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the checkpoint in --out, or begin if the run had written none yet.",
+    help="Resume from the checkpoint in --out, or start if the run has not written one yet.",
 )
 @device_option
 def train_command(
@@ -128,12 +145,12 @@ def train_command(
     resume: bool,
     device: str,
 ) -> None:
-    """Train a model, as the paper does it or by another recipe.
+    """Train a model, by default with the paper's recipe.
 
-    The run's folder gets checkpoint.safetensors to go on from, model/ to sample with, sheets/ with
-    samples, and scalars for TensorBoard. A run that was killed goes on exactly where its last
-    checkpoint was, with the same command and --resume. Under torchrun each batch is shared among
-    processes; those that --max-restarts starts anew resume by themselves.
+    The folder of the run gets checkpoint.safetensors, to resume from; model/, to sample with;
+    sheets/, with samples; and TensorBoard event files. An interrupted run resumes exactly from its
+    last checkpoint if the same command is run with --resume. Under torchrun the processes share
+    each batch; after a restart by --max-restarts they resume without --resume.
 
     \b
     prsr train --data faces/ --preset compact --out runs/faces --steps 20000
@@ -142,29 +159,22 @@ def train_command(
         --optimizer adamw --learning-rate 1e-3 --warmup 300 --schedule linear --ema 0.999
     torchrun --nproc-per-node 8 --max-restarts 3 -m prsr train --data faces.npy ...
     prsr sample photo.png -o sheet.png --model runs/faces/model
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
-    # TensorBoard comes with an extra, and takes a second to import.
-    from prsr.training.augmentation import check_size
-    from prsr.training.loop import RunPlan, train
-    from prsr.training.trainer import checkpoint_config, of_this_launch, unreported
-
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     if preset and start is not None:
-        raise ValueError("--preset and --from exclude each other: a model has its own numbers")
-    if resume and unreported(out):
-        resume = False  # it goes on where it was: at the beginning
-    resume = resume or (distributed.restarted() and of_this_launch(out))
+        raise ValueError("--preset and --from exclude each other: --from has its own configuration")
+    resume = should_resume(out, requested=resume)
     if schedule_steps is None and schedule != "halve":
         schedule_steps = steps
-    first = None
+    start_model = None
     if start is None:
         config = PRSRConfig.preset(preset or "paper")
     elif resume:
         config = checkpoint_config(out)
     else:
-        first = MODELS[method].from_pretrained(start)
-        config = first.config
-    with among_processes() as joined:
-        chosen = joined or choose_device(device)
+        start_model = MODELS[method].from_pretrained(start)
+        config = start_model.config
+    with torchrun_processes() as process_device:
+        chosen = process_device or choose_device(device)
         if precision == "auto":
             precision = "bf16" if chosen.type == "cuda" else "fp32"
         settings = TrainSettings(
@@ -184,28 +194,30 @@ def train_command(
             schedule_steps=schedule_steps,
         )
         plan = RunPlan(out, steps, report_every)
-        progress = distributed.rank() == 0
-        training = SuperResolutionImages.open(data, config, any_size=augment, progress=progress)
-        if augment:
-            check_size(training, validated=validation is not None)
-        if validation is None:
-            training, validating = training.split(min(2000, max(1, len(training) // 20)), seed)
-        else:
-            validating = SuperResolutionImages.open(validation, config, progress=progress)
+        training_images, validation_images = open_datasets(
+            data,
+            validation,
+            config,
+            augment=augment,
+            seed=seed,
+            progress=distributed.rank() == 0,
+        )
 
-        def run() -> list[Path]:
+        def work() -> list[Path]:
             train(
                 settings,
                 plan,
-                training,
-                validating,
+                training_images,
+                validation_images,
                 chosen,
-                start=first,
+                start=start_model,
                 resume=resume,
                 compiled=compiled,
             )
             return [out / "model"]
 
-        model = f"preset {preset or 'paper'}" if start is None else f"from {start}"
-        model = "resumed" if resume else model
-        timed(run, f"{method}, {model}, {len(training)} images, {chosen}, {precision}")
+        origin = f"preset {preset or 'paper'}" if start is None else f"from {start}"
+        origin = "resumed" if resume else origin
+        run_and_report(
+            work, f"{method}, {origin}, {len(training_images)} images, {chosen}, {precision}"
+        )

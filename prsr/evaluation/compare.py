@@ -1,4 +1,4 @@
-"""The paper's table: every method on the same images, each figure with its interval."""
+"""The paper's comparison table: every method on the same images, each metric with its interval."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.likelihood import per_image_metrics
 from prsr.evaluation.metrics import (
     Interval,
-    confidence,
+    confidence_interval,
     diversity,
     mean_squared_error,
     ms_ssim,
     psnr,
     ssim,
-    unit,
+    to_unit_range,
 )
 from prsr.sampling.baselines import IndependentSampler
 from prsr.sampling.method import DeterministicMethod, Method
 
 CHUNK = 64
-"""Images of which all samples are in memory at a time."""
+"""Images whose samples are in memory at the same time."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is found of a method at one temperature, or apart from any.
+class ComparisonRow:
+    """The metrics of one method, at one temperature where they depend on it.
 
     Attributes:
-        method: its label.
-        temperature: of its draws; None for a method that draws nothing, and for what does not
-            depend on it.
-        values: by measure.
+        method: label of the method.
+        temperature: sampling temperature; None for deterministic methods and for likelihoods.
+        values: mean and interval by metric.
     """
 
     method: str
@@ -45,22 +44,23 @@ class Row:
 
     @property
     def tau(self) -> float | None:
-        """The paper's τ, which multiplies the logits: 1 / temperature; None where that is none."""
+        """The paper's τ, 1 / temperature, which multiplies the logits; None for 0 and None."""
         return 1 / self.temperature if self.temperature else None
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The whole of a table.
+class ComparisonTable:
+    """The result of :func:`compare`.
 
     Attributes:
-        images: measures of what the methods make, a row for each method and temperature.
-        likelihood: the figures of what is trained (bits per dimension), a row for each.
-        parameters: numbers that each method has learnt.
+        images: image metrics, a row for each method and temperature.
+        likelihood: the models' own metrics (bits per dimension or squared error), a row for each
+            trained method.
+        parameters: number of trained parameters of each method.
     """
 
-    images: list[Row]
-    likelihood: list[Row]
+    images: list[ComparisonRow]
+    likelihood: list[ComparisonRow]
     parameters: dict[str, int]
 
 
@@ -72,40 +72,37 @@ def compare(
     samples: int = 2,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Comparison:
-    """Let every method enlarge the inputs of ``images``, and measure.
+) -> ComparisonTable:
+    """Sample the inputs of ``images`` with every method and compute the metrics.
 
     Args:
         methods: by label.
-        images: at least two.
-        temperatures: to draw at; :class:`prsr.sampling.baselines.IndependentSampler` draws at 0 as
-            well.
-        samples: of each image. A measure of an image is the mean over its samples; with fewer
-            than two there is no diversity.
-        seed: of the noise.
-        progress: to show bars in.
+        images: two or more.
+        temperatures: sampling temperatures;
+            :class:`prsr.sampling.baselines.IndependentSampler` is also sampled at 0.
+        samples: number of samples per image. An image's metric is the mean over its samples;
+            diversity needs two or more.
+        seed: seed of the noise.
+        progress: display in which to show progress bars.
 
     Raises:
-        ValueError: an argument is out of range, or the images are too small to compare.
+        ValueError: an argument is out of range, or the images are too small for a metric.
     """
     rows, likelihood, parameters = [], [], {}
     for label, method in methods.items():
-        for temperature in temperatures_of(method, temperatures):
-            measured = measure(method, images, temperature, samples, seed, progress, label)
-            values = {name: confidence(found) for name, found in measured.items()}
-            rows.append(Row(label, temperature, values))
+        for temperature in method_temperatures(method, temperatures):
+            metrics = evaluate_method(method, images, temperature, samples, seed, progress, label)
+            rows.append(ComparisonRow(label, temperature, with_intervals(metrics)))
         model = method.model
         parameters[label] = sum(p.numel() for p in model.parameters()) if model else 0
         if model:
-            found = per_image_metrics(model, images)
-            likelihood.append(
-                Row(label, None, {name: confidence(value) for name, value in found.items()})
-            )
-    return Comparison(rows, likelihood, parameters)
+            metrics = per_image_metrics(model, images)
+            likelihood.append(ComparisonRow(label, None, with_intervals(metrics)))
+    return ComparisonTable(rows, likelihood, parameters)
 
 
-def temperatures_of(method: Method, temperatures: Sequence[float]) -> Sequence[float | None]:
-    """The temperatures to draw at with a method."""
+def method_temperatures(method: Method, temperatures: Sequence[float]) -> Sequence[float | None]:
+    """The temperatures at which to sample with a method; ``[None]`` if it is deterministic."""
     if isinstance(method, DeterministicMethod):
         return [None]
     if isinstance(method, IndependentSampler):
@@ -113,7 +110,12 @@ def temperatures_of(method: Method, temperatures: Sequence[float]) -> Sequence[f
     return temperatures
 
 
-def measure(
+def with_intervals(metrics: Mapping[str, Tensor]) -> dict[str, Interval]:
+    """Mean and confidence interval of each metric, from its values ``[N]`` of each image."""
+    return {name: confidence_interval(values) for name, values in metrics.items()}
+
+
+def evaluate_method(
     method: Method,
     images: SuperResolutionImages,
     temperature: float | None,
@@ -122,54 +124,72 @@ def measure(
     progress: Progress | None = None,
     label: str = "",
 ) -> dict[str, Tensor]:
-    """Each measure of each image, ``float32 [N]``: the mean over its samples.
+    """The metrics of a method: ``float32 [N]`` by name, the mean over the samples of each image.
 
-    pSNR in dB; consistency is the mean squared error between the input and the reduced output.
+    Args:
+        method: samples the inputs of ``images``.
+        images: inputs and truth.
+        temperature: sampling temperature; None for a deterministic method.
+        samples: number of samples per image.
+        seed: seed of the noise.
+        progress: display in which to show a progress bar.
+        label: label of the method, for the progress bar.
+
+    Returns:
+        pSNR in dB; SSIM; MS-SSIM; consistency, the mean squared error between the input and the
+        reduced sample; diversity, if there are two or more samples per image.
     """
-    found: dict[str, list[Tensor]] = {}
-    described = f"{label}{'' if temperature is None else f', temperature {temperature:g}'}"
-    task = progress.add_task(described, total=len(images)) if progress else None
+    chunks: dict[str, list[Tensor]] = {}
+    description = f"{label}{'' if temperature is None else f', temperature {temperature:g}'}"
+    task = progress.add_task(description, total=len(images)) if progress else None
     for start in range(0, len(images), CHUNK):
         lr, hr = images.batch(slice(start, start + CHUNK))
-        drawn = method.sample(
+        sampled = method.sample(
             lr,
             1.0 if temperature is None else temperature,
             seed=seed,
             num_samples=samples,
             first_index=start,
         )
-        for name, values in measures(drawn, lr, hr, images).items():
-            found.setdefault(name, []).append(values)
+        for name, values in sample_metrics(sampled, lr, hr, images).items():
+            chunks.setdefault(name, []).append(values)
         if progress and task is not None:
             progress.advance(task, len(lr))
     if progress and task is not None:
         progress.remove_task(task)
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat(values) for name, values in chunks.items()}
 
 
-def measures(
-    drawn: Tensor, lr: Tensor, hr: Tensor, images: SuperResolutionImages
+def sample_metrics(
+    samples: Tensor, lr: Tensor, hr: Tensor, images: SuperResolutionImages
 ) -> dict[str, Tensor]:
-    """Measures of samples ``uint8 [n, S, D, H, W]`` of inputs ``lr`` whose truth is ``hr``."""
-    levels, samples = images.config.levels, drawn.shape[1]
-    every = drawn.flatten(0, 1)
-    reduced = torch.from_numpy(images.inputs(every.numpy()))
-    shown, truth, wanted, back = (
-        unit(values, levels)
+    """The metrics of samples: ``float32 [N]`` by name, the mean over the samples of each image.
+
+    Args:
+        samples: ``uint8 [N, S, D, H, W]``.
+        lr: their inputs, ``uint8 [N, D, h, w]``.
+        hr: the truth, ``uint8 [N, D, H, W]``.
+        images: the data set, which defines how images are reduced.
+    """
+    levels, per_image = images.config.levels, samples.shape[1]
+    flat = samples.flatten(0, 1)
+    reduced = torch.from_numpy(images.inputs(flat.numpy()))
+    output, truth, reduced_output, lr_input = (
+        to_unit_range(values, levels)
         for values in (
-            every,
-            hr.repeat_interleave(samples, dim=0),
-            lr.repeat_interleave(samples, dim=0),
+            flat,
+            hr.repeat_interleave(per_image, dim=0),
             reduced,
+            lr.repeat_interleave(per_image, dim=0),
         )
     )
-    found = {
-        "pSNR": psnr(shown, truth),
-        "SSIM": ssim(shown, truth),
-        "MS-SSIM": ms_ssim(shown, truth),
-        "consistency": mean_squared_error(back, wanted),
+    metrics = {
+        "pSNR": psnr(output, truth),
+        "SSIM": ssim(output, truth),
+        "MS-SSIM": ms_ssim(output, truth),
+        "consistency": mean_squared_error(reduced_output, lr_input),
     }
-    means = {name: values.view(-1, samples).mean(dim=1) for name, values in found.items()}
-    if samples > 1:
-        means["diversity"] = diversity(unit(drawn, levels))
+    means = {name: values.view(-1, per_image).mean(dim=1) for name, values in metrics.items()}
+    if per_image > 1:
+        means["diversity"] = diversity(to_unit_range(samples, levels))
     return means

@@ -11,6 +11,7 @@ from prsr.models.base import TrainedModel
 from prsr.models.eval_mode import evaluating
 
 BATCH = 32
+"""Images in a forward pass."""
 
 
 def per_image_metrics(
@@ -27,14 +28,14 @@ def per_image_metrics(
         ``float32 [N]`` by name, on the CPU.
     """
     device = next(model.parameters()).device
-    found: dict[str, list[Tensor]] = {}
+    batches: dict[str, list[Tensor]] = {}
     starts = track(range(0, len(images), BATCH), "evaluating", disable=not progress, transient=True)
     with evaluating(model), torch.no_grad():
         for start in starts:
             lr, hr = (part.to(device) for part in images.batch(slice(start, start + BATCH)))
             for name, values in model.per_image_metrics(model(lr, hr), hr).items():
-                found.setdefault(name, []).append(values.cpu())
-    return {name: torch.cat(values) for name, values in found.items()}
+                batches.setdefault(name, []).append(values.cpu())
+    return {name: torch.cat(values) for name, values in batches.items()}
 
 
 def mean_metrics(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A comparison as files: JSON and CSV for programs, Markdown for people."""
+"""A comparison table as files: JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -9,114 +9,123 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from prsr.evaluation.compare import Comparison, Row
+from prsr.evaluation.compare import ComparisonRow, ComparisonTable
 from prsr.evaluation.metrics import Interval
 from prsr.utils.files import replacing
 
 DECIMALS = {"pSNR": 2, "consistency": 5, "mean squared error": 5}
 OTHER_DECIMALS = 3
-TABLES = ("table.json", "table.csv", "table.md")
+FILE_NAMES = ("table.json", "table.csv", "table.md")
 UNITS = {"pSNR": "dB"}
 
 
-def write_tables(comparison: Comparison, about: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write ``table.json``, ``table.csv`` and ``table.md``, each in one step.
+def write_tables(table: ComparisonTable, notes: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write ``table.json``, ``table.csv`` and ``table.md``; each file is replaced atomically.
 
     Args:
-        comparison: what was measured.
-        about: what it was measured on, and how: by heading.
-        folder: it must be there.
+        table: the metrics.
+        notes: the data, the models and how the metrics are computed, by heading.
+        folder: an existing folder.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
-    texts = as_json(comparison, about), as_csv(comparison), as_markdown(comparison, about)
-    for name, text in zip(TABLES, texts, strict=True):
+    texts = as_json(table, notes), as_csv(table), as_markdown(table, notes)
+    for name, text in zip(FILE_NAMES, texts, strict=True):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in TABLES]
+    return [folder / name for name in FILE_NAMES]
 
 
 def check_tables(folder: Path, overwrite: bool) -> None:
-    """In a folder there are no tables, or those of an earlier :func:`write_tables`.
+    """Check that :func:`write_tables` would not replace files that it did not write.
+
+    Args:
+        folder: may be missing.
+        overwrite: whether any file may be replaced.
 
     Raises:
-        FileExistsError: there are others, and they are not to be replaced.
+        FileExistsError: a table by another program exists, and ``overwrite`` is false.
     """
     try:
         content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
         ours = isinstance(content, dict) and {"about", "likelihood", "images"} <= content.keys()
     except (OSError, ValueError, RecursionError):
         ours = False
-    there = [folder / name for name in TABLES if (folder / name).exists()]
-    if there and not ours and not overwrite:
+    existing = [folder / name for name in FILE_NAMES if (folder / name).exists()]
+    if existing and not ours and not overwrite:
         raise FileExistsError(
-            f"{there[0]} is there already, and nothing says that prsr wrote it: --overwrite "
-            "replaces it, or choose another out"
+            f"{existing[0]} already exists and was not written by prsr: choose another out, or "
+            "--overwrite to replace it"
         )
 
 
-def as_json(comparison: Comparison, about: Mapping[str, str]) -> str:
-    """Everything, with the τ of each row."""
+def as_json(table: ComparisonTable, notes: Mapping[str, str]) -> str:
+    """The table and the notes as JSON; each row also has its τ."""
     content = {
-        "about": dict(about),
-        "parameters": comparison.parameters,
-        "likelihood": [{**asdict(row), "tau": row.tau} for row in comparison.likelihood],
-        "images": [{**asdict(row), "tau": row.tau} for row in comparison.images],
+        "about": dict(notes),
+        "parameters": table.parameters,
+        "likelihood": [{**asdict(row), "tau": row.tau} for row in table.likelihood],
+        "images": [{**asdict(row), "tau": row.tau} for row in table.images],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def as_csv(comparison: Comparison) -> str:
-    """A line for each figure: method, temperature, tau, measure, mean, low, high."""
+def as_csv(table: ComparisonTable) -> str:
+    """A line per value, with columns method, temperature, tau, metric, mean, low and high."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "temperature", "tau", "measure", "mean", "low", "high"])
-    for row in [*comparison.images, *comparison.likelihood]:
-        for name, value in row.values.items():
-            where = [row.method, row.temperature, row.tau, name]
-            writer.writerow([*where, value.mean, value.low, value.high])
+    writer.writerow(["method", "temperature", "tau", "metric", "mean", "low", "high"])
+    for row in [*table.images, *table.likelihood]:
+        for metric, value in row.values.items():
+            key = [row.method, row.temperature, row.tau, metric]
+            writer.writerow([*key, value.mean, value.low, value.high])
     return text.getvalue()
 
 
-def as_markdown(comparison: Comparison, about: Mapping[str, str]) -> str:
-    """A line on each fact, then both tables."""
-    facts = "".join(f"- {heading}: {fact}\n" for heading, fact in about.items())
-    lines = [cells(row) for row in comparison.images]
-    text = f"{facts}\n{markdown_table(lines)}"
-    if comparison.likelihood:
-        found = [
-            {"method": row.method, "parameters": f"{comparison.parameters[row.method]:,}"}
-            | shown(row)
-            for row in comparison.likelihood
+def as_markdown(table: ComparisonTable, notes: Mapping[str, str]) -> str:
+    """The notes as a list, the table of image metrics, and the table of likelihoods if any."""
+    listed = "".join(f"- {heading}: {note}\n" for heading, note in notes.items())
+    text = f"{listed}\n{markdown_table([image_cells(row) for row in table.images])}"
+    if table.likelihood:
+        rows = [
+            {"method": row.method, "parameters": f"{table.parameters[row.method]:,}"}
+            | metric_cells(row)
+            for row in table.likelihood
         ]
-        text += f"\n{markdown_table(found)}"
+        text += f"\n{markdown_table(rows)}"
     return text
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A row of images as text by column."""
+def image_cells(row: ComparisonRow) -> dict[str, str]:
+    """The cells of a row of image metrics, by column."""
     temperature = "–" if row.temperature is None else f"{row.temperature:g}"
     tau = "∞" if row.temperature == 0 else "–" if row.tau is None else f"{row.tau:.3g}"
-    return {"method": row.method, "temperature": temperature, "τ": tau} | shown(row)
+    return {"method": row.method, "temperature": temperature, "τ": tau} | metric_cells(row)
 
 
-def shown(row: Row) -> dict[str, str]:
-    """The figures of a row as text, each under its name and unit."""
+def metric_cells(row: ComparisonRow) -> dict[str, str]:
+    """The values of a row as text, by column: the metric and, if it has one, its unit."""
     return {
-        f"{name} ({UNITS[name]})" if name in UNITS else name: interval_text(name, value)
-        for name, value in row.values.items()
+        f"{metric} ({UNITS[metric]})" if metric in UNITS else metric: interval_text(metric, value)
+        for metric, value in row.values.items()
     }
 
 
-def interval_text(name: str, value: Interval) -> str:
-    """A mean and its interval, such as ``21.34 [21.20, 21.49]``."""
-    digits = DECIMALS.get(name, OTHER_DECIMALS)
+def interval_text(metric: str, value: Interval) -> str:
+    """A mean and its interval with the metric's decimals, such as ``21.34 [21.20, 21.49]``."""
+    digits = DECIMALS.get(metric, OTHER_DECIMALS)
     return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows under the columns that any of them has, in order of appearance."""
+    """A Markdown table of rows given as cells by column.
+
+    Its columns are those of all rows, in order of first appearance; missing cells are empty.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns)]
     lines += [[row.get(column, "") for column in columns] for row in rows]

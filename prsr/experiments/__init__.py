@@ -1,1 +1,1 @@
-"""The paper's experiments, from data to result."""
+"""Experiments of the paper: data, training, samples and result."""

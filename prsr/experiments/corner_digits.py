@@ -1,9 +1,10 @@
-"""MNIST corners: a digit at the top left or bottom right of a canvas, and an input that tells not.
+"""The MNIST corners task: its data set, and the classifier that scores samples.
 
-The toy of Dahl, Norouzi and Shlens (arXiv 1702.00783), section 3.1. Both places are equally likely,
-so what is best for each sub-pixel by itself is wrong for the image: the expected image has two
-ghosts, independent draws mix pieces of both, and only a model that sees what it has drawn commits
-itself to one.
+A digit is at the top left or at the bottom right of a canvas, and the input does not contain its
+position (Dahl, Norouzi and Shlens, arXiv 1702.00783, section 3.1). Both positions are equally
+likely, so the best value of each sub-pixel alone is wrong for the image: the expected image shows
+the digit faintly in both corners, and independent sub-pixels mix parts of both. Only a model that
+conditions on the sub-pixels drawn so far places the digit in one corner.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ from prsr.data.dataset import SuperResolutionImages, read_array
 from prsr.data.images import Pixels
 
 SIDE = 20
-"""Pixels of a canvas; a digit is half as wide, an input a quarter."""
+"""Side of a canvas in pixels; that of a digit is a half of it, that of an input a quarter."""
 
 CONFIG = dataclasses.replace(
     PRSRConfig.preset("digits"), levels=16, low_height=5, low_width=5, prior_kernel=5
 )
-"""The preset for digits, on a smaller canvas all of which the prior sees, in 16 grey levels."""
+"""The preset ``digits`` with 16 levels and a canvas small enough for the prior to read all."""
 
 
 class CornerDigits(SuperResolutionImages):
-    """Canvases ``uint8 [N, 1, 20, 20]``; the input is the digit, reduced, wherever it stands."""
+    """Canvases ``uint8 [N, 1, 20, 20]``; the input is the reduced digit without its position."""
 
     def inputs(self, hr: Pixels) -> Pixels:
         """``uint8 [n, 1, 20, 20]`` → ``[n, 1, 5, 5]``: means of 2×2 pixels of the digit."""
-        first, second = corners(hr)
-        digit = np.maximum(first, second)
+        top_left, bottom_right = corner_quarters(hr)
+        digit = np.maximum(top_left, bottom_right)
         means = digit.reshape(len(hr), 1, 5, 2, 5, 2).mean(axis=(3, 5))
         return np.rint(means).astype(np.uint8)
 
 
-def corners(canvases: NDArray[np.generic]) -> tuple[NDArray[np.generic], ...]:
-    """The top left and the bottom right quarter, ``[..., 10, 10]`` of ``[..., 20, 20]``."""
+def corner_quarters(canvases: NDArray[np.generic]) -> tuple[NDArray[np.generic], ...]:
+    """The top left and the bottom right quarter: ``[..., 20, 20]`` → ``[..., 10, 10]`` twice."""
     half = SIDE // 2
     return canvases[..., :half, :half], canvases[..., half:, half:]
 
 
 def read_digits(path: Path) -> Pixels:
-    """MNIST digits of an array file, ``uint8 [N, 1, 28, 28]``.
+    """The MNIST digits in a ``.npy`` file, ``uint8 [N, 1, 28, 28]``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        ValueError: its array has another shape or dtype.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such array file: {path}")
@@ -59,24 +60,24 @@ def read_digits(path: Path) -> Pixels:
 
 
 def place_digits(digits: Pixels, seed: int) -> CornerDigits:
-    """A canvas for each of MNIST's digits, in a corner that ``seed`` and its place in line decide.
+    """A canvas for each MNIST digit, which is placed in one of the two corners at random.
 
     Args:
-        digits: ``uint8 [N, 1, 28, 28]``; the digit stands in the 20×20 pixels in the middle.
-        seed: of the corners.
+        digits: ``uint8 [N, 1, 28, 28]``; a digit occupies the 20×20 pixels in the middle.
+        seed: decides the corners.
     """
     half, levels = SIDE // 2, CONFIG.levels - 1
     canvases = np.zeros((len(digits), 1, SIDE, SIDE), np.uint8)
-    lower = np.random.default_rng(seed).integers(0, 2, len(digits)).astype(bool)
-    for canvas, digit, below in zip(canvases, digits[:, 0, 4:24, 4:24], lower, strict=True):
+    at_bottom = np.random.default_rng(seed).integers(0, 2, len(digits)).astype(bool)
+    for canvas, digit, below in zip(canvases, digits[:, 0, 4:24, 4:24], at_bottom, strict=True):
         small = Image.fromarray(digit).resize((half, half), Image.Resampling.BOX)
-        corners(canvas)[int(below)][0] = np.rint(np.asarray(small) * (levels / 255))
+        corner_quarters(canvas)[int(below)][0] = np.rint(np.asarray(small) * (levels / 255))
     return CornerDigits(canvases, CONFIG)
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """What the classifier says of each image, ``bool [N]``.
+class Classification:
+    """The classes of images, ``bool [N]`` each.
 
     Attributes:
         top_left: exactly one digit, at the top left.
@@ -89,27 +90,28 @@ class Verdicts:
     both: NDArray[np.bool_]
 
 
-def classify(images: Pixels, digits: CornerDigits) -> Verdicts:
-    """Tell where a digit is by energy, the sum of squared grey levels, where white is 1.
+def classify(images: Pixels, digits: CornerDigits) -> Classification:
+    """Locate the digit in each image by energy, the sum of squared grey levels with white at 1.
 
-    A corner holds the digit when its energy is half to twice the true digit's; it is empty below a
-    twentieth of it, and so must be the other three quarters of the canvas together. A corner has
-    *some* energy from a twentieth on.
+    E is the energy of the true digit. An image has exactly one digit in a corner if that corner has
+    0.5 E to 2 E and the rest of the canvas less than 0.05 E. It has energy in both corners if each
+    has more than 0.05 E.
 
     Args:
-        images: what is made of each input, ``uint8 [N, 1, 20, 20]``.
+        images: a sample of each input, ``uint8 [N, 1, 20, 20]``.
         digits: the truth.
     """
     truth = energy(digits.pixels[:])
-    whole = energy(images)
-    first, second = (energy(part) for part in corners(images))
+    total = energy(images)
+    first, second = (energy(quarter) for quarter in corner_quarters(images))
 
-    def only(one: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return (one > 0.5 * truth) & (one < 2 * truth) & (whole - one < 0.05 * truth)
+    def single_digit(corner: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return (corner > 0.5 * truth) & (corner < 2 * truth) & (total - corner < 0.05 * truth)
 
-    return Verdicts(only(first), only(second), (first > 0.05 * truth) & (second > 0.05 * truth))
+    both = (first > 0.05 * truth) & (second > 0.05 * truth)
+    return Classification(single_digit(first), single_digit(second), both)
 
 
 def energy(images: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Sum of squares, ``[N, ...]`` → ``[N]``."""
+    """Sum of squared grey levels, white at 1: ``[N, 1, H, W]`` → ``float64 [N]``."""
     return np.square(images, dtype=np.float64).sum(axis=(1, 2, 3)) / (CONFIG.levels - 1) ** 2

@@ -1,6 +1,6 @@
-"""The experiment of the corners: train three models, let them enlarge, and count.
+"""The MNIST corners experiment: train three models, sample the test inputs, and count the corners.
 
-See :mod:`prsr.experiments.corner_digits` for the data and for what counts as a digit in a corner.
+The data set and the classifier are in :mod:`prsr.experiments.corner_digits`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prsr.evaluation.metrics import Interval, confidence
-from prsr.evaluation.plots import grid, save_figure
+from prsr.evaluation.metrics import Interval, confidence_interval
+from prsr.evaluation.plots import image_grid, save_figure
 from prsr.evaluation.tables import interval_text, markdown_table
-from prsr.experiments.corner_digits import CONFIG, CornerDigits, Verdicts, classify
+from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits, classify
 from prsr.models.base import TrainedModel
 from prsr.models.baselines import Independent, Regression
 from prsr.models.prsr import PRSR
@@ -28,11 +28,12 @@ from prsr.utils.files import replacing
 
 LEARNING_RATE = 1e-3
 EMA = 0.99
-SHOWN = 10
-"""Test digits in the figure."""
 
-REPORTED = 200
-"""Test digits that the reports of a run are about."""
+FIGURE_DIGITS = 10
+"""Number of test digits in the figure."""
+
+VALIDATION_DIGITS = 200
+"""Number of test digits on which training runs validate."""
 
 
 def run_corners(
@@ -43,44 +44,46 @@ def run_corners(
     seed: int,
     device: torch.device,
 ) -> Path:
-    """Train what is not trained yet, enlarge every test input once, and write what was found.
+    """Train the models, sample each test input once with each, and write figure and shares.
+
+    Finished training runs in ``folder`` are reused; interrupted ones are resumed.
 
     Args:
         training: canvases to train on.
-        testing: canvases to test on, two at least.
-        steps: of each model.
-        folder: gets a run for each method, and ``corners.png``, ``.json`` and ``.md``.
-        seed: of first weights, order and noise.
+        testing: canvases to test on, two or more.
+        steps: training steps of each model.
+        folder: for a training run per method, and ``corners.png``, ``.json`` and ``.md``.
+        seed: seed of initial weights, data order and noise.
         device: to train on.
 
     Returns:
-        The Markdown table.
+        The path of the Markdown table.
 
     Raises:
         OSError: the folder cannot be written.
-        ValueError: it holds runs with other settings, or there are not two test digits.
+        ValueError: it contains runs with other settings, or there are fewer than two test digits.
     """
     if len(testing) < 2:
-        raise ValueError(f"testing must hold two digits at least, got {len(testing)}")
+        raise ValueError(f"testing must have at least two digits, got {len(testing)}")
     lr, hr = testing.batch(slice(None))
-    made: dict[str, Tensor] = {}
+    samples: dict[str, Tensor] = {}
     for method in (Regression.method, Independent.method, PRSR.method):
-        model = trained(method, training, testing, steps, folder / method, seed, device)
-        made[method] = method_for(model).sample(lr, seed=seed)
+        model = train_or_resume(method, training, testing, steps, folder / method, seed, device)
+        samples[method] = method_for(model).sample(lr, seed=seed)
         if method == Independent.method:
-            made["argmax"] = method_for(model).sample(lr, 0.0, seed=seed)
-    made["truth"] = hr
-    verdicts = {name: classify(images.numpy(), testing) for name, images in made.items()}
+            samples["argmax"] = method_for(model).sample(lr, 0.0, seed=seed)
+    samples["truth"] = hr
 
-    shown = zip(lr[:SHOWN], *(images[:SHOWN] for images in made.values()), strict=True)
-    save_figure(grid(list(shown), ["input", *made], CONFIG), folder / "corners.png")
-    found = {name: shares(verdict) for name, verdict in verdicts.items()}
-    about = {"steps": steps, "seed": seed, "test digits": len(lr)}
-    numbers = {
+    columns = [lr, *samples.values()]
+    rows = list(zip(*(column[:FIGURE_DIGITS] for column in columns), strict=True))
+    save_figure(image_grid(rows, ["input", *samples], CONFIG), folder / "corners.png")
+    found = {name: shares(classify(s.numpy(), testing)) for name, s in samples.items()}
+    settings = {"steps": steps, "seed": seed, "test digits": len(lr)}
+    values = {
         name: {share: asdict(value) for share, value in row.items()} for name, row in found.items()
     }
     texts = {
-        "corners.json": json.dumps(about | {"shares": numbers}, indent=2) + "\n",
+        "corners.json": json.dumps(settings | {"shares": values}, indent=2) + "\n",
         "corners.md": as_markdown(found),
     }
     for name, text in texts.items():
@@ -89,19 +92,19 @@ def run_corners(
     return folder / "corners.md"
 
 
-def shares(verdicts: Verdicts) -> dict[str, Interval]:
-    """The shares of all images that the classifier's verdicts hold for."""
+def shares(classes: Classification) -> dict[str, Interval]:
+    """The share of images in each class, with its interval."""
     by_name = {
-        "single": verdicts.top_left | verdicts.bottom_right,
-        "top left": verdicts.top_left,
-        "bottom right": verdicts.bottom_right,
-        "both corners": verdicts.both,
+        "single": classes.top_left | classes.bottom_right,
+        "top left": classes.top_left,
+        "bottom right": classes.bottom_right,
+        "both corners": classes.both,
     }
-    return {name: confidence(torch.from_numpy(holds)) for name, holds in by_name.items()}
+    return {name: confidence_interval(torch.from_numpy(flags)) for name, flags in by_name.items()}
 
 
 def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:
-    """A line for each method."""
+    """A Markdown table of shares, a line per method."""
     return markdown_table(
         [
             {"method": name} | {share: interval_text(share, value) for share, value in row.items()}
@@ -110,7 +113,7 @@ def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:
     )
 
 
-def trained(
+def train_or_resume(
     method: str,
     training: CornerDigits,
     testing: CornerDigits,
@@ -119,9 +122,14 @@ def trained(
     seed: int,
     device: torch.device,
 ) -> TrainedModel:
-    """A model of a method, trained in ``folder``, or gone on with where a run broke off."""
+    """Train a model in ``folder``, or resume the run there.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: it contains a run with other settings.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    # The last step's own weights favour one corner or the other by chance; their average does not.
+    # The weights of the last step favour one corner by chance; their moving average does not.
     settings = TrainSettings(
         CONFIG,
         learning_rate=LEARNING_RATE,
@@ -132,13 +140,14 @@ def trained(
         method=method,
     )
     plan = RunPlan(folder, steps, report_every=max(1, steps // 4))
+    validation = testing.first(VALIDATION_DIGITS)
     resume = has_checkpoint(folder)
     try:
-        return train(settings, plan, training, testing.first(REPORTED), device, resume=resume)
+        return train(settings, plan, training, validation, device, resume=resume)
     except ValueError as error:
         if not resume:
             raise
         raise ValueError(
-            f"{folder} holds a run that {steps} steps with seed {seed} cannot go on with, choose "
-            f"another folder: {error}"
+            f"{folder} contains a run that cannot be resumed with {steps} steps and seed {seed}; "
+            f"choose another folder: {error}"
         ) from error

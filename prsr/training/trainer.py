@@ -271,6 +271,17 @@ def of_this_launch(folder: Path) -> bool:
         return about.get("launch") == distributed.launch()
 
 
+def should_resume(folder: Path, *, requested: bool) -> bool:
+    """Whether a run in ``folder`` resumes from a checkpoint rather than starts.
+
+    If a resume is requested but the run ended before its first report, it starts. If torchrun
+    restarted this process, it resumes a run of the same launch without a request.
+    """
+    if requested and not unreported(folder):
+        return True
+    return distributed.restarted() and of_this_launch(folder)
+
+
 def existing_checkpoint(folder: Path) -> Path:
     """The checkpoint of a run.
 

@@ -29,10 +29,10 @@ def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_pa
         ("independent", "0.0"),
         ("recursive", "1.0"),
     ]
-    nearest = {line["measure"]: line["mean"] for line in lines if line["method"] == "nearest"}
+    nearest = {line["metric"]: line["mean"] for line in lines if line["method"] == "nearest"}
     assert float(nearest["consistency"]) == 0  # it looks among the very images
     about = json.loads((out / "table.json").read_text())["about"]
-    assert about["samples"] == "2 of each image, seed 1"
+    assert about["samples"] == "2 per image, seed 1"
     assert about["model"] == str(models["recursive"])
     assert about["baselines"] == f"bicubic, nearest, {models['l2']}, {models['independent']}"
     assert about["training data"] == str(data)

@@ -34,11 +34,11 @@ def mistakes(models, data, tmp_path):
         ),
         "twice": (
             ("evaluate", *ours, "--baselines", "bicubic", "bicubic"),
-            f"must be different ones, got bicubic, bicubic, {models['recursive']}",
+            f"must differ, got bicubic, bicubic, {models['recursive']}",
         ),
         "its own baseline": (
             ("evaluate", *ours, "--baselines", models["recursive"]),
-            "model and baselines must be different ones",
+            "model and baselines must differ",
         ),
         "a run": (
             ("evaluate", *ours, "--baselines", tmp_path / "run"),
@@ -70,7 +70,7 @@ def mistakes(models, data, tmp_path):
         ),
         "one digit": (
             (*corners, tmp_path / "digit.npy", *into),
-            "testing must hold two digits at least, got 1",
+            "testing must have at least two digits, got 1",
         ),
         "a file": (
             ("evaluate", *ours, "--out", tmp_path / "file"),
@@ -88,16 +88,16 @@ def mistakes(models, data, tmp_path):
         ),
         "one image": (
             ("evaluate", "--data", tmp_path / "one.npy", "--model", models["recursive"]),
-            "two images at least",
+            "at least two images",
         ),
-        "one of them": (("evaluate", *ours, "--images", 1), "two images at least"),
+        "one of them": (("evaluate", *ours, "--images", 1), "at least two images"),
         "too small": (
             ("evaluate", "--data", tmp_path / "small.npy", "--model", small),
             "at least 7 pixels",
         ),
         "no growth": (
             ("figure", "growth", "--data", data, "--model", models["l2"]),
-            "of the method l2",
+            "of the method l2, which does not sample row by row",
         ),
         "format": (("figure", "samples", *ours, "-o", tmp_path / "a.txt"), "must end in one of"),
         "no folder": (

@@ -20,10 +20,10 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, phot
     def fail(*args):
         raise LookupError("lost")
 
-    monkeypatch.setattr("prsr.cli.sample.load", fail)
+    monkeypatch.setattr("prsr.cli.sample.load_model", fail)
     code, _, errors = command("sample", photos, "-o", tmp_path / "out")
     assert code == 2
-    assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows more)\n"
+    assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows the traceback)\n"
 
 
 def test_info_tells_versions_engines_and_models(command):

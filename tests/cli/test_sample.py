@@ -223,5 +223,5 @@ def test_an_interruption_ends_in_one_line_and_keeps_what_is_whole(
     out = tmp_path / "out"
     code, _, errors = command("sample", photos, "-o", out, "--model", model, "--engine", "torch")
     assert code == 130
-    assert errors.strip() == "prsr: interrupted; every file that was written is whole"
+    assert errors.strip() == "prsr: interrupted; all files written so far are complete"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]

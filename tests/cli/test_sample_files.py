@@ -105,7 +105,7 @@ def test_one_bad_file_spoils_no_other(command, model, photos, tmp_path):
     (photos / "b.jpg").write_bytes(b"no image")
     code, printed, errors = command(*request, "-o", out)
     assert (code, errors) == (1, "")
-    assert f"left out {photos / 'b.jpg'}: " in printed
+    assert f"skipped {photos / 'b.jpg'}: " in printed
     names = {path.name for path in whole.iterdir()} - {"b_1.png", "b_2.png"}
     assert {path.name for path in out.iterdir()} == names
     for name in names - {"contact-sheet.png"}:  # the noise of the others is what it was
@@ -114,7 +114,7 @@ def test_one_bad_file_spoils_no_other(command, model, photos, tmp_path):
     assert heights[0] - heights[1] == 96 + 6
     sheet = tmp_path / "sheet.png"
     code, printed, _ = command(*request, "-o", sheet)
-    assert (code, "left out" in printed, sheet.exists()) == (1, True, True)
+    assert (code, "skipped" in printed, sheet.exists()) == (1, True, True)
 
 
 def test_an_image_too_large_for_the_memory_spoils_no_other(command, model, photos, tmp_path):
@@ -128,7 +128,7 @@ def test_an_image_too_large_for_the_memory_spoils_no_other(command, model, photo
         request = ("sample", photos, "--model", model, "--low-resolution", "-o", tmp_path / "out")
         code, printed, _ = command(*request)
     assert code == 1
-    assert f"left out {photos / 'b.jpg'}: {photos / 'b.jpg'}: conditioning logits" in printed
+    assert f"skipped {photos / 'b.jpg'}: {photos / 'b.jpg'}: conditioning logits" in printed
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
@@ -155,13 +155,13 @@ def test_no_name_fails_finished_work(model, photos, tmp_path):
     out = os.fsencode(tmp_path) + b"/t\xc3\xa9\xff"
     done = prsr_in_ascii("sample", raw, "-o", out, "--model", model)
     assert done.returncode == 1, done.stderr
-    assert rb"left out " in done.stdout
+    assert rb"skipped " in done.stdout
     assert rb"bad\udcff\n.png" in done.stdout
     assert rb"t\xe9\udcff" in done.stdout
     array = os.fsencode(tmp_path) + b"/\xc3\xa9.npy"
     done = prsr_in_ascii("data", "folder", raw, "--out", array, "--preset", "tiny")
     assert done.returncode == 0, done.stderr
-    assert rb"left out bad\udcff\n.png" in done.stdout
+    assert rb"skipped bad\udcff\n.png" in done.stdout
     assert np.load(array).shape == (3, 3, 6, 6)
     run = os.fsencode(tmp_path) + b"/run\xff"
     arguments = ("--data", array, "--preset", "tiny", "--steps", "1", "--batch-size", "1")
@@ -202,7 +202,7 @@ def test_a_table_of_others_is_not_replaced(command, models, data, tmp_path):
     call = ("evaluate", "--data", data, "--model", models["recursive"], "--baselines", "bicubic")
     code, _, errors = command(*call, "--out", out)
     assert code == 2
-    assert "table.csv is there already, and nothing says that prsr wrote it" in errors
+    assert "table.csv already exists and was not written by prsr" in errors
     assert (out / "table.csv").read_text() == "of others"
     assert command(*call, "--out", out, "--overwrite")[0] == 0
     assert command(*call, "--out", out)[0] == 0

@@ -131,8 +131,8 @@ def test_a_command_that_was_killed_goes_on(folder, tmp_path, whole):
     assert started == 2  # the title and a chunk
     again = [sys.executable, "-m", "prsr", *arguments]
     done = subprocess.run(again, capture_output=True, text=True, check=True)
-    assert "left out 1.png" in done.stdout
-    assert "5 images, 2 could not be read" in done.stdout
+    assert "skipped 1.png" in done.stdout
+    assert "5 images, 2 skipped" in done.stdout
     assert out.read_bytes() == whole
     assert files(tmp_path) == ["set.npy", "whole.npy"]
 

@@ -84,11 +84,11 @@ def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp
     lines = printed.splitlines()
     assert sum("list_eval_partition.txt, line" in line for line in lines) == 3
     assert "line 9 is not NAME 0, 1 or 2: '000008.jpg 3'" in printed
-    assert "left out 000002.jpg: image file is truncated" in printed
-    assert "left out 000003.jpg: [Errno 2] No such file" in printed
+    assert "skipped 000002.jpg: image file is truncated" in printed
+    assert "skipped 000003.jpg: [Errno 2] No such file" in printed
     assert "1 of 3 images are not 178×218 (the first: 000004.jpg of 100×218)" in printed
     assert "unaligned faces" in printed
-    assert lines[-1] == f"wrote {out}: 3 images, 2 could not be read"
+    assert lines[-1] == f"wrote {out}: 3 images, 2 skipped"
 
 
 def test_a_few_odd_images_make_no_unaligned_set(data, celeba_folder, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_lsun_is_read_in_the_order_of_its_keys(data, lsun_folder, tmp_path):
     folder, files = lsun_folder
     code, printed, errors = data("lsun", folder, "--out", tmp_path / "set.npy")
     assert (code, errors) == (0, "")
-    assert f"left out {6:040x}: " in printed
+    assert f"skipped {6:040x}: " in printed
     whole = [file for key, file in files.items() if key != f"{6:040x}"]
     assert np.array_equal(np.load(tmp_path / "set.npy"), expected(whole))
     for start in range(len(files) + 2):
@@ -207,7 +207,7 @@ def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
         out = tmp_path / f"{split}.npy"
         code, printed, errors = data("hub", folder, "--split", split, "--out", out)
         assert (code, errors) == (0, "")
-        assert printed.count("left out row ") == faults
+        assert printed.count("skipped row ") == faults
         assert np.array_equal(np.load(out), expected(files[split]))
     rest = HubDataset(str(folder), "train", "face").after(3)
     assert [original.name for original in rest] == ["row 3", "row 4", "row 5"]

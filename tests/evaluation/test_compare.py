@@ -11,7 +11,7 @@ import torch
 
 from prsr import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.compare import Comparison, Row, compare, measure
+from prsr.evaluation.compare import ComparisonRow, ComparisonTable, compare, evaluate_method
 from prsr.evaluation.likelihood import mean_metrics, per_image_metrics
 from prsr.evaluation.metrics import PSNR_CEILING, Interval
 from prsr.evaluation.tables import as_csv, as_json, as_markdown, write_tables
@@ -42,7 +42,7 @@ class Oracle(DeterministicMethod):
 
 
 def test_the_truth_is_measured_as_perfect(images):
-    found = measure(Oracle(images), images, None, samples=3, seed=0)
+    found = evaluate_method(Oracle(images), images, None, samples=3, seed=0)
     best = {"pSNR": PSNR_CEILING, "SSIM": 1, "MS-SSIM": 1, "consistency": 0, "diversity": 0}
     assert list(found) == list(best)
     for name, value in best.items():
@@ -52,7 +52,7 @@ def test_the_truth_is_measured_as_perfect(images):
 def test_consistency_is_the_squared_error_of_the_reduced_image(images):
     pixels = images.pixels // 2  # so that a level more stays within the levels
     halved = SuperResolutionImages(pixels, CONFIG)
-    found = measure(Oracle(halved, shift=1), halved, None, samples=1, seed=0)
+    found = evaluate_method(Oracle(halved, shift=1), halved, None, samples=1, seed=0)
     assert found["consistency"].tolist() == pytest.approx([(1 / 7) ** 2] * 6, rel=0.2)
     assert found["pSNR"].tolist() == pytest.approx([20 * np.log10(7)] * 6, rel=1e-4)
     assert "diversity" not in found
@@ -60,7 +60,7 @@ def test_consistency_is_the_squared_error_of_the_reduced_image(images):
 
 def test_a_measure_of_an_image_is_the_mean_over_its_samples(images, make_model):
     method = method_for(make_model(config=CONFIG))
-    both = measure(method, images, 1.0, samples=2, seed=3)
+    both = evaluate_method(method, images, 1.0, samples=2, seed=3)
     lr, hr = images.batch(slice(None))
     drawn = method.sample(lr, seed=3, num_samples=2).float() / 7
     errors = (drawn - hr[:, None].float() / 7).square().flatten(2).mean(dim=2)
@@ -69,9 +69,9 @@ def test_a_measure_of_an_image_is_the_mean_over_its_samples(images, make_model):
 
 def test_chunks_do_not_change_the_measures(images, make_model, monkeypatch):
     method = method_for(make_model(config=CONFIG))
-    whole = measure(method, images, 0.8, samples=2, seed=3)
+    whole = evaluate_method(method, images, 0.8, samples=2, seed=3)
     monkeypatch.setattr("prsr.evaluation.compare.CHUNK", 4)
-    for name, values in measure(method, images, 0.8, samples=2, seed=3).items():
+    for name, values in evaluate_method(method, images, 0.8, samples=2, seed=3).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
 
 
@@ -111,17 +111,17 @@ def test_every_method_is_drawn_at_the_temperatures_that_it_has(images, make_mode
 @pytest.fixture
 def comparison():
     images = [
-        Row("bicubic", None, {"pSNR": Interval(20.125, 19.5, 21.0)}),
-        Row(
+        ComparisonRow("bicubic", None, {"pSNR": Interval(20.125, 19.5, 21.0)}),
+        ComparisonRow(
             "recursive", 0.5, {"pSNR": Interval(18.0, 17.0, 19.0), "SSIM": Interval(0.5, 0.4, 0.6)}
         ),
-        Row("recursive", 0.0, {"consistency": Interval(0.00123, 0.001, 0.002)}),
+        ComparisonRow("recursive", 0.0, {"consistency": Interval(0.00123, 0.001, 0.002)}),
     ]
     likelihood = [
-        Row("l2", None, {"mean squared error": Interval(0.00812, 0.00795, 0.00831)}),
-        Row("recursive", None, {"bits/dim": Interval(2.0, 1.5, 2.5)}),
+        ComparisonRow("l2", None, {"mean squared error": Interval(0.00812, 0.00795, 0.00831)}),
+        ComparisonRow("recursive", None, {"bits/dim": Interval(2.0, 1.5, 2.5)}),
     ]
-    return Comparison(images, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
+    return ComparisonTable(images, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
 
 
 def test_the_markdown_table_has_temperature_and_tau(comparison):
@@ -147,9 +147,7 @@ def test_csv_and_json_hold_the_same_figures(comparison):
     assert len(lines) == len(figures) == 6
     for line, figure in zip(lines, figures, strict=True):
         texts = ["" if value is None else str(value) for value in figure]
-        assert [
-            line[k] for k in ("method", "temperature", "tau", "measure", "mean", "low")
-        ] == texts
+        assert [line[k] for k in ("method", "temperature", "tau", "metric", "mean", "low")] == texts
     assert lines[1]["tau"] == "2.0"
     assert content["about"] == {"samples": "2"}
     assert content["parameters"]["recursive"] == 12345

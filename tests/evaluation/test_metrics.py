@@ -11,15 +11,15 @@ import torch
 from prsr.evaluation.metrics import (
     MS_SSIM_SCALES,
     PSNR_CEILING,
-    confidence,
-    describe_measures,
+    confidence_interval,
+    describe_metrics,
     diversity,
     mean_squared_error,
     ms_ssim,
     ms_ssim_scales,
     psnr,
     ssim,
-    unit,
+    to_unit_range,
 )
 
 
@@ -32,7 +32,7 @@ def flat(*values, side=32):
 
 
 def test_levels_are_spread_from_black_to_white():
-    assert unit(torch.tensor([0, 3, 7], dtype=torch.uint8), 8).tolist() == pytest.approx(
+    assert to_unit_range(torch.tensor([0, 3, 7], dtype=torch.uint8), 8).tolist() == pytest.approx(
         [0, 3 / 7, 1]
     )
 
@@ -54,22 +54,22 @@ def test_psnr_of_equal_images_is_that_of_rounding():
 def test_an_image_is_measured_by_itself():
     truth, others = random_images(), random_images(seed=1)
     mixed = torch.cat([truth[:2], others[2:]])
-    for measure in (psnr, ssim, ms_ssim, mean_squared_error):
-        values = measure(mixed, truth)
+    for metric in (psnr, ssim, ms_ssim, mean_squared_error):
+        values = metric(mixed, truth)
         assert values.shape == (4,)
         for i in range(4):
-            alone = measure(mixed[i : i + 1], truth[i : i + 1])
+            alone = metric(mixed[i : i + 1], truth[i : i + 1])
             assert values[i].item() == pytest.approx(alone.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("measure", [ssim, ms_ssim])
-def test_similarities_are_one_for_equals_and_small_for_strangers(measure):
+@pytest.mark.parametrize("metric", [ssim, ms_ssim])
+def test_similarities_are_one_for_equals_and_small_for_strangers(metric):
     truth = random_images()
-    assert measure(truth, truth).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
-    assert (measure(random_images(seed=1), truth) < 0.2).all()
+    assert metric(truth, truth).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+    assert (metric(random_images(seed=1), truth) < 0.2).all()
     noisy = (truth + 0.05 * random_images(seed=2)).clamp(0, 1)
     noisier = (truth + 0.5 * random_images(seed=2)).clamp(0, 1)
-    assert (measure(noisier, truth) < measure(noisy, truth)).all()
+    assert (metric(noisier, truth) < metric(noisy, truth)).all()
 
 
 def test_similarities_of_flat_images_are_their_luminance_term():
@@ -113,7 +113,7 @@ def test_ms_ssim_takes_as_many_scales_as_there_is_room_for(side, scales):
     assert len(ratios) == 1
     truth = random_images(2, side)
     assert ms_ssim(truth, truth).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
-    assert ", ".join(f"{w:.3f}" for w in weights) in describe_measures(side, side)["MS-SSIM"]
+    assert ", ".join(f"{w:.3f}" for w in weights) in describe_metrics(side, side)["MS-SSIM"]
 
 
 def test_images_without_room_for_a_window_are_told_of():
@@ -130,46 +130,46 @@ def test_diversity_is_nothing_among_equals_and_the_mean_over_pairs_otherwise():
     pairs = [ms_ssim(a, b) for a, b in ((one, other), (one, third), (other, third))]
     assert torch.allclose(mixed, 1 - torch.stack(pairs).mean(dim=0), atol=1e-6)
     assert (mixed > 0.5).all()
-    with pytest.raises(ValueError, match="two samples"):
+    with pytest.raises(ValueError, match="at least two samples"):
         diversity(one[:, None])
 
 
 def test_an_interval_is_that_of_the_normal_approximation_where_that_holds():
     values = torch.from_numpy(np.random.default_rng(0).normal(3.0, 2.0, 4000))
-    found = confidence(values)
+    found = confidence_interval(values)
     half = 1.96 * values.std().item() / math.sqrt(len(values))
     assert found.mean == pytest.approx(values.mean().item())
     assert found.low == pytest.approx(found.mean - half, abs=0.1 * half)
     assert found.high == pytest.approx(found.mean + half, abs=0.1 * half)
-    assert confidence(values) == found
+    assert confidence_interval(values) == found
 
 
 def test_intervals_cover_the_true_mean_as_often_as_they_say():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(60):
-        found = confidence(torch.from_numpy(rng.exponential(1.0, 80)), level=0.8)
+        found = confidence_interval(torch.from_numpy(rng.exponential(1.0, 80)), level=0.8)
         covered += found.low <= 1.0 <= found.high
     assert 38 <= covered <= 56  # 48 expected, ± 2.6 σ
 
 
 def test_intervals_are_of_as_many_resamplings_as_the_table_says(monkeypatch):
     values = torch.from_numpy(np.random.default_rng(2).normal(size=50))
-    assert describe_measures(32, 32)["intervals"].endswith(", 2,000 resamplings")
-    usual = confidence(values)
+    assert describe_metrics(32, 32)["intervals"].endswith(", 2,000 resamplings")
+    usual = confidence_interval(values)
     monkeypatch.setattr("prsr.evaluation.metrics.RESAMPLINGS", 10)
-    assert describe_measures(32, 32)["intervals"].endswith(", 10 resamplings")
-    assert confidence(values) != usual
+    assert describe_metrics(32, 32)["intervals"].endswith(", 10 resamplings")
+    assert confidence_interval(values) != usual
 
 
 def test_an_interval_of_equal_values_is_a_point():
-    found = confidence(torch.full((5,), 0.25))
+    found = confidence_interval(torch.full((5,), 0.25))
     assert (found.mean, found.low, found.high) == (0.25, 0.25, 0.25)
 
 
 def test_one_value_has_no_interval():
-    with pytest.raises(ValueError, match="two images at least, got 1"):
-        confidence(torch.ones(1))
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        confidence_interval(torch.ones(1))
 
 
 @pytest.mark.parametrize("missing", ["torchmetrics", "scipy"])

@@ -14,13 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from prsr import PRSRConfig, Sampler
 from prsr.evaluation.plots import (
     curves_figure,
-    grid,
     growth_animation,
+    image_grid,
     methods_figure,
     samples_figure,
     save_animation,
     save_figure,
-    smoothed,
+    smooth_curve,
     temperatures_figure,
 )
 from prsr.models.baselines import Independent
@@ -101,7 +101,7 @@ def test_samples_of_an_input_stand_in_its_row(pairs, model):
 
 def test_grey_images_are_black_to_white():
     config = dataclasses.replace(PRSRConfig.preset("digits"), levels=16)
-    figure = grid([[torch.tensor([[[0, 15]]], dtype=torch.uint8)]], ["digit"], config)
+    figure = image_grid([[torch.tensor([[[0, 15]]], dtype=torch.uint8)]], ["digit"], config)
     image = figure.axes[0].images[0]
     assert np.asarray(image.get_array()).tolist() == [[0, 255]]
     assert image.get_clim() == (0, 255)
@@ -185,7 +185,7 @@ def test_curves_of_bits_and_of_squared_errors_have_axes_of_their_own(write_run):
 
 
 def test_long_curves_are_means_of_neighbours():
-    steps, values = smoothed(range(1000), [step % 5 for step in range(1000)])
+    steps, values = smooth_curve(range(1000), [step % 5 for step in range(1000)])
     assert len(steps) == 200
     assert steps[:2].tolist() == [2, 7]
     assert values.tolist() == [2.0] * 200
@@ -231,10 +231,10 @@ def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_p
 
 @pytest.mark.parametrize("suffix", ["webp", "jpg", "png"])
 def test_a_figure_fits_its_format(tmp_path, suffix):
-    from prsr.evaluation.plots import LONGEST_SIDE, LONGEST_SIDES, blank, save_figure
+    from prsr.evaluation.plots import LONGEST_SIDE, LONGEST_SIDES, empty_figure, save_figure
 
     path = tmp_path / f"wide.{suffix}"
-    save_figure(blank(1, 600), path)
+    save_figure(empty_figure(1, 600), path)
     width, _ = Image.open(path).size
     assert width <= LONGEST_SIDES.get(f".{suffix}", LONGEST_SIDE)
     assert width > 16000
@@ -247,4 +247,4 @@ def test_too_many_images_for_a_figure_are_told_before_the_work(
     own = ("--data", data, "--model", models["recursive"], "--out", tmp_path / "a.png")
     code, _, errors = command("figure", "samples", *own, "--samples", 599)
     assert code == 2
-    assert "a figure has 600 rows and columns at most, not 4 and 601" in errors
+    assert "at most 600 rows and columns, not 4 and 601" in errors

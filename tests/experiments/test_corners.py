@@ -8,8 +8,8 @@ import torch
 
 from prsr.experiments.corner_digits import (
     CONFIG,
+    Classification,
     CornerDigits,
-    Verdicts,
     classify,
     place_digits,
     read_digits,
@@ -181,7 +181,7 @@ def test_the_classifier_changes_its_mind_where_it_says(corners, single, both):
 def test_shares_are_those_of_the_verdicts():
     top_left, bottom_right, both = np.zeros((3, 20), np.bool_)
     top_left[:4] = bottom_right[4:6] = both[6:17] = True
-    found = shares(Verdicts(top_left, bottom_right, both))
+    found = shares(Classification(top_left, bottom_right, both))
     assert {name: round(share.mean * 20) for name, share in found.items()} == {
         "single": 6,
         "top left": 4,
@@ -225,7 +225,7 @@ def test_draws_are_at_temperature_one_and_argmax_at_zero(digits, tmp_path, monke
         found = json.loads((tmp_path / "corners.json").read_text())["shares"]
         return [found[name]["single"]["mean"] for name in ("independent", "argmax", "recursive")]
 
-    monkeypatch.setattr("prsr.experiments.corners.trained", lambda method, *_: method)
+    monkeypatch.setattr("prsr.experiments.corners.train_or_resume", lambda method, *_: method)
     monkeypatch.setattr(
         "prsr.experiments.corners.method_for", lambda method: Fake(truth, temperatures[method])
     )
@@ -254,6 +254,8 @@ def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits
     assert json.loads((tmp_path / "corners.json").read_text()) == found
     assert (tmp_path / "recursive" / "checkpoint.safetensors").stat().st_mtime_ns == trained
     for steps, seed in ((3, 0), (8, 0), (4, 1)):
-        with pytest.raises(ValueError, match=f"l2 holds a run that {steps} steps with seed {seed}"):
+        with pytest.raises(
+            ValueError, match=f"cannot be resumed with {steps} steps and seed {seed}"
+        ):
             run(steps, seed)
     assert json.loads((tmp_path / "corners.json").read_text()) == found

@@ -216,8 +216,8 @@ def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
 MOURNER = """
 import os
 from prsr.utils import distributed
-from prsr.cli.options import among_processes
-with among_processes():
+from prsr.cli.options import torchrun_processes
+with torchrun_processes():
     if distributed.rank() == 1:
         os._exit(9)
     distributed.wait()
