@@ -16,7 +16,6 @@ from prsr.cli.methods import open_methods
 from prsr.cli.options import (
     PATH,
     Command,
-    ListsCommand,
     baselines_option,
     checked,
     data_option,
@@ -73,7 +72,7 @@ def figure() -> None:
     """Draw one of the paper's figures."""
 
 
-@figure.command("methods", cls=ListsCommand)
+@figure.command("methods")
 @data_option
 @model_option
 @baselines_option
@@ -102,7 +101,7 @@ def methods_command(
     written(lambda: save_figure(methods_figure(methods, lr, hr, temperature, seed), out), out)
 
 
-@figure.command("temperatures", cls=ListsCommand)
+@figure.command("temperatures")
 @data_option
 @model_option
 @temperatures_option(1.2, 1.0, 0.909, 0.833, 0.5, 0.0)

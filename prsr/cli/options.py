@@ -89,9 +89,11 @@ data_option = click.option(
     "--data", required=True, type=PATH, help="A folder of images, or a .npy array file."
 )
 baselines_option = click.option(
-    "--baselines",
+    "--baseline",
+    "baselines",
     multiple=True,
-    help="To compare with: bicubic, nearest, and models that `prsr train --method` made.",
+    help="To compare with: bicubic, nearest, or a model that `prsr train --method` made.  "
+    "[repeatable]",
 )
 training_option = click.option(
     "--training-data", type=PATH, help="Like --data, what `nearest` looks among."
@@ -107,7 +109,7 @@ def seed_option(
 
 
 def temperatures_option(*default: float) -> Callable[[Command], Command]:
-    """The option --temperature where it takes several."""
+    """The option --temperature of a command that accepts several temperatures."""
     return click.option(
         "--temperature",
         "temperatures",
@@ -115,7 +117,7 @@ def temperatures_option(*default: float) -> Callable[[Command], Command]:
         type=float,
         default=default,
         callback=check_warmth,
-        help="One or several: smaller is sharper, 0 takes the likeliest level. τ is the inverse.",
+        help="Smaller is sharper, 0 takes the likeliest level; the inverse of τ.  [repeatable]",
     )
 
 
@@ -132,37 +134,6 @@ def out_option(default: str, described: str) -> Callable[[Command], Command]:
     return click.option(
         "-o", "--out", default=default, type=PATH, callback=checked(check_folder), help=described
     )
-
-
-class ListsCommand(click.Command):
-    """A command whose repeatable options take lists: ``--x 1 2`` is ``--x 1 --x 2``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give every further value its option's name, then parse as usual."""
-        lists = {
-            name
-            for option in self.params
-            if isinstance(option, click.Option) and option.multiple
-            for name in option.opts
-        }
-        spelt: list[str] = []
-        current = None
-        for place, word in enumerate(args):
-            if word.startswith("-") and not is_number(word):
-                current = word if word in lists else None
-            elif current and args[place - 1] != current:
-                spelt.append(current)
-            spelt.append(word)
-        return super().parse_args(ctx, spelt)
-
-
-def is_number(word: str) -> bool:
-    """Whether a word is a number, such as -1, and no option."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from prsr.evaluation.metrics import Interval, confidence
+from prsr.evaluation.metrics import Interval
 from prsr.evaluation.plots import grid, save_figure
 from prsr.evaluation.tables import interval_text, markdown_table
 from prsr.experiments.corner_digits import CONFIG, CornerDigits, Verdicts, classify
@@ -77,7 +79,7 @@ def run_corners(
     found = {name: shares(verdict) for name, verdict in verdicts.items()}
     about = {"steps": steps, "seed": seed, "test digits": len(lr)}
     numbers = {
-        name: {share: asdict(value) for share, value in row.items()} for name, row in found.items()
+        name: {kind: asdict(value) for kind, value in row.items()} for name, row in found.items()
     }
     texts = {
         "corners.json": json.dumps(about | {"shares": numbers}, indent=2) + "\n",
@@ -90,21 +92,29 @@ def run_corners(
 
 
 def shares(verdicts: Verdicts) -> dict[str, Interval]:
-    """The shares of all images that the classifier's verdicts hold for."""
+    """The share of the images for which each verdict holds, by verdict."""
     by_name = {
         "single": verdicts.top_left | verdicts.bottom_right,
         "top left": verdicts.top_left,
         "bottom right": verdicts.bottom_right,
         "both corners": verdicts.both,
     }
-    return {name: confidence(torch.from_numpy(holds)) for name, holds in by_name.items()}
+    return {name: share(holds) for name, holds in by_name.items()}
+
+
+def share(verdicts: NDArray[np.bool_]) -> Interval:
+    """The share of true verdicts, ``bool [N]``, and its 95% interval by Wilson's method (1927)."""
+    from scipy.stats import binomtest  # prsr.evaluation.metrics has checked that SciPy is installed
+
+    found = binomtest(int(verdicts.sum()), len(verdicts)).proportion_ci(method="wilson")
+    return Interval(float(verdicts.mean()), float(found.low), float(found.high))
 
 
 def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:
     """A line for each method."""
     return markdown_table(
         [
-            {"method": name} | {share: interval_text(share, value) for share, value in row.items()}
+            {"method": name} | {kind: interval_text(kind, value) for kind, value in row.items()}
             for name, row in found.items()
         ]
     )

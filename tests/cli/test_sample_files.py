@@ -178,7 +178,7 @@ def test_a_table_of_any_names_is_written(command, models, data, tmp_path):
         copy.write(data.read_bytes())
     name = os.fsdecode(os.fsencode(data.parent) + b"/\xff.npy")
     out = tmp_path / "table"
-    call = ("evaluate", "--data", name, "--model", models["recursive"], "--baselines", "bicubic")
+    call = ("evaluate", "--data", name, "--model", models["recursive"], "--baseline", "bicubic")
     code, printed, errors = command(*call, "--out", out)
     assert (code, errors) == (0, "")
     assert r"\udcff.npy" in printed
@@ -199,7 +199,7 @@ def test_a_table_of_others_is_not_replaced(command, models, data, tmp_path):
     out = tmp_path / "table"
     out.mkdir()
     (out / "table.csv").write_text("of others")
-    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baselines", "bicubic")
+    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baseline", "bicubic")
     code, _, errors = command(*call, "--out", out)
     assert code == 2
     assert "table.csv is there already, and nothing says that prsr wrote it" in errors
