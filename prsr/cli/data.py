@@ -11,14 +11,14 @@ from prsr.cli.options import PATH, say
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data.archive import pack, unpack
 from prsr.data.convert import check_out, convert
-from prsr.data.sources import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, image_folder
+from prsr.data.sources import CELEBA_SPLITS, DataSource, HubDataset, Lsun, celeba, image_folder
 
 UNALIGNED = 0.01
 """The share of odd images from which on a set is taken for one of unaligned faces."""
 
 
 def out_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every kind of originals has."""
+    """The options of every data source."""
     out = click.option("-o", "--out", required=True, type=PATH, help="The .npy file to write.")
     preset = click.option(
         "--preset",
@@ -104,22 +104,22 @@ def unpack_command(packed: Path, out: Path) -> None:
     say(f"wrote {out}: {list(unpack(packed, out, progress=True))}")
 
 
-def make(opened: Callable[[], Originals], out: Path, preset: str) -> None:
-    """Convert originals and tell what came of them."""
-    check_out(out)  # before originals are looked at, which can take minutes
-    originals = opened()
-    for fault in originals.faults:
+def make(opened: Callable[[], DataSource], out: Path, preset: str) -> None:
+    """Convert a data source and report the result."""
+    check_out(out)  # opening the source can take minutes
+    source = opened()
+    for fault in source.faults:
         say(fault)
-    done = convert(originals, out, PRSRConfig.preset(preset), progress=True)
+    done = convert(source, out, PRSRConfig.preset(preset), progress=True)
     for name, reason in done.unreadable:
         say(f"left out {name}: {reason}")
-    if done.odd and originals.size:
-        width, height = originals.size
+    if done.odd_sized and source.size:
+        width, height = source.size
         say(
-            f"{done.odd} of {done.written} images are not {width}×{height} (the first: "
-            f"{done.first_odd})"
+            f"{done.odd_sized} of {done.written} images are not {width}×{height} (the first: "
+            f"{done.first_odd_sized})"
         )
-        if done.odd > UNALIGNED * done.written:
+        if done.odd_sized > UNALIGNED * done.written:
             say(
                 "warning: so many are probably not the aligned ones. Models that are trained on "
                 "unaligned faces draw bad ones."

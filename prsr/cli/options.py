@@ -28,7 +28,7 @@ Command = Callable[..., None]
 
 
 class Named(click.Path):
-    """A path that is not empty: an empty one would quietly be the folder that one is in."""
+    """A path that is not empty: an empty one would no_warnings be the folder that one is in."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path."""

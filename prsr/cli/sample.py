@@ -23,7 +23,7 @@ from prsr.cli.options import (
 )
 from prsr.cli.sample_files import ABOUT_SHEET, SHEET_ROWS, Upscaling, fingerprint, upscale
 from prsr.data.contact_sheet import sheet_size
-from prsr.data.image_files import check_place, check_size, save_image
+from prsr.data.image_files import check_size, check_writable, save_image
 from prsr.models.prsr import PRSR
 from prsr.models.saved import DEFAULT_MODEL, bundled_inputs, bundled_models
 from prsr.sampling.baselines import method_for
@@ -89,7 +89,7 @@ def sample_command(
     torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
     """  # noqa: D301  (\b keeps lines apart, and must be that character)
     with among_processes() as joined:
-        resume = resume or distributed.restarted()
+        resume = resume or distributed.is_restart()
         if seed is None and (resume or joined):
             raise ValueError("seed must be given under torchrun and to resume: all draw with one")
         seed = secrets.randbelow(2**31) if seed is None else seed
@@ -147,7 +147,7 @@ def demo(
     device: str,
 ) -> None:
     """Enlarge the 8×8 images that are bundled with a model, which it was not trained on."""
-    check_place(out, overwrite=overwrite)
+    check_writable(out, overwrite=overwrite)
     sampler = Sampler(PRSR.from_pretrained(model).to(choose_device(device)), engine=engine)
     lr = bundled_inputs(model)
     check_size(out, *sheet_size(len(lr), 2 + samples, lr.shape[2] / lr.shape[3]))

@@ -25,7 +25,7 @@ from prsr.config import PRSRConfig
 from prsr.data.contact_sheet import sheet_size
 from prsr.data.dataset import read_array
 from prsr.data.find_files import find_images
-from prsr.data.image_files import SUFFIXES, check_place, check_size, said_of, save_image
+from prsr.data.image_files import SUFFIXES, check_size, check_writable, provenance_of, save_image
 from prsr.data.images import (
     Pixels,
     high_resolution,
@@ -41,7 +41,7 @@ from prsr.sampling.sampler import Sampler
 from prsr.sampling.slices import conditioning_bytes
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_fits, check_integer, check_temperature
-from prsr.utils.files import sweep
+from prsr.utils.files import remove_unfinished
 
 Pair = tuple[Tensor, Tensor | None]
 """The low-resolution image ``uint8 [D, h, w]``, and the truth where there is one."""
@@ -176,7 +176,7 @@ def upscale(sampler: Method, request: Upscaling) -> Upscaled:
     sources = found[:SHEET_ROWS] if request.only_sheet else found
     share = distributed.share(len(sources))
     pairs, reasons = read_pairs(sampler, sources, share, request.low_resolution)
-    bad = {i: why for part in distributed.gathered(reasons) for i, why in part.items()}
+    bad = {i: why for part in distributed.gather(reasons) for i, why in part.items()}
     if len(bad) == len(sources):
         raise ValueError(bad[0])
     rows = [i for i in range(min(SHEET_ROWS, len(sources))) if i not in bad]
@@ -187,8 +187,8 @@ def upscale(sampler: Method, request: Upscaling) -> Upscaled:
     left = {i: pairs[i] for i in pairs if not (request.resume and done(names[i], said[i]))}
     prepare_outputs(sources, names, request)
     if request.resume and not request.only_sheet and distributed.rank() == 0:
-        sweep(request.out)
-    distributed.wait()  # for nothing is drawn before all images have been read
+        remove_unfinished(request.out)
+    distributed.barrier()  # for nothing is drawn before all images have been read
 
     shown: dict[int, Tensor] = {}
     with Progress(transient=True, disable=distributed.rank() > 0) as progress:
@@ -206,12 +206,12 @@ def upscale(sampler: Method, request: Upscaling) -> Upscaled:
             )
             for i, samples in zip(part, drawn, strict=True):
                 for output, sample, about in zip(names[i], samples.numpy(), said[i], strict=False):
-                    if not (request.resume and said_of(output) == about):
+                    if not (request.resume and provenance_of(output) == about):
                         save_image(to_pil(sample, config), output, about)
                 if i < SHEET_ROWS:
                     shown[i] = samples
             progress.advance(task, len(part))
-    distributed.wait()  # for the sheet shows images of others
+    distributed.barrier()  # for the sheet shows images of others
     if distributed.rank() == 0:
         sheet_rows: list[SheetRow] = []
         for i in rows:
@@ -253,7 +253,7 @@ def sheet_of(pairs: dict[int, Pair], rows: int, samples: int) -> tuple[int, int]
 
 def done(outputs: list[Path], said: list[str]) -> bool:
     """Whether an image's files are there and say so; none of them is ever half-written."""
-    return bool(outputs) and all(map(eq, map(said_of, outputs), said))
+    return bool(outputs) and all(map(eq, map(provenance_of, outputs), said))
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -322,7 +322,7 @@ def prepare_outputs(sources: list[Source], names: list[list[Path]], request: Ups
     if not request.only_sheet:
         request.out.mkdir(parents=True, exist_ok=True)
     for path in [request.sheet, *(path for group in names for path in group)]:
-        check_place(path, overwrite=request.overwrite)
+        check_writable(path, overwrite=request.overwrite)
 
 
 def chunks(pairs: dict[int, Pair], length: int) -> list[range]:

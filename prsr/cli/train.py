@@ -152,7 +152,7 @@ def train_command(
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
     if resume and unreported(out):
         resume = False  # it goes on where it was: at the beginning
-    resume = resume or (distributed.restarted() and of_this_launch(out))
+    resume = resume or (distributed.is_restart() and of_this_launch(out))
     if schedule_steps is None and schedule != "halve":
         schedule_steps = steps
     first = None

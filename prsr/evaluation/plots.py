@@ -10,7 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.image_files import ABOUT, EXIF_SUFFIXES, LONGEST_SIDES, check_own, saying
+from prsr.data.image_files import (
+    EXIF_SUFFIXES,
+    LONGEST_SIDES,
+    PROVENANCE,
+    check_not_foreign,
+    provenance_options,
+)
 from prsr.data.images import to_pil
 from prsr.sampling.baselines import IndependentSampler
 from prsr.sampling.method import Method
@@ -224,7 +230,7 @@ def check_target(path: Path, formats: Collection[str], *, overwrite: bool = True
     if path.suffix[1:].lower() not in formats:
         raise ValueError(f"{path}: the name must end in one of {', '.join(sorted(formats))}")
     check_file(path)
-    check_own(path, overwrite)
+    check_not_foreign(path, overwrite)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -232,9 +238,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     check_target(path, FORMATS)
     says: dict[str, Any] = {}
     if path.suffix.lower() == ".png":
-        says["metadata"] = {ABOUT: "figure"}
+        says["metadata"] = {PROVENANCE: "figure"}
     elif path.suffix.lower() in EXIF_SUFFIXES:
-        says["pil_kwargs"] = saying(path, "figure")
+        says["pil_kwargs"] = provenance_options(path, "figure")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=fitting(figure, path), **says)
 

@@ -41,7 +41,7 @@ from prsr.training.trainer import (
 )
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_integer
-from prsr.utils.files import check_utf8, sweep
+from prsr.utils.files import check_utf8, remove_unfinished
 
 SHEET_SAMPLES = 4
 """Samples of each image on a sheet."""
@@ -178,7 +178,7 @@ class Reporter:
         if distributed.rank() == 0:
             (plan.folder / SHEETS_FOLDER).mkdir(parents=True, exist_ok=True)
             for place in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
-                sweep(place)
+                remove_unfinished(place)
             self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
     def scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
@@ -268,7 +268,7 @@ class Reporter:
             first = part.start
             return self.sampler.sample(inputs, seed=0, num_samples=SHEET_SAMPLES, first_index=first)
 
-        samples = torch.cat(distributed.over_shares(len(lr), draw))
+        samples = torch.cat(distributed.map_shares(len(lr), draw))
         return sample_sheet(list(zip(lr, samples, hr, strict=True)), self.sampler.config)
 
 
@@ -279,6 +279,6 @@ def validate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, fl
         own = type(images)(images.pixels[part.start : part.stop], images.config)
         return len(part), mean_metrics(model, own) if part else {}
 
-    parts = distributed.over_shares(len(images), of)
+    parts = distributed.map_shares(len(images), of)
     names = parts[0][1]
     return {name: sum(n * one[name] for n, one in parts if n) / len(images) for name in names}

@@ -148,7 +148,7 @@ class Trainer:
             OSError: the folder cannot be written.
         """
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
-        about["launch"] = distributed.launch()
+        about["launch"] = distributed.launch_id()
         with replacing(path) as temporary:
             write_tensors(self.tensors(), temporary, {"prsr": json.dumps(about)})
 
@@ -268,7 +268,7 @@ def of_this_launch(folder: Path) -> bool:
     if not has_checkpoint(folder):
         return False
     with readable(folder / CHECKPOINT_FILE) as (_, about):
-        return about.get("launch") == distributed.launch()
+        return about.get("launch") == distributed.launch_id()
 
 
 def existing_checkpoint(folder: Path) -> Path:

@@ -44,11 +44,11 @@ def test_hidden_folders_are_passed_over_at_any_depth_and_counted(tmp_path):
         image(tmp_path / name)
     image(tmp_path / ".d.png")
     (tmp_path / "b" / "notes.txt").write_text("")
-    with pytest.warns(Notice, match="passed over in") as told:
+    with pytest.warns(Notice, match="skipped in") as told:
         assert found(tmp_path) == ["a.png", "b/c.png"]
     assert str(told[0].message).endswith(
         "3 hidden (.d.png, .ipynb_checkpoints, b/.thumbnails); "
-        "1 of no image format that can be read (b/notes.txt)"
+        "1 not in a readable image format (b/notes.txt)"
     )
 
 
