@@ -67,8 +67,8 @@ def check_size(path: Path, width: int, height: int) -> None:
     most = LONGEST_SIDES.get(suffix)
     if most is not None and max(width, height) > most:
         raise ValueError(
-            f"{path} would be {width}×{height} pixels, and the limit of {suffix} files is {most} "
-            "per side: choose .png, or fewer samples or images"
+            f"{path} would be {width}×{height} pixels, and a {suffix} file may have at most "
+            f"{most} per side: choose .png, or fewer samples or images"
         )
     check_fits(3 * width * height, f"{path}", torch.device("cpu"))
 

@@ -63,7 +63,7 @@ def test_limits_of_a_format_are_told_before_the_work(
     call = ("sample", photos / "a.png", "-o", sheet, "--model", model, "--samples", samples)
     code, _, errors = command(*call)
     assert code == 2
-    assert f"the limit of {suffix} files is {LONGEST_SIDES[suffix]} per side" in errors
+    assert f"a {suffix} file may have at most {LONGEST_SIDES[suffix]} per side" in errors
     code, _, errors = command("demo", "-o", sheet, "--samples", samples)
     assert code == 2
     assert "at most" in errors

@@ -61,7 +61,9 @@ def test_only_the_first_names_are_told(tmp_path):
     image(tmp_path / "a.png")
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text("")
-    with pytest.warns(Notice, match=r"5 of no image .* \(0\.txt, 1\.txt, 2\.txt and 2 more\)"):
+    with pytest.warns(
+        Notice, match=r"5 not in a readable image .* \(0\.txt, 1\.txt, 2\.txt and 2 more\)"
+    ):
         found(tmp_path)
 
 
@@ -97,7 +99,9 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path):
     (tmp_path / "a.doc").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"no image in folder .*: 1 of no image .*a\.doc"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no image in folder .*: 1 not in a readable image .*a\.doc"
+    ):
         find_images([tmp_path])
 
 
