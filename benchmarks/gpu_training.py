@@ -161,11 +161,11 @@ class Training:
 
     def progress(self) -> tuple[int, int | None]:
         """Steps that the run has taken, and where its schedule ends; 0 and None without one."""
-        from prsr.training.trainer import CHECKPOINT_FILE, has_checkpoint, readable
+        from prsr.training.trainer import CHECKPOINT_FILE, has_checkpoint, open_checkpoint
 
         if not has_checkpoint(self.folder):
             return 0, None
-        with readable(self.folder / CHECKPOINT_FILE) as (_, about):
+        with open_checkpoint(self.folder / CHECKPOINT_FILE) as (_, about):
             return about["step"], about["settings"]["schedule_steps"]
 
     def run(self) -> None:

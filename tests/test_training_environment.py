@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from prsr import training_environment as startup
-from prsr.training_environment import MALLOC, training_environment, trains, usable_cores
+from prsr.training_environment import (
+    MALLOC,
+    is_training_command,
+    training_environment,
+    usable_cores,
+)
 
 NAMES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 SPY = """
@@ -96,7 +101,7 @@ def test_torchruns_processes_stay_its_own(tmp_path):
     ],
 )
 def test_which_processes_train(argv, orig_argv, expected):
-    assert trains(argv, orig_argv) is expected
+    assert is_training_command(argv, orig_argv) is expected
 
 
 def test_without_glibc_nothing_is_set(monkeypatch):

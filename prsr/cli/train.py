@@ -146,13 +146,13 @@ def train_command(
     # TensorBoard comes with an extra, and takes a second to import.
     from prsr.training.augmentation import check_size
     from prsr.training.loop import RunPlan, train
-    from prsr.training.trainer import checkpoint_config, of_this_launch, unreported
+    from prsr.training.trainer import checkpoint_config, has_no_report, is_of_this_launch
 
     if preset and start is not None:
         raise ValueError("--preset and --from exclude each other: a model has its own numbers")
-    if resume and unreported(out):
+    if resume and has_no_report(out):
         resume = False  # it goes on where it was: at the beginning
-    resume = resume or (distributed.is_restart() and of_this_launch(out))
+    resume = resume or (distributed.is_restart() and is_of_this_launch(out))
     if schedule_steps is None and schedule != "halve":
         schedule_steps = steps
     first = None
