@@ -27,7 +27,7 @@ def report():
 if "REPORT" in os.environ:
     atexit.register(report)
 """
-linux = pytest.mark.skipif(not startup.glibc(), reason="only glibc has these settings")
+linux = pytest.mark.skipif(not startup.uses_glibc(), reason="only glibc has these settings")
 
 
 def reported(folder, *command, **variables):

@@ -70,6 +70,6 @@ def test_a_finite_checkpoint_stays_and_another_run_goes_on_from_it(
     advice = f"start another run with --from {run / 'model'}"
     assert advice in errors
     assert written(run) == before
-    arguments = (*call, *advice.split(": ")[1].split(), "--out", tmp_path / "more")
+    arguments = (*call, *advice.split(" with ")[1].split(), "--out", tmp_path / "more")
     assert command(*arguments, "--steps", 6, "--learning-rate", 1e-4)[0] == 0
     assert finite(tmp_path / "more" / "model")
