@@ -117,7 +117,7 @@ def test_folders_are_searched_below_and_in_order(tmp_path):
     for name in ("b.png", "a/c.jpg", "a.png"):
         image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.warns(Notice, match=r"1 of no image format that can be read \(notes\.txt\)"):
+    with pytest.warns(Notice, match=r"1 not in a readable image format \(notes\.txt\)"):
         assert found(tmp_path) == ["a/c.jpg", "a.png", "b.png"]
     (tmp_path / "notes.txt").unlink()
     (tmp_path / "folder.png").mkdir()
