@@ -1,4 +1,4 @@
-"""Batch sizes: the engine alone against its bound, and whole calls against the comparators."""
+"""Batch sizes: the engine alone against its bound, and whole calls against comparators."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.run import Run
 from benchmarks.subject import ENGINE, EPSILON
 from benchmarks.timing import Timing, interleaved, timed
 
-COMPILED_BATCHES = (1, 16)  # each takes half a minute to compile
+COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
 
 
 def batches(run: Run) -> None:
-    """Two tables, and their bars."""
+    """Print two tables and check their bars."""
     compiling = Compiling(run)
     records = {
         batch: measure(run, batch, compiling) for batch in run.choose((1, 2, 4, 8, 16, 64), (1, 16))
@@ -25,21 +25,21 @@ def batches(run: Run) -> None:
     rows = list(records.values())
     run.report.table(
         "batches",
-        "ms an image: the engine alone, conditioning logits given",
+        "ms per image: the engine alone, with given conditioning logits",
         [
             Column("batch", "batch"),
             Column("engine", "engine", milliseconds),
             Column("bound", "bound", ms),
-            Column("ratio", "of it", times),
+            Column("ratio", "over bound", times),
             Column("bf16", "head in bf16", milliseconds),
         ],
         rows,
-        f"With batch 1 the engine leaves out hidden units that are zero, "
-        f"here {1 - run.subject.share_alive():.0%}; the bound counts their weights.",
+        f"At batch 1 the engine skips hidden units that are zero, here "
+        f"{1 - run.subject.share_alive():.0%}; the bound includes their weights.",
     )
     run.report.table(
         "batches",
-        "ms an image: whole calls of Sampler.sample, conditioning network and all",
+        "ms per image: whole calls of Sampler.sample, with the conditioning network",
         [
             Column("batch", "batch"),
             Column("call", "engine cpu", milliseconds),
@@ -51,47 +51,47 @@ def batches(run: Run) -> None:
             Column("by_naive", "faster by", times),
         ],
         rows,
-        "Cached eager: engine torch. Naive: a few forwards of the prior, multiplied by H·W·D.\n"
+        "Cached eager: engine torch. Naive: a few forward passes of the prior, times H·W·D.\n"
         f"Compiled: {compiling.note}.",
     )
     bars(run, records)
 
 
 class Compiling:
-    """The comparator under ``torch.compile``, as far as it is to be had."""
+    """The comparator under ``torch.compile``, if compiling works here."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.seconds: dict[int, float] = {}
-        self.trouble = "not in a quick run" if run.quick else ""
+        self.problem = "not in a quick run" if run.quick else ""
         compiled.register()
 
     def work(self, batch: int) -> dict[str, Callable[[], object]]:
-        """A whole call, compiled and found right; nothing if it is not to be had."""
-        if self.trouble or batch not in COMPILED_BATCHES:
+        """A compiled whole call whose images were checked; empty if there is none."""
+        if self.problem or batch not in COMPILED_BATCHES:
             return {}
         subject = self.run.subject
         work = subject.whole_call(batch, "compiled")
         try:
             self.seconds[batch] = timed(work)
-        except Exception as error:  # whatever a machine's compiler may lack
-            self.trouble = str(error).strip().partition("\n")[0]
+        except Exception as error:  # compilers fail with errors of many types
+            self.problem = str(error).strip().partition("\n")[0]
             return {}
         if not subject.violation(work()) <= EPSILON:
-            self.trouble = "draws wrong images"
+            self.problem = "samples wrong images"
             return {}
         return {"compiled": work}
 
     @property
     def note(self) -> str:
-        """How long it took, or what went wrong."""
+        """The compile time, or the problem."""
         took = [f"{seconds:.0f} s at batch {batch}" for batch, seconds in self.seconds.items()]
         first = f"the first call, not counted, took {', '.join(took)} (less from a cache)"
-        return self.trouble or first
+        return self.problem or first
 
 
 def measure(run: Run, batch: int, compiling: Compiling) -> Record:
-    """Everything about one batch size, in seconds an image."""
+    """All timings of one batch size, in seconds per image."""
     subject = run.subject
     works: dict[str, Callable[[], object]] = {
         "engine": subject.engine_alone(batch),
@@ -122,7 +122,7 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
 
 
 def bars(run: Run, records: dict[int, Record]) -> None:
-    """What each batch size has to meet."""
+    """Check the bars of each batch size."""
     for batch, record in records.items():
         if 1 < batch < 16:
             slower = record["call"].median / records[1]["call"].median

@@ -1,10 +1,10 @@
-"""What a sampler of the prior cannot avoid, counted, and how long that takes at a machine's best.
+"""Lower bounds on the time of sampling: the work of the prior at a machine's peak rates.
 
-The bound of an image is the sum of its parts'. The vertical stack of a row is a matrix product:
-its multiply-adds over the peak. The horizontal stack and the head of a pixel wait for the pixel
-before, so their weights are read anew for each pixel, but once for a whole batch: the longer of
-their bytes over the cache's bandwidth, divided by the batch, and of their multiply-adds over the
-peak. So one image alone is bound by bandwidth, a large batch by arithmetic.
+The bound of an image is the sum over the parts of the prior. The vertical stack of a row is a GEMM;
+its bound is multiply-adds over peak. The horizontal stack and the head of a pixel depend on the
+previous pixel, so that their weights are read again for each pixel, but only once per batch; their
+bound is the larger of bytes over cache bandwidth, divided by the batch size, and of multiply-adds
+over peak. A single image is therefore bound by bandwidth, a large batch by arithmetic.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from prsr.engines.packing import PackedPrior
 PARTS = ("vertical", "horizontal", "head")
 
 EXP_MULTIPLY_ADDS = 9
-"""Of one exponential: two reduce the argument, a polynomial of degree 6 and a product scale it."""
+"""Per exponential: two reduce the argument, then a polynomial of degree 6 and a scaling."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one pixel of one image needs of a part of the prior.
+    """The work of a part of the prior for one pixel of one image.
 
     Attributes:
-        multiply_adds: one for each weight that is not masked.
+        multiply_adds: one for each unmasked weight.
         bytes: of weights and biases in fp32.
     """
 
@@ -38,23 +38,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a machine can do.
+    """The peak rates of a machine.
 
     Attributes:
-        peak: floating-point operations a second, two for a multiply-add.
-        bandwidth: bytes a second, of a working set as large as what a pixel streams.
+        peak: floating-point operations per second, two per multiply-add.
+        bandwidth: bytes per second, for a working set as large as the weights read per pixel.
     """
 
     peak: float
     bandwidth: float
 
     def arithmetic(self, multiply_adds: float) -> float:
-        """Seconds for so many multiply-adds."""
+        """Seconds for a number of multiply-adds at the peak."""
         return 2 * multiply_adds / self.peak
 
 
-def needed(packed: PackedPrior) -> dict[str, Part]:
-    """What a pixel needs of each of ``PARTS``; SPEC, section 3."""
+def count_work(packed: PackedPrior) -> dict[str, Part]:
+    """The work of each of ``PARTS`` for one pixel; SPEC, section 3."""
     blocks = packed.blocks
     vertical = [packed.first_vertical.weight]
     vertical += [layer.weight for block in blocks for layer in (block.vertical, block.link)]
@@ -74,18 +74,18 @@ def needed(packed: PackedPrior) -> dict[str, Part]:
 
 
 def part(weights: Iterable[Tensor], biases: Iterable[Tensor]) -> Part:
-    """The count of a part that is made of these."""
+    """The work of a part with these weights and biases."""
     count = sum(weight.numel() for weight in weights)
     return Part(count, 4 * (count + sum(bias.numel() for bias in biases)))
 
 
 def streamed_bytes(parts: dict[str, Part]) -> int:
-    """Of the weights that are read anew for every pixel."""
+    """The bytes of the weights that are read for every pixel."""
     return parts["horizontal"].bytes + parts["head"].bytes
 
 
 def bounds(parts: dict[str, Part], limits: Limits, pixels: int, batch: int) -> dict[str, float]:
-    """Seconds an image of each part, for images of so many pixels drawn ``batch`` at a time."""
+    """Seconds per image of each part, for images of ``pixels`` pixels in batches of ``batch``."""
     seconds = {name: limits.arithmetic(parts[name].multiply_adds) for name in PARTS}
     for name in ("horizontal", "head"):
         streaming = parts[name].bytes / limits.bandwidth / batch
@@ -94,5 +94,5 @@ def bounds(parts: dict[str, Part], limits: Limits, pixels: int, batch: int) -> d
 
 
 def draw_bound(config: PRSRConfig, limits: Limits, pixels: int) -> float:
-    """Seconds an image for the exponentials alone that its draws take: K for each sub-pixel."""
+    """Seconds per image for the exponentials of its draws: K per sub-pixel."""
     return pixels * limits.arithmetic(EXP_MULTIPLY_ADDS * config.levels * config.channels)

@@ -1,10 +1,9 @@
 """The comparator ``compiled``: the engine ``torch`` with its pixel under ``torch.compile``.
 
-What a careful user of PyTorch gets: a pixel, the chain of all its colours, is one pure function of
-tensors, so that neither x nor y is compiled in and one graph of fixed shapes serves the whole
-image. On a CPU, ``cpp_wrapper`` calls the kernels from C++, not from Python; on a GPU,
-``benchmarks.gpu`` makes it a CUDA graph. The vertical stack, large convolutions once a row, stays
-eager.
+This is what a careful user of PyTorch can achieve. A pixel with all its colours is one pure
+function of tensors, so that x and y are not compiled in and one graph serves the whole image.
+On a CPU, ``cpp_wrapper`` calls the kernels from C++ instead of Python; on a GPU, ``benchmarks.gpu``
+captures it as a CUDA graph. The vertical stack, large convolutions once per row, stays eager.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Pixel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor,
 
 
 class CompiledEngine(TorchEngine):
-    """Compiles anew for every batch size, at the first pixel: about half a minute."""
+    """Compiles at the first pixel of each batch size, which takes about half a minute."""
 
     name = "compiled"
 
@@ -65,18 +64,18 @@ class CompiledEngine(TorchEngine):
 
 
 def register() -> None:
-    """Let ``prsr.Sampler`` find it by its name."""
+    """Register the engine, so that ``prsr.Sampler`` finds it by name."""
     engines: Any = import_module("prsr.engines")  # ``prsr.engines`` itself is a function
     engines.ENGINES = (*engines.ENGINES, CompiledEngine())
 
 
 def pixel_of(packed: PackedPrior) -> Pixel:
-    """The function that draws a pixel of every image of a batch with these weights.
+    """The function that draws one pixel of every image of a batch with these weights.
 
-    It takes what the vertical stack adds ``[L, N, 2C]``, each block's input at the pixels to the
-    left ``[L, N, p·C]``, their values ``[N, D·p0]``, the conditioning logits ``[D, N, K]``, the
-    noise ``[N, D]`` and the temperature ``[N]``. It returns the levels ``uint8 [N, D]`` and each
-    block's input at the pixel ``[L, N, C]``.
+    Its arguments are the output of the vertical stack ``[L, N, 2C]``, each block's input at the
+    pixels to the left ``[L, N, p·C]``, their values ``[N, D·p0]``, the conditioning logits
+    ``[D, N, K]``, the noise ``[N, D]`` and the temperature ``[N]``. It returns the levels
+    ``uint8 [N, D]`` and each block's input at the pixel ``[L, N, C]``.
     """
     config = packed.config
 
@@ -90,7 +89,7 @@ def pixel_of(packed: PackedPrior) -> Pixel:
     ) -> tuple[Tensor, Tensor]:
         given = torch.baddbmm(above, window, packed.taps)
         first = torch.addmm(packed.first_left.bias, left, packed.first_left.weight)
-        # Of each layer, what the colours so far have given.
+        # Per layer: values of the colours so far.
         inputs: list[list[Tensor]] = [[] for _ in range(config.prior_layers + 1)]
         gated: list[list[Tensor]] = [[] for _ in packed.blocks]
         hidden: list[Tensor] = []

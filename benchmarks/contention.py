@@ -1,4 +1,4 @@
-"""An image while other processes want the cores too."""
+"""Latency of an image while other processes compete for the cores."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.timing import timed
 
 IMAGES = 20
 
-# They end with their parent, whatever becomes of it.
+# They end when their parent ends for any reason.
 SPIN = "import os\nwhile os.getppid() == {parent}:\n    sum(range(100_000))"
 
 
 @contextmanager
 def busy_neighbours(count: int) -> Iterator[None]:
-    """So many processes that compute without pause, each on one thread."""
+    """Run ``count`` single-threaded processes that compute without pause."""
     command = [sys.executable, "-c", SPIN.format(parent=os.getpid())]
     neighbours = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -33,7 +33,7 @@ def busy_neighbours(count: int) -> Iterator[None]:
 
 
 def contention(run: Run) -> None:
-    """A table, and its bar."""
+    """Print a table and check its bar."""
     call = run.subject.whole_call(1)
     call()
     quiet = [timed(call) for _ in range(IMAGES)]
@@ -46,7 +46,7 @@ def contention(run: Run) -> None:
     ]
     run.report.table(
         "contention",
-        f"ms of a whole call with batch 1, alone and with {run.threads} busy neighbours",
+        f"ms of a whole call at batch 1, alone and with {run.threads} busy processes",
         [
             Column("state", ""),
             Column("median", "median", ms),
@@ -55,4 +55,4 @@ def contention(run: Run) -> None:
         records,
     )
     slower = records[1]["median"] / records[0]["median"]
-    run.bar("busy neighbours: an image over its quiet time", slower, most=4)
+    run.bar("busy processes: an image over its quiet time", slower, most=4)

@@ -1,11 +1,11 @@
-"""How fast and how lean the engine ``cpu`` is, beside bounds measured in the same run.
+"""Speed and memory of the engine ``cpu``, with bounds measured in the same run.
 
     python -m benchmarks.cpu [--preset paper] [--runs 3] [--quick] [--json FILE]
 
-First the machine's peak of fused multiply-adds and its cache's bandwidth, then whether the engine
-draws what it should: without that no figure is printed. Times are medians with quartiles; what is
-compared is timed in turn. The bars are those of the preset ``paper`` on a machine with AVX2 and 2
-cores, which should have nothing else to do. It takes about six minutes, ``--quick`` one.
+It first measures the machine's peak of fused multiply-adds and its cache bandwidth, and checks that
+the engine samples correctly; if not, it exits. Times are medians with quartiles; compared work is
+timed in turn. The bars are for the preset ``paper`` on an otherwise idle machine with AVX2 and 2
+cores. It takes about six minutes; with ``--quick``, one.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from benchmarks.split import split
 from benchmarks.subject import EPSILON
 from prsr.engines.cpu import BUNDLE
 
-DISTURBED = 0.03  # of the cores' time
+DISTURBED = 0.03  # share of the cores' time
 
 
 def describe(run: Run) -> None:
-    """The machine, its limits, and what they are divided into."""
+    """Print the machine, its limits and the definition of the bounds."""
     run.report.results["limits"] = dataclasses.asdict(run.limits)
-    run.report.facts("machine", machine.facts())
+    run.report.print_facts("machine", machine.describe())
     counts = (f"{name} {part.multiply_adds:,}" for name, part in run.parts.items())
-    run.report.facts(
+    run.report.print_facts(
         "bounds",
         {
             "preset": run.preset,
-            "multiply-adds a pixel": ", ".join(counts),
+            "multiply-adds per pixel": ", ".join(counts),
             "peak": f"{run.limits.peak / 1e9:,.0f} GFLOP/s in fused multiply-adds",
-            "cache": f"{run.limits.bandwidth / 1e9:,.0f} GB/s of a working set of "
-            f"{megabytes(run.streamed)} MB, the weights of horizontal stack and head",
+            "cache": f"{run.limits.bandwidth / 1e9:,.0f} GB/s for a working set of "
+            f"{megabytes(run.streamed)} MB, the weights of the horizontal stack and head",
             "bound of an image": "vertical stack: FLOPs / peak; horizontal stack and head: the "
             "larger of FLOPs / peak and bytes / bandwidth / batch",
         },
@@ -51,28 +51,28 @@ def describe(run: Run) -> None:
 
 
 def check(run: Run) -> None:
-    """Exit unless the engine draws what the training network decides, one by one and in bundles."""
+    """Exit unless the engine samples what the training network defines, for several batch sizes."""
     batches = 1, 6, BUNDLE * run.threads
     images = (run.subject.whole_call(batch)() for batch in batches)
     worst = max(run.subject.violation(hr) for hr in images)
     if not worst <= EPSILON:
         sys.exit(f"the engine is wrong: cdf_violation {worst:.1e} > {EPSILON:.0e}: no figures")
-    run.report.facts("check", {"cdf_violation": f"{worst:.1e}, at most {EPSILON:.0e}"})
+    run.report.print_facts("check", {"cdf_violation": f"{worst:.1e}, at most {EPSILON:.0e}"})
 
 
 def measure(part: Callable[[Run], None], run: Run) -> None:
-    """Let a part measure and print; tell how much other work has disturbed it."""
+    """Run a part of the benchmark; warn if other work disturbed it."""
     other_work = machine.OtherWork()
     part(run)
     share = other_work.share()
     run.report.results["other_work"][part.__name__] = share
     if share > DISTURBED:
-        warning = f"Meanwhile other work took {share:.0%} of the cores: this is slower for it."
+        warning = f"Other work took {share:.0%} of the cores meanwhile, which slowed this down."
         run.report.console.print(f"[red]{warning}[/red]")
 
 
-def look_back(run: Run) -> None:
-    """Whether the machine is still as fast as it was."""
+def remeasure_limits(run: Run) -> None:
+    """Print how the machine's limits have changed since the beginning."""
     after = machine.limits(run.streamed, run.threads)
     run.report.results["limits_at_the_end"] = dataclasses.asdict(after)
     run.report.console.print(
@@ -91,10 +91,10 @@ def main() -> None:
         default=3,
         choices=range(1, 101),
         metavar="N",
-        help="rounds in which all that is compared is timed in turn",
+        help="rounds in which the compared work is timed in turn",
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes, one round, no compiler")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     options = parser.parse_args()
     report = Report()
     run = Run(options.preset, 1 if options.quick else options.runs, options.quick, report)
@@ -102,7 +102,7 @@ def main() -> None:
     check(run)
     for part in (batches, split, sizes, widths, contention, memory):
         measure(part, run)
-    look_back(run)
+    remeasure_limits(run)
     if options.json:
         report.write(options.json)
 

@@ -1,11 +1,10 @@
-"""What the kernels of the engine ``cuda`` are compiled to, for GPUs that need not be here.
+"""Resource usage of the compiled kernels of the engine ``cuda``; needs no GPU.
 
     python -m benchmarks.cuda_kernels [--json]
 
-reads the extension ``_cuda`` as it was built and prints, for each kernel and architecture,
-registers a thread, bytes spilled, instructions, how many of them are products on tensor cores, and
-how many wait for all of the GPU's memory, outside of loops and inside. The tool that reads it comes
-with CUDA or with Triton.
+disassembles the extension ``_cuda`` and prints, for each kernel and architecture, registers per
+thread, spilled bytes, and the numbers of instructions, of tensor-core instructions, and of memory
+fences outside and inside of loops. The disassembler comes with CUDA or Triton.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ PRECISIONS = {"Tf32": "fp32", "Fp16": "fp16", "Bf16": "bf16"}
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one architecture.
+    """A kernel compiled for an architecture.
 
-    ``products`` counts instructions on tensor cores; ``fences`` those that wait for all of the
-    GPU's memory, ``looped_fences`` such as lie in a loop; ``spilled`` is bytes of a thread's stack,
-    which holds nothing but spilled registers.
+    ``products`` counts tensor-core instructions, ``fences`` device-wide memory fences, and
+    ``looped_fences`` those inside of loops. ``spilled`` is the size of a thread's stack in bytes,
+    which contains only spilled registers.
     """
 
     kernel: str
@@ -48,7 +47,7 @@ class Compiled:
 
 
 def tool() -> str | None:
-    """Where cuobjdump is, or None."""
+    """The path of cuobjdump, or None."""
     found = shutil.which("cuobjdump") or shutil.which("/usr/local/cuda/bin/cuobjdump")
     spec = find_spec("triton")
     if found is None and spec is not None and spec.origin is not None:
@@ -58,17 +57,17 @@ def tool() -> str | None:
 
 
 def extension() -> Path | None:
-    """The file of the module ``_cuda``, or None where it was not built."""
+    """The file of the module ``_cuda``, or None if it was not built."""
     spec = find_spec("prsr._cuda")
     return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
 def analyse(file: Path, cuobjdump: str) -> Iterator[Compiled]:
-    """Every kernel in it, for every architecture that it has machine code for."""
+    """Every kernel in a file, for every architecture in it."""
     command = [cuobjdump, "-sass", "-res-usage", str(file)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage: dict[str, tuple[int, int]] = {}
-    for section in re.split(r"\narch = ", told)[1:]:
+    for section in re.split(r"\narch = ", output)[1:]:
         architecture = section.split(maxsplit=1)[0]
         for name, registers, stack in re.findall(
             r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", section
@@ -107,11 +106,11 @@ def backward_branches(code: str) -> Iterator[tuple[int, int]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     arguments = parser.parse_args()
     file, cuobjdump = extension(), tool()
     if file is None or cuobjdump is None:
-        parser.error("it takes the extension _cuda and the tool cuobjdump")
+        parser.error("needs the extension _cuda and the tool cuobjdump")
     titles = list(Compiled.__dataclass_fields__)
     if not arguments.json:
         print(" ".join(f"{title:>14}" for title in titles))

@@ -1,17 +1,16 @@
-"""Whether an engine is right on the GPU that is here, and how fast the engine ``triton`` is.
+"""Check an engine on the GPU of this machine, and measure the speed of the engine ``triton``.
 
     python -m benchmarks.gpu [--preset paper] [--json gpu.json] [--quick]
     python -m benchmarks.gpu --only checks --engine torch
 
-(``make gpu`` first builds what it needs; ``make gpu-all`` runs checks and figures as stages.) All
-checks of ``benchmarks/gpu_checks.py`` are tried, whatever fails; the exit code is 1 at the end if
-one does not hold, and 77 if the engine cannot serve here. Then milliseconds and images
-a second, the split between the two kernels, the bound and, in the same run, what a good user of
-PyTorch has without prsr: the naive sampler as CUDA graphs, and the engine ``torch``, eager, as CUDA
-graphs, and compiled as well.
+(``make gpu`` builds the modules first; ``make gpu-all`` runs checks and figures as stages.) All
+checks of ``benchmarks/gpu_checks.py`` are run, even if some fail. The exit code is 1 if a check
+fails, and 77 if the engine does not support this machine. The figures are milliseconds, images per
+second, the time of each kernel, the bound and, in the same run, comparators without prsr's kernels:
+the naive sampler as CUDA graphs, and the engine ``torch``, eager, as CUDA graphs and compiled.
 
-``TRITON_INTERPRET=1 python -m benchmarks.gpu --device cpu --preset tiny --quick`` goes through all
-of it without what only a GPU has: a test of this command, not of a GPU.
+``TRITON_INTERPRET=1 python -m benchmarks.gpu --device cpu --preset tiny --quick`` runs everything
+that does not need a GPU, as a test of this command.
 """
 
 from __future__ import annotations
@@ -30,21 +29,26 @@ import triton
 
 import prsr
 from benchmarks.gpu_bench import Bench
-from benchmarks.gpu_checks import Checks, correct, odd_ones, sanitized
-from benchmarks.gpu_figures import figures
+from benchmarks.gpu_checks import (
+    Checks,
+    check_correctness,
+    check_odd_configurations,
+    run_compute_sanitizer,
+)
+from benchmarks.gpu_figures import measure_speed
 from benchmarks.machine import commit
 from benchmarks.report import Report
 from benchmarks.stages import CANNOT_SERVE
 
 
-def highest(clock: str) -> float | None:
-    """The highest clock in Hz, where the tool has told "now MHz, at most MHz"."""
+def maximum_clock(clock: str) -> float | None:
+    """The maximum clock in Hz from a query result such as "1980 MHz, 1980 MHz"."""
     found = re.search(r"(\d+) MHz$", clock)
     return 1e6 * float(found[1]) if found else None
 
 
-def asked(query: str) -> str:
-    """What NVIDIA's tool says of the first GPU, where the tool is there to ask."""
+def query_gpu(query: str) -> str:
+    """A property of the first GPU from nvidia-smi, or "unknown" without that tool."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return "unknown"
@@ -52,13 +56,13 @@ def asked(query: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def about(device: torch.device) -> dict[str, str]:
-    """Card, versions and commit."""
+def describe_gpu(device: torch.device) -> dict[str, str]:
+    """GPU, versions and commit, by heading."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "card": card,
-        "clock": asked("clocks.sm,clocks.max.sm"),
-        "driver": asked("driver_version"),
+        "clock": query_gpu("clocks.sm,clocks.max.sm"),
+        "driver": query_gpu("driver_version"),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "prsr": prsr.__version__,
@@ -67,56 +71,56 @@ def about(device: torch.device) -> dict[str, str]:
     }
 
 
-def checked(bench: Bench, engine: str) -> int:
-    """Try all checks of an engine; returns how many fail."""
+def run_checks(bench: Bench, engine: str) -> int:
+    """Run all checks of an engine; returns the number of failures."""
     checks = Checks(engine)
     batches = [1, 2, 3] if bench.rehearsal else [1, 16, 257]
     if not bench.rehearsal and not bench.quick:
         batches.append(2048)
-    correct(bench, checks, batches)
-    odd_ones(bench, checks)
-    if not bench.rehearsal and engine != "torch":  # which launches no kernel of ours
-        sanitized(checks)
+    check_correctness(bench, checks, batches)
+    check_odd_configurations(bench, checks)
+    if not bench.rehearsal and engine != "torch":  # it launches no kernel of prsr
+        run_compute_sanitizer(checks)
     bench.report.results["checks"] = checks.outcomes
     return checks.failures()
 
 
-def measured(bench: Bench, clock: str) -> None:
-    """The figures."""
+def measure(bench: Bench, clock: str) -> None:
+    """Measure the speed of the engine ``triton`` and its comparators."""
     everything = [1, 4, 16, 64, 256, 1024, 4096]
     if bench.rehearsal:
         everything = [1, 3]
     elif bench.quick:
         everything = [1, 16, 256, 1024]
-    figures(bench, everything, highest(clock))
+    measure_speed(bench, everything, maximum_clock(clock))
 
 
 def main() -> None:
-    """Checks and figures, in this order."""
+    """Run checks, then figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="paper", choices=list(prsr.PRESETS))
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--engine", default="triton", choices=list(prsr.list_engines()))
-    parser.add_argument("--only", choices=["checks", "figures"], help="leave the other out")
+    parser.add_argument("--only", choices=["checks", "figures"], help="run only this part")
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
-    parser.add_argument("--json", type=Path, help="write everything here as well")
+    parser.add_argument("--json", type=Path, help="also write the results here")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
     config = prsr.PRSRConfig.preset(chosen.preset)
     if reasons := prsr.list_engines(config, device)[chosen.engine]:
-        print(f"engine {chosen.engine} cannot serve here: {'; '.join(reasons)}")
+        print(f"engine {chosen.engine} does not support this machine: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
     bench = Bench(config, device, chosen.quick, Report())
-    facts = about(device)
-    bench.report.facts("about", facts)
+    facts = describe_gpu(device)
+    bench.report.print_facts("about", facts)
     failures = 0
     try:
         if chosen.only != "figures":
-            failures = checked(bench, chosen.engine)
+            failures = run_checks(bench, chosen.engine)
         if chosen.only != "checks":
-            measured(bench, facts["clock"])
+            measure(bench, facts["clock"])
     finally:
         if chosen.json:
             bench.report.write(chosen.json)

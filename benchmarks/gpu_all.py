@@ -1,39 +1,38 @@
-"""Everything that time on a GPU machine is for, in one command.
+"""All benchmarks, checks and trainings for a GPU machine, in one command.
 
     make gpu-all DATA=packed SECONDS=560 OUT=results
     python -m benchmarks.gpu_all --data packed --seconds 560 --out results
 
-In the order of worth: **build** (the C++ and CUDA modules, into the Python that runs this),
-**engine-NAME** (is the engine right on this card?), **figures**, **cuda** (those of that engine),
-and **train-NAME** for each data set, in the time that is left. Each is a process of its own, with a
-log and a time limit. Whatever becomes of one, the next one runs. The exit code is 1 at the end if
-one failed or timed out.
+The stages, most important first: **build** (the C++ and CUDA modules, into the Python that runs
+this), **engine-NAME** (checks of an engine on this GPU), **figures**, **cuda** (figures of that
+engine), and **train-NAME** for each data set, in the remaining time. Each is a process with a log
+and a time limit. All stages run, even if some fail. The exit code is 1 if one failed or timed
+out.
 
-**What to carry:**
+**Inputs:**
 
-* the checkout, of which tracked files are enough. No network is needed where PyTorch, Triton, the
-  dependencies in ``pyproject.toml`` (with the extra ``train``), setuptools, cmake, ninja and
-  pybind11 are installed;
-* ``DATA``: a folder with ``NAME-train.zip`` and ``NAME-validation.zip`` for each data set, as
-  ``prsr data pack`` makes them; by default ``portraits`` and ``cartoons``. A set that is not there
-  is skipped;
-* ``RESUME``, to go on with a training: a folder with ``summary.json`` and the set's ``NAME.tar.*``
-  of an earlier ``OUT``;
-* ``WHEELS``, where packages are missing there: a folder of wheels (``make gpu-wheels``).
+* the tracked files of the repository. No network is needed if PyTorch, Triton, the dependencies in
+  ``pyproject.toml`` (with the extra ``train``), setuptools, cmake, ninja and pybind11 are
+  installed;
+* ``DATA``: a folder with ``NAME-train.zip`` and ``NAME-validation.zip`` for each data set, written
+  by ``prsr data pack``; by default ``portraits`` and ``cartoons``. Missing sets are skipped;
+* ``RESUME``, to continue a training: a folder with ``summary.json`` and the set's ``NAME.tar.*`` of
+  an earlier ``OUT``;
+* ``WHEELS``, if packages are missing on the machine: a folder of wheels (``make gpu-wheels``).
 
-**What comes back** is in ``OUT``, renewed about every minute. With the default data sets and model
-these are at most seven files of at most 15 MiB, 51 MiB in all:
+**Outputs** are in ``OUT``, updated about every minute. With the default data sets and model there
+are at most seven files of at most 15 MiB, 51 MiB in total:
 
-* ``summary.txt`` and ``summary.json``: what became of each stage, in how many seconds;
+* ``summary.txt`` and ``summary.json``: result and duration of each stage;
 * ``report.tar.0``: logs, figures, sample sheets and training curves;
-* ``NAME.tar.0`` and so on: the model (the average of the weights) and, of the data set trained
+* ``NAME.tar.0`` and so on: the model (the average of the weights) and, for the data set trained
   last, the checkpoint (raw weights, average, optimiser). ``cat NAME.tar.* | tar -x`` unpacks them.
 
-With ``RESUME``, a run goes on at its checkpoint until its schedule ends. After that, or without a
-checkpoint, a new schedule starts from its model. ``--machines 2`` makes a new schedule twice as
-long as this machine has time for, so that another one can go on with it.
+With ``RESUME``, a run continues from its checkpoint to the end of its schedule. After that, or
+without a checkpoint, a new schedule starts from its model. With ``--machines 2``, a new schedule is
+twice as long as the time on this machine, so that another machine can continue it.
 
-Standard library only, for the build installs the rest.
+Standard library only, because the build installs everything else.
 """
 
 from __future__ import annotations
@@ -52,22 +51,22 @@ from benchmarks.parts import read_archive, write_archive, write_file
 from benchmarks.stages import FAILED, SKIPPED, TIMED_OUT, Result, run_stage, summary, summary_json
 
 ENGINES = ("triton", "cuda", "torch")
-"""Engines that are checked. ``reference`` is what they are checked against."""
+"""The engines to check."""
 
 LIMITS = {"build": 180.0, "engine": 180.0, "figures": 120.0, "cuda": 60.0}
-"""Seconds that a stage may take; training may take what is left."""
+"""Time limits of stages in seconds; training may use the remaining time."""
 
 SHARES = {"portraits": 0.6, "cartoons": 0.4}
-"""Of the time that is left for training, by data set, in their order."""
+"""Shares of the training time by data set, in the order of training."""
 
 RESERVE = 8
-"""Seconds for the last archives, and what training takes to end."""
+"""Seconds reserved for the last archives and the end of a training."""
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 class Session:
-    """All stages on one machine, and what they leave in ``OUT``.
+    """All stages on one machine, and their outputs in ``OUT``.
 
     Args:
         chosen: the options of this command.
@@ -85,7 +84,7 @@ class Session:
         self.trained: list[str] = []
 
     def left(self) -> float:
-        """Seconds until everything must have been written."""
+        """Seconds until all outputs must be written."""
         return self.chosen.seconds - RESERVE - (time.monotonic() - self.start)
 
     def run(self) -> int:
@@ -101,7 +100,7 @@ class Session:
         return int(any(result.outcome in (FAILED, TIMED_OUT) for result in self.results))
 
     def stages(self) -> Iterator[tuple[str, list[str]]]:
-        """All but training: names, and what comes after ``python`` in the commands."""
+        """Names of all stages except training, and their commands without ``python``."""
         chosen = self.chosen
         wheels = [] if chosen.wheels is None else ["--wheels", str(chosen.wheels)]
         yield "build", ["-m", "benchmarks.gpu_build", *wheels]
@@ -109,7 +108,7 @@ class Session:
         for engine in ENGINES:
             check = ["--only", "checks", "--engine", engine, "--preset", chosen.preset]
             yield f"engine-{engine}", gpu + check
-        # Their bars are for the paper's model.
+        # The bars of figures are for the paper's model.
         preset = chosen.preset if chosen.device == "cpu" else "paper"
         figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
         yield "figures", [*gpu, *figures, "--preset", preset]
@@ -123,7 +122,7 @@ class Session:
         return min(most, own.get(name, own.get(kind, most)))
 
     def stage(self, name: str, command: list[str], limit: float) -> None:
-        """Run one, publishing meanwhile, and note what became of it."""
+        """Run a stage, publish meanwhile, and record its result."""
         begin = time.monotonic()
 
         def result(outcome: str, detail: str) -> Result:
@@ -141,21 +140,21 @@ class Session:
                 every=self.chosen.every,
             )
         except BaseException as error:
-            self.results.append(result(FAILED, f"ended from outside: {type(error).__name__}"))
+            self.results.append(result(FAILED, f"interrupted: {type(error).__name__}"))
             raise
         self.add(done)
 
     def add(self, result: Result) -> None:
-        """Note what became of a stage."""
+        """Record the result of a stage."""
         self.results.append(result)
         print(summary([result]), end="", flush=True)
         self.publish()
 
     def train(self) -> None:
-        """Train on each data set, each with its share of the time that is then left."""
+        """Train on each data set for its share of the remaining time."""
         shares = dict(self.chosen.share)
         for name in list(shares):
-            fault = self.unusable(name)
+            fault = self.reason_to_skip(name)
             if fault:
                 del shares[name]
                 self.add(Result(f"train-{name}", SKIPPED, 0, fault))
@@ -168,8 +167,8 @@ class Session:
             limit = self.limit(f"train-{name}", part * self.left())
             self.stage(f"train-{name}", self.training(name, limit), limit)
 
-    def unusable(self, name: str) -> str:
-        """Why a data set cannot be trained on; empty if it can."""
+    def reason_to_skip(self, name: str) -> str:
+        """Why a data set is not trained on; empty if it is."""
         if self.chosen.share[name] == 0:
             return "its share is 0"
         if self.chosen.data is None:
@@ -189,7 +188,7 @@ class Session:
         ]
 
     def restore(self, name: str) -> None:
-        """Unpack an earlier run; where that is impossible, training starts anew."""
+        """Unpack an earlier run; if that fails, a new training starts."""
         earlier = self.chosen.resume
         if earlier is None or not (earlier / f"{name}.tar.0").exists():
             return
@@ -197,11 +196,11 @@ class Session:
             about = json.loads((earlier / "summary.json").read_text())["archives"][name]
             read_archive(earlier, name, about, self.work)
         except (OSError, ValueError, LookupError) as error:
-            told = f"{type(error).__name__}: {error}"
-            self.add(Result(f"resume-{name}", FAILED, 0, told))
+            reason = f"{type(error).__name__}: {error}"
+            self.add(Result(f"resume-{name}", FAILED, 0, reason))
 
     def publish(self, running: Result | None = None) -> None:
-        """Replace what is in ``OUT``."""
+        """Update the files in ``OUT``."""
         files = [*self.work.glob("logs/*"), *self.work.glob("*.json")]
         for name in self.trained:
             run = self.work / name
@@ -218,8 +217,8 @@ class Session:
         write_file(self.out / "summary.txt", summary(results).encode())
 
 
-def named_number(text: str) -> tuple[str, float]:
-    """NAME=NUMBER, the number from 0 on.
+def parse_name_number(text: str) -> tuple[str, float]:
+    """Parse NAME=NUMBER with a number of at least 0.
 
     Raises:
         ValueError: it is not.
@@ -231,7 +230,7 @@ def named_number(text: str) -> tuple[str, float]:
 
 
 def positive(text: str) -> float:
-    """A number above 0.
+    """Parse a positive number.
 
     Raises:
         ValueError: it is not.
@@ -242,10 +241,10 @@ def positive(text: str) -> float:
 
 
 def folder(text: str) -> Path:
-    """A folder that is there.
+    """Parse the path of an existing folder.
 
     Raises:
-        argparse.ArgumentTypeError: it is not.
+        argparse.ArgumentTypeError: it does not exist.
     """
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"no folder {text}")
@@ -253,29 +252,34 @@ def folder(text: str) -> Path:
 
 
 def options() -> argparse.Namespace:
-    """Those of this command."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--data", type=folder, help="packed data sets; without it, no training")
     add("--out", type=lambda text: Path(text).resolve(), required=True)
-    add("--seconds", type=positive, required=True, help="for everything")
-    add("--resume", type=folder, help="an earlier --out to go on from")
-    add("--wheels", type=folder, help="packages that may be missing")
+    add("--seconds", type=positive, required=True, help="for all stages")
+    add("--resume", type=folder, help="an earlier --out to continue from")
+    add("--wheels", type=folder, help="folder of wheels of packages that may be missing")
     pairs: dict[str, Any] = {
-        "type": named_number,
+        "type": parse_name_number,
         "action": "append",
         "default": [],
         "metavar": "NAME=NUMBER",
     }
-    add("--limit", **pairs, help="seconds for a stage, or a kind of stage; 0 leaves it out")
-    add("--share", **pairs, help="a data set, and its share of the time for training")
-    add("--machines", type=positive, default=1, help="that share a new schedule of training")
+    add("--limit", **pairs, help="seconds for a stage or kind of stage; 0 skips it")
+    add("--share", **pairs, help="share of the training time of a data set")
+    add(
+        "--machines",
+        type=positive,
+        default=1,
+        help="number of machines that share a new training schedule",
+    )
     add("--preset", default="paper-conditional", help="to train, and to check engines with")
-    add("--device", default="cuda", choices=["cuda", "cpu"], help="cpu is a rehearsal")
+    add("--device", default="cuda", choices=["cuda", "cpu"], help="cpu is a dry run")
     add("--batch-size", type=int, default=256)
-    add("--every", type=positive, default=60, help="seconds between renewals of --out")
+    add("--every", type=positive, default=60, help="seconds between updates of --out")
     chosen = parser.parse_args()
     chosen.limit, chosen.share = dict(chosen.limit), dict(chosen.share) or SHARES
     stages = {f"engine-{name}" for name in ENGINES} | {f"train-{name}" for name in chosen.share}
@@ -286,7 +290,7 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Run all stages."""
-    # Whoever ends this early gets what there is, and no process goes on.
+    # If terminated early, publish the results so far and end all processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(Session(options()).run())
 

@@ -1,4 +1,4 @@
-"""What the parts of ``python -m benchmarks.gpu`` share: a model on a device, and work for it."""
+"""A model on a device and inputs for it, shared by the parts of ``python -m benchmarks.gpu``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Bench:
     """A model with random weights on a device; its images hang on both of its networks.
 
     Attributes:
-        config: the model's numbers.
-        device: where it lies.
-        quick: fewer rounds.
-        report: what is told.
+        config: of the model.
+        device: of the model.
+        quick: measure fewer rounds.
+        report: collects the results.
         model: in evaluation mode.
-        low: height and width of the low-resolution images.
-        size: those of the images.
+        low: height and width of the low-resolution images in pixels.
+        size: height and width of the high-resolution images in pixels.
     """
 
     config: prsr.PRSRConfig
@@ -35,26 +35,26 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.model = random_model(self.config, gain=1.0).to(self.device)
-        # The interpreter takes a second for a pixel.
+        # Triton's interpreter takes about a second per pixel.
         self.low = (1, 1) if self.rehearsal else (self.config.low_height, self.config.low_width)
         self.size = self.config.scale * self.low[0], self.config.scale * self.low[1]
 
     @property
     def rehearsal(self) -> bool:
-        """Whether this is Triton's interpreter, on a CPU."""
+        """Whether this is a dry run on a CPU, in Triton's interpreter."""
         return self.device.type == "cpu"
 
     def images(self, batch: int) -> Tensor:
-        """Random ones, the first of them always the same, ``uint8 [batch, D, h, w]``."""
+        """Random images ``uint8 [batch, D, h, w]``; image i is the same in every batch."""
         return random_images(self.config, batch, *self.low).to(self.device)
 
     def noise(self, batch: int) -> Tensor:
-        """That of seed 0, made on the CPU, ``float32 [batch, H, W, D]``."""
+        """The noise of seed 0, computed on the CPU, ``float32 [batch, H, W, D]``."""
         return prsr.noise(0, batch, *self.size, self.config.channels).to(self.device)
 
     @torch.no_grad()
     def job(self, batch: int) -> Job:
-        """What an engine is given."""
+        """The input of an engine."""
         shape = (batch, self.config.channels, *self.size)
         return Job(
             *condition(self.model.conditioning, self.images(batch), self.config),

@@ -1,11 +1,11 @@
-"""Install prsr from this checkout into the Python that runs this, with the modules built.
+"""Install prsr with its compiled modules from this checkout into the Python that runs this.
 
     python -m benchmarks.gpu_build [--wheels FOLDER]
 
-With the build tools that are there, for such a machine may have no network, else with pip's own.
-What is missing comes from the package index or, with ``--wheels``, from that folder alone. The exit
-code is 1 if the C++ module is not there afterwards or, where there is ``nvcc``, the CUDA module;
-whatever could be built is installed. Standard library only.
+It uses the installed build tools, because the machine may have no network; if that fails, pip
+downloads them. Missing packages come from the package index or, with ``--wheels``, only from that
+folder. The exit code is 1 if the C++ module or, where there is ``nvcc``, the CUDA module was not
+built; the others are installed nevertheless. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def install(options: list[str]) -> bool:
-    """Whether pip could."""
+    """Install with pip; returns whether that succeeded."""
     pip = [sys.executable, "-m", "pip", "install", "--verbose", "--disable-pip-version-check"]
     command = [*pip, *options, "--editable", f"{CHECKOUT}[train]"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
@@ -35,13 +35,13 @@ def missing(module: str) -> str:
 
 
 def main() -> None:
-    """Build, and see what came of it."""
+    """Build, and check the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wheels", type=Path, help="install what is missing from this folder")
     wheels = parser.parse_args().wheels
     source = [] if wheels is None else ["--no-index", "--find-links", str(wheels)]
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    # Where one module cannot be built, the other is wanted all the same.
+    # If one module cannot be built, the other one is still needed.
     os.environ |= {
         "PRSR_BUILD_NATIVE": "auto",
         "PRSR_BUILD_BENCH": "auto",

@@ -1,8 +1,8 @@
-"""Whether an engine is right on the GPU that is here: checks that are all tried, whatever fails.
+"""Checks of an engine on the GPU of this machine; all are run, even if some fail.
 
-First SPEC's test at several batches and in every precision of the engine, then repeated runs, the
-same images in another batch and by the engine ``cpu``, odd configurations, and
-``compute-sanitizer`` where it is installed.
+SPEC's test for several batch sizes in every precision of the engine, then equality between repeated
+runs, batch sizes and the engine ``cpu``, unusual configurations, and ``compute-sanitizer`` if it is
+installed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from benchmarks.subject import EPSILON
 from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
 
 BF16_EPSILON = 0.02
-"""How far u may lie outside the CDF of the model whose products round as the engine's: a sum in
-another order rounds now and then to the next bfloat16, and moves that CDF by a little."""
+"""How far u may lie outside its CDF interval of the model with the engine's rounding. Sums in
+another order occasionally round to the next bfloat16, which moves the CDF slightly."""
 
 FP16_EPSILON = 0.01
-"""The same in fp16, whose numbers are eight times as close; the engine ``cuda`` takes a tanh that
-is off by up to 2⁻¹¹ of it."""
+"""The same in fp16, whose spacing is eight times finer; the tanh of the engine ``cuda`` has a
+relative error of up to 2⁻¹¹."""
 
-PARTED = 0.03
-"""Of the images of two engines, fewer than these may differ: SPEC, section 2."""
+MAX_DIFFERENT = 0.03
+"""The share of images of two engines that may differ; SPEC, section 2."""
 
-CHECKED = 128  # images whose logits fit in memory at a time
+CHECKED = 128  # images per slice, whose logits fit in memory
 
 ODD = (
     prsr.PRSRConfig(
@@ -54,114 +54,122 @@ ODD = (
         head_channels=96, conditional_gates=True,
     ),
 )  # fmt: skip
-"""Two configurations that fit no tile, the first with conditional gates; registers do not hold the
-features of the second. The third has the tiles and conditional gates of ``paper-conditional``."""
+"""Two configurations that are not multiples of the tiles, the first with conditional gates, the
+second with more features than fit in registers. The third has the tiles and conditional gates of
+``paper-conditional``."""
 
 TRUTHS: dict[str, tuple[Callable[[prsr.PRSR], prsr.PRSR], float]] = {
     "fp32": (lambda model: model, EPSILON),
     "fp16": (partial(with_rounded_operands, operand=torch.float16), FP16_EPSILON),
     "bf16": (with_rounded_operands, BF16_EPSILON),
 }
-"""By precision: the model whose distributions are drawn from, and how far u may be outside."""
+"""By precision: the model with the engine's rounding, and how far u may be outside its interval."""
 
 
 @dataclass
 class Checks:
-    """What was checked on one engine; a failure is noted, and the checks after it still run.
+    """The results of the checks of an engine.
 
     Attributes:
-        engine: its name, as ``engine=`` takes it.
-        outcomes: each check, and whether it holds.
+        engine: its name.
+        outcomes: description of each check, and whether it passed.
     """
 
     engine: str
     outcomes: list[tuple[str, bool]] = field(default_factory=list)
 
     def require(self, passed: bool, what: str) -> None:
-        """Note and print whether it holds."""
+        """Record and print whether a check passed."""
         self.outcomes.append((what, passed))
-        print(f"{'holds' if passed else 'FAILS'}: {what}", flush=True)
+        print(f"{'passed' if passed else 'FAILED'}: {what}", flush=True)
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """An error inside is printed and noted as a check that fails."""
+        """Print an exception raised inside and record it as a failed check."""
         try:
             yield
         except Exception as error:
             traceback.print_exc(file=sys.stdout)
-            told = str(error).partition("\n")[0]
-            self.require(False, f"{what}: {type(error).__name__}: {told}")
+            description = str(error).partition("\n")[0]
+            self.require(False, f"{what}: {type(error).__name__}: {description}")
 
     def failures(self) -> int:
-        """How many do not hold."""
+        """The number of failed checks."""
         return sum(not passed for _, passed in self.outcomes)
 
 
 def violation(model: prsr.PRSR, call: dict[str, Tensor], image: Tensor) -> float:
-    """The worst of SPEC's test, in slices; ``call`` has lr, noise, temperature and a mask."""
+    """The largest violation in SPEC's test; ``call`` has lr, noise, temperature and a mask."""
     parts = (tensor.split(CHECKED) for tensor in (call["lr"], image, *list(call.values())[1:]))
     worst = torch.cat([cdf_violation(model, *part) for part in zip(*parts, strict=True)])
-    return float(worst.max())  # NaN if one is, which Python's max would lose
+    return float(worst.max())  # NaN if one is NaN, unlike Python's max
 
 
-def correct(bench: Bench, checks: Checks, batches: list[int]) -> None:
-    """SPEC's test, and equality between runs, batches and engines."""
+def check_correctness(bench: Bench, checks: Checks, batches: list[int]) -> None:
+    """SPEC's test, and equality between runs, batch sizes and engines."""
     few, more = batches[1:3]
     for precision in precisions(bench, checks.engine):
         with checks.attempt(precision):
-            in_precision(bench, checks, precision, batches)
+            check_precision(bench, checks, precision, batches)
 
-    def drawn(count: int) -> Tensor:
+    def sample_images(count: int) -> Tensor:
         lr = bench.images(count)
         return prsr.sample(lr, model=bench.model, seed=0, engine=checks.engine)
 
     with checks.attempt(f"those in a batch of {few}"):
-        alike(bench, checks, drawn(more), drawn(few), f"those in a batch of {few}")
+        ours, theirs = sample_images(more), sample_images(few)
+        require_equal_images(bench, checks, ours, theirs, f"those in a batch of {few}")
     with checks.attempt("the engine cpu's"):
         on_cpu = copy.deepcopy(bench.model).cpu()
         theirs = prsr.sample(bench.images(more).cpu(), model=on_cpu, seed=0, engine="cpu")
-        alike(bench, checks, drawn(more), theirs.to(bench.device), "the engine cpu's")
+        ours = sample_images(more)
+        require_equal_images(bench, checks, ours, theirs.to(bench.device), "the engine cpu's")
 
 
-def in_precision(bench: Bench, checks: Checks, precision: str, batches: list[int]) -> None:
-    """SPEC's test in every batch, and repeated runs."""
+def check_precision(bench: Bench, checks: Checks, precision: str, batches: list[int]) -> None:
+    """SPEC's test for every batch size, and equality of repeated runs."""
     make_truth, limit = TRUTHS[precision]
     truth = make_truth(bench.model)
     sampler = prsr.Sampler(bench.model, engine=checks.engine, precision=precision)
     for batch in batches:
         with checks.attempt(f"{precision}, batch {batch}"):
             image = sampler.sample(bench.images(batch), seed=0)
-            worst = violation(truth, plain(bench, batch), image)
+            worst = violation(truth, sampling_inputs(bench, batch), image)
             checks.require(worst <= limit, f"{precision}, batch {batch}: CDF violation {worst:.2g}")
     few, runs = batches[1], 2 if bench.quick else 20
-    told = f"{precision}: {runs} more runs draw the same {few} images"
-    with checks.attempt(told):
+    description = f"{precision}: {runs} more runs sample the same {few} images"
+    with checks.attempt(description):
         first, *others = (sampler.sample(bench.images(few), seed=0) for _ in range(1 + runs))
-        checks.require(all(torch.equal(other, first) for other in others), told)
+        checks.require(all(torch.equal(other, first) for other in others), description)
 
 
 def precisions(bench: Bench, engine: str) -> list[str]:
-    """Those in which an engine can serve."""
+    """The precisions that an engine supports here."""
     return [p for p in TRUTHS if not prsr.list_engines(bench.config, bench.device, p)[engine]]
 
 
-def alike(bench: Bench, checks: Checks, ours: Tensor, theirs: Tensor, whose: str) -> None:
-    """The images are equal but for a few, which part where u is at an edge of the CDF."""
+def require_equal_images(
+    bench: Bench, checks: Checks, ours: Tensor, theirs: Tensor, whose: str
+) -> None:
+    """Require equal images, except for a few that differ where u is at an edge of its interval."""
     apart, equal = agreement(bench, ours[: len(theirs)], theirs)
-    told = f"{equal:.1%} of {len(theirs)} images equal {whose}, u within {apart:.2g} of others"
-    checks.require(apart <= EPSILON and equal > 1 - PARTED, told)
+    description = (
+        f"{equal:.1%} of {len(theirs)} images equal {whose}; in the others, u is within "
+        f"{apart:.2g} of an edge"
+    )
+    checks.require(apart <= EPSILON and equal > 1 - MAX_DIFFERENT, description)
 
 
 def agreement(bench: Bench, one: Tensor, other: Tensor) -> tuple[float, float]:
-    """How far u was from an edge where images part, at the worst, and how many are equal."""
+    """The largest distance of u from an edge where images differ, and the share of equal images."""
     lr, noise = bench.images(len(one)), bench.noise(len(one))
     parts = zip(*(tensor.split(CHECKED) for tensor in (lr, one, other, noise)), strict=True)
     apart = torch.cat([divergence_distance(bench.model, *part) for part in parts])
     return float(apart.max()), float((one == other).flatten(1).all(1).float().mean())
 
 
-def plain(bench: Bench, batch: int) -> dict[str, Tensor]:
-    """What :func:`violation` asks of the usual images."""
+def sampling_inputs(bench: Bench, batch: int) -> dict[str, Tensor]:
+    """The arguments of :func:`violation` for the usual images."""
     shape = (batch, bench.config.channels, *bench.size)
     return {
         "lr": bench.images(batch),
@@ -171,20 +179,20 @@ def plain(bench: Bench, batch: int) -> dict[str, Tensor]:
     }
 
 
-def odd_ones(bench: Bench, checks: Checks) -> None:
-    """SPEC's test on other configurations: with known sub-pixels and temperatures, and in bf16."""
+def check_odd_configurations(bench: Bench, checks: Checks) -> None:
+    """SPEC's test on unusual configurations."""
     for config in ODD[:1] if bench.rehearsal else ODD:
         for batch in (3,) if bench.rehearsal else (3, 257):
             what = f"D={config.channels}, K={config.levels}, C={config.prior_channels}"
             what = f"{what}, batch {batch}"
             with checks.attempt(what):
                 odd = Bench(config, bench.device, bench.quick, bench.report)
-                odd_one(odd, checks, batch, what)
+                check_odd_configuration(odd, checks, batch, what)
 
 
-def odd_one(odd: Bench, checks: Checks, batch: int, what: str) -> None:
-    """One of them."""
-    call = plain(odd, batch)
+def check_odd_configuration(odd: Bench, checks: Checks, batch: int, what: str) -> None:
+    """SPEC's test with known sub-pixels and several temperatures, and in bf16."""
+    call = sampling_inputs(odd, batch)
     call["temperature"] = torch.linspace(0, 1.5, batch, device=odd.device)
     known = torch.randint_like(call["mask"], odd.config.levels, dtype=torch.uint8)
     call["mask"] = torch.rand(known.shape, device=odd.device) < 0.3
@@ -200,35 +208,35 @@ def odd_one(odd: Bench, checks: Checks, batch: int, what: str) -> None:
     worst = violation(odd.model, call, image)
     checks.require(worst <= EPSILON, f"{what}: CDF violation {worst:.2g}")
     kept = torch.equal(image[call["mask"]], known[call["mask"]])
-    checks.require(kept, f"{what}: known sub-pixels stay")
+    checks.require(kept, f"{what}: known sub-pixels are kept")
     if "bf16" not in precisions(odd, checks.engine):
         return
-    # At temperature 1: near 0 the rounding of a sum decides which level is drawn.
-    call = plain(odd, batch)
+    # At temperature 1, because near 0 rounding errors decide which level is drawn.
+    call = sampling_inputs(odd, batch)
     image = prsr.sample(call["lr"], model=odd.model, seed=0, engine=checks.engine, precision="bf16")
     worst = violation(with_rounded_operands(odd.model), call, image)
     checks.require(worst <= BF16_EPSILON, f"{what}, bf16: CDF violation {worst:.2g}")
 
 
-def sanitized(checks: Checks) -> None:
-    """``compute-sanitizer`` on a tiny model, where it is installed."""
+def run_compute_sanitizer(checks: Checks) -> None:
+    """Run ``compute-sanitizer`` on a tiny model, if it is installed."""
     tool = shutil.which("compute-sanitizer") or shutil.which(
         "/usr/local/cuda/bin/compute-sanitizer"
     )
     if tool is None:
-        print("not here: compute-sanitizer")
+        print("compute-sanitizer is not installed")
         return
     code = (
         "import dataclasses, torch, prsr;"
-        # With levels enough for a cluster of the engine cuda.
+        # Enough levels for a cluster of the engine cuda.
         "config = dataclasses.replace(prsr.PRSRConfig.preset('tiny'), levels=64);"
         "m = prsr.PRSR(config).cuda();"
         "lr = torch.zeros(3, 3, 2, 2, dtype=torch.uint8, device='cuda');"
         f"prsr.sample(lr, model=m, seed=0, engine={checks.engine!r})"
     )
-    # A block of memory for each tensor: a read beyond one would else end in torch's own pool.
+    # A separate allocation per tensor, so that reads out of bounds do not hit torch's memory pool.
     alone = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    # torch asks the driver for functions that it may not have: such answers are no errors here.
+    # torch queries driver functions that may not exist; do not report these as errors.
     for check, more in (("memcheck", ["--report-api-errors", "no"]), ("racecheck", [])):
         command = [tool, "--tool", check, *more, "--error-exitcode", "9"]
         try:
@@ -241,7 +249,7 @@ def sanitized(checks: Checks) -> None:
                 env=alone,
             )
         except subprocess.TimeoutExpired:
-            print(f"not known: compute-sanitizer, {check}, did not end in 45 s", flush=True)
+            print(f"unknown: compute-sanitizer {check} did not end within 45 s", flush=True)
             continue
         checks.require(
             run.returncode == 0, f"compute-sanitizer, {check}: {run.stdout[-200:].strip()!r}"

@@ -1,11 +1,11 @@
-"""How fast the engine ``cuda`` is on a GPU, where its time goes, and what the card can do.
+"""Speed of the engine ``cuda`` on a GPU, time by phase, and hardware limits.
 
     python -m benchmarks.gpu_cuda [--preset paper] [--json gpu-cuda.json] [--quick]
 
-The clocks of a sub-pixel of one image by phase, and what the kernels are made of, measured alone:
-each beside what the design expects on an H100 (on paper, before any card had run it), and what
-follows if it is otherwise. Then milliseconds and images a second. Nothing here checks images:
-``python -m benchmarks.gpu --engine cuda`` does.
+It prints the clocks per sub-pixel of one image by phase, and microbenchmarks of the operations that
+the kernels consist of, each with the value that the design assumed for an H100 before any GPU had
+run it, and the consequence of another value; then milliseconds and images per second. The images
+are checked by ``python -m benchmarks.gpu --engine cuda``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 import prsr
 from benchmarks.gpu_bench import Bench
-from benchmarks.gpu_figures import replayed, seconds
+from benchmarks.gpu_figures import as_cuda_graph, time_calls
 from benchmarks.report import Column, Record, Report, ms
 from benchmarks.stages import CANNOT_SERVE
 from prsr.engines import cuda
@@ -31,11 +31,11 @@ from prsr.engines.cuda_layout import OPERANDS
 
 PRECISIONS = tuple(OPERANDS)
 
-SCRATCH = 32 * 2**20  # bytes that the measurements read
+SCRATCH = 32 * 2**20  # bytes that the microbenchmarks read
 
 
 class Expected(NamedTuple):
-    """What the design expects of a measurement, and what follows if it is otherwise."""
+    """The value that the design assumed, and the consequence of another one."""
 
     clocks: str
     otherwise: str
@@ -60,9 +60,9 @@ PHASES = {
 
 
 def record(bench: Bench, precision: str, batch: int) -> Record:
-    """Seconds a batch: the whole call, all rows, as a CUDA graph, and by kernel."""
+    """Seconds per batch: the whole call, all rows, as a CUDA graph, and by kernel."""
     sampler = prsr.Sampler(bench.model, engine="cuda", precision=precision)
-    whole = seconds(bench, partial(sampler.sample, bench.images(batch), seed=0), 3).median
+    whole = time_calls(bench, partial(sampler.sample, bench.images(batch), seed=0), 3).median
     engine, height, job = cuda.CUDAEngine(), bench.size[0], bench.job(batch)
     packed = engine.pack(bench.model.prior, precision)
 
@@ -74,7 +74,7 @@ def record(bench: Bench, precision: str, batch: int) -> Record:
     state = engine.start(packed, job)
     engine.row(state, 0)
     vertical, horizontal = (
-        height * seconds(bench, partial(launch, state, 1), 5, calls=4).median
+        height * time_calls(bench, partial(launch, state, 1), 5, calls=4).median
         for launch in (cuda.launch_vertical, cuda.launch_horizontal)
     )
     return {
@@ -83,15 +83,15 @@ def record(bench: Bench, precision: str, batch: int) -> Record:
         "cluster": f"{state.plan.cluster}×{state.plan.tiles}",
         "call": whole,
         "rate": batch / whole,
-        "alone": seconds(bench, rows, rounds).median,
-        "captured": seconds(bench, replayed(bench, rows), rounds).median,
+        "alone": time_calls(bench, rows, rounds).median,
+        "captured": time_calls(bench, as_cuda_graph(bench, rows), rounds).median,
         "vertical": vertical,
         "horizontal": horizontal,
     }
 
 
 def phases(bench: Bench, precision: str, job: Job) -> Iterator[Record]:
-    """Clocks of a sub-pixel, by phase, over all rows but the first."""
+    """Clocks per sub-pixel by phase, over all rows except the first."""
     engine = cuda.CUDAEngine()
     state = engine.start(engine.pack(bench.model.prior, precision), job)
     engine.row(state, 0)
@@ -115,7 +115,7 @@ def phases(bench: Bench, precision: str, job: Job) -> Iterator[Record]:
 
 
 def measurements(bench: Bench) -> Iterator[Record]:
-    """What the card can do, of what the kernels are made of."""
+    """Microbenchmarks of the operations that the kernels consist of."""
     for what, value in cuda.measure(bench.device, SCRATCH).items():
         expected = EXPECTED[what]
         yield {
@@ -126,19 +126,19 @@ def measurements(bench: Bench) -> Iterator[Record]:
         }
 
 
-def measured(bench: Bench, batches: list[int]) -> None:
-    """All tables; what fails is told, and the rest still measured."""
-    rehearsed = ", rehearsed on a CPU: no figures" if bench.rehearsal else ""
+def measure(bench: Bench, batches: list[int]) -> None:
+    """Measure and print all tables."""
+    rehearsed = ", dry run on a CPU" if bench.rehearsal else ""
     clocks: list[Record] = list(measurements(bench))
     for precision in PRECISIONS:
         clocks += phases(bench, precision, bench.job(1))
     bench.report.table(
         "clocks",
-        "Clocks, of one image by phase a sub-pixel" + rehearsed,
+        "Clocks per sub-pixel of one image, by phase" + rehearsed,
         [
             Column("what", ""),
             Column("measured", "measured", "{:,.0f}".format),
-            Column("expected", "on paper"),
+            Column("expected", "assumed"),
             Column("otherwise", "if otherwise"),
         ],
         clocks,
@@ -147,13 +147,13 @@ def measured(bench: Bench, batches: list[int]) -> None:
     for precision in PRECISIONS:
         for batch in batches:
             records.append(record(bench, precision, batch))
-            # At once, in seconds: if a larger batch fails, this is not lost.
+            # Print at once, in seconds, so that it is not lost if a larger batch fails.
             print(json.dumps(records[-1]), flush=True)
             if not bench.rehearsal:
                 torch.cuda.empty_cache()
     bench.report.table(
         "cuda",
-        "Engine cuda, milliseconds a batch" + rehearsed,
+        "Engine cuda, milliseconds per batch" + rehearsed,
         [
             Column("precision", ""),
             Column("batch", "batch"),
@@ -178,21 +178,21 @@ def measured(bench: Bench, batches: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure, on a GPU."""
+    """Read the command line and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="paper", choices=list(prsr.PRESETS))
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
-    parser.add_argument("--json", type=Path, help="write everything here as well")
+    parser.add_argument("--json", type=Path, help="also write the results here")
     chosen = parser.parse_args()
     config, device = prsr.PRSRConfig.preset(chosen.preset), torch.device("cuda")
     if reasons := prsr.list_engines(config, device)["cuda"]:
-        print(f"engine cuda cannot serve here: {'; '.join(reasons)}")
+        print(f"engine cuda does not support this machine: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
     bench = Bench(config, device, chosen.quick, Report())
     try:
-        measured(bench, [1, 128, 2048] if chosen.quick else [1, 16, 128, 256, 1024, 2048, 4096])
+        measure(bench, [1, 128, 2048] if chosen.quick else [1, 16, 128, 256, 1024, 2048, 4096])
     finally:
         if chosen.json:
             bench.report.write(chosen.json)

@@ -1,7 +1,9 @@
-"""How fast the engine ``triton`` is on a GPU, with its bound and what PyTorch has without prsr.
+"""Speed of the engine ``triton`` on a GPU, with its bound and PyTorch comparators.
 
-Everything is timed from one event of the GPU to another. On a CPU the same code runs, in the
-interpreter and without CUDA graphs, by the clock on the wall: a rehearsal, and no figure.
+All times are measured with CUDA events around whole calls. ``triton.testing.do_bench`` would
+measure something else: it queues calls without waiting for each, which hides the CPU time of a
+call, and it clears the L2 cache, in which successive rows find their weights. On a CPU the same
+code runs in Triton's interpreter without CUDA graphs, with wall-clock times, as a dry run.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from functools import partial
 import torch
 
 import prsr
-from benchmarks.bounds import PARTS, needed, streamed_bytes
+from benchmarks.bounds import PARTS, count_work, streamed_bytes
 from benchmarks.compiled import CompiledEngine
 from benchmarks.gpu_bench import Bench
 from benchmarks.report import Column, Record, ms, times
@@ -25,24 +27,24 @@ from prsr.engines.triton import TritonEngine, launches
 from prsr.utils.torch_settings import exact_fp32
 
 CACHE_BYTES = 64
-"""That a multiprocessor can read of the second-level cache in a clock."""
+"""Bytes per clock that a multiprocessor can read from the L2 cache."""
 
 BOUND = (
-    "Bound: the longer of all arithmetic at the peak of torch's products, and of reading weights\n"
-    f"once a pixel at {CACHE_BYTES} bytes a clock. That each layer waits for the one before is not "
-    "in it."
+    "Bound: the larger of all arithmetic at the peak rate of torch's GEMMs, and of reading weights"
+    "\n"
+    f"once per pixel at {CACHE_BYTES} bytes per clock. It ignores the latency between layers."
 )
 
 COMPILED = (1, 256, 4096)
-"""Batches at which PyTorch's pixel is compiled: each takes about as long as all else of a batch.
-The largest is among them, for there PyTorch comes nearest."""
+"""Batch sizes of the compiled comparator. Compiling doubles the time of a batch size. The largest
+is included, because PyTorch is closest to the engine there."""
 
 NAIVE = 256
-"""Largest batch of naive forwards: more do not get faster, and fill the memory."""
+"""Largest batch of the naive sampler; larger ones are not faster per image and need much memory."""
 
 
-def span(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that the device takes for it."""
+def device_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds from the start of ``work`` to the end of its operations on the device."""
     if device.type == "cpu":
         return timed(work)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -53,29 +55,29 @@ def span(work: Callable[[], object], device: torch.device) -> float:
     return 1e-3 * start.elapsed_time(end)
 
 
-def seconds(bench: Bench, work: Callable[[], object], rounds: int, calls: int = 1) -> Timing:
-    """Of one call; ``calls`` in a row are timed, so that queueing the first does not count."""
+def time_calls(bench: Bench, work: Callable[[], object], rounds: int, calls: int = 1) -> Timing:
+    """Seconds per call; ``calls`` are timed together, to hide the launch latency of the first."""
     if bench.rehearsal:
-        return Timing((span(work, bench.device),))
+        return Timing((device_seconds(work, bench.device),))
 
     def repeated() -> None:
         for _ in range(calls):
             work()
 
     repeated()
-    torch.cuda.synchronize(bench.device)  # or the first round would be queued behind it
-    taken = [span(repeated, bench.device) for _ in range(rounds)]
-    return Timing(tuple(taken)).times(1 / calls)
+    torch.cuda.synchronize(bench.device)  # otherwise the first round would wait for it
+    seconds = [device_seconds(repeated, bench.device) for _ in range(rounds)]
+    return Timing(tuple(seconds)).times(1 / calls)
 
 
-def replayed(bench: Bench, work: Callable[[], object]) -> Callable[[], object]:
-    """The work as a CUDA graph; as it is where there are none."""
+def as_cuda_graph(bench: Bench, work: Callable[[], object]) -> Callable[[], object]:
+    """The work captured as a CUDA graph; unchanged on a CPU."""
     if bench.rehearsal:
         return work
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # compiles, tunes and allocates what may not be while it is captured
+        for _ in range(3):  # compiles, tunes and allocates, which is not allowed during capture
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -85,7 +87,7 @@ def replayed(bench: Bench, work: Callable[[], object]) -> Callable[[], object]:
 
 
 def triton_record(bench: Bench, job: Job, precision: str) -> Record:
-    """Seconds a batch of the engine ``triton``: all rows, as a CUDA graph, and by kernel."""
+    """Seconds per batch of the engine ``triton``: all rows, as a CUDA graph, and by kernel."""
     engine, height = TritonEngine(), bench.size[0]
     packed = engine.pack(bench.model.prior, precision)
 
@@ -96,13 +98,13 @@ def triton_record(bench: Bench, job: Job, precision: str) -> Record:
                 engine.row(state, y)
 
     rounds = 3 if bench.quick else 9
-    whole = seconds(bench, rows, rounds)
-    captured = seconds(bench, replayed(bench, rows), rounds)
+    whole = time_calls(bench, rows, rounds)
+    captured = time_calls(bench, as_cuda_graph(bench, rows), rounds)
     state = engine.start(packed, job)
     engine.row(state, 0)
     vertical, horizontal = (
-        seconds(bench, partial(launch.kernel[(launch.programs,)], **launch.arguments), 5, calls=4)
-        for launch in launches(state, 1)
+        time_calls(bench, partial(each.kernel[(each.programs,)], **each.arguments), 5, calls=4)
+        for each in launches(state, 1)
     )
     return {
         "alone": whole.median,
@@ -113,7 +115,7 @@ def triton_record(bench: Bench, job: Job, precision: str) -> Record:
 
 
 def comparators(bench: Bench, job: Job) -> Record:
-    """Seconds a batch for PyTorch without prsr: steps timed, and multiplied."""
+    """Seconds per batch of the PyTorch comparators, extrapolated from single steps."""
     height, width = bench.size
     pixels, batch = height * width, len(job.image)
     engine = TorchEngine()
@@ -122,39 +124,40 @@ def comparators(bench: Bench, job: Job) -> Record:
         logits = job.conditioning[:, :, :, 0].permute(3, 2, 0, 1).contiguous()
         pixel = partial(horizontal_pixel, state, 0, 0, logits[0])
         row = partial(vertical_row, state, 0)
-        rows = height * seconds(bench, replayed(bench, row), 5, calls=4).median
+        rows = height * time_calls(bench, as_cuda_graph(bench, row), 5, calls=4).median
+        graph = as_cuda_graph(bench, pixel)
         record: Record = {
-            "eager": height * seconds(bench, row, 5).median
-            + pixels * seconds(bench, pixel, 5).median,
-            "graphs": rows + pixels * seconds(bench, replayed(bench, pixel), 5, calls=20).median,
+            "eager": height * time_calls(bench, row, 5).median
+            + pixels * time_calls(bench, pixel, 5).median,
+            "graphs": rows + pixels * time_calls(bench, graph, 5, calls=20).median,
         }
         if batch in COMPILED:
             compiled = CompiledEngine()
             compiled.pack(bench.model.prior, "fp32")
-            step = replayed(bench, partial(compiled.draw_pixel, state, 0, 0, logits[0]))
-            record["compiled"] = rows + pixels * seconds(bench, step, 5, calls=20).median
+            step = as_cuda_graph(bench, partial(compiled.draw_pixel, state, 0, 0, logits[0]))
+            record["compiled"] = rows + pixels * time_calls(bench, step, 5, calls=20).median
         if batch <= NAIVE:
-            forward = replayed(bench, partial(bench.model.prior, job.image))
+            forward = as_cuda_graph(bench, partial(bench.model.prior, job.image))
             forwards = pixels * bench.config.channels
-            record["naive"] = forwards * seconds(bench, forward, 3).median
+            record["naive"] = forwards * time_calls(bench, forward, 3).median
     return record
 
 
 def peak(bench: Bench, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of torch's products of large matrices."""
+    """Floating-point operations per second of torch's GEMM on large matrices."""
     side = 64 if bench.rehearsal else 8192
     a, b = (torch.randn(side, side, device=bench.device, dtype=dtype) for _ in range(2))
     with exact_fp32(bench.device):
-        return 2 * side**3 / seconds(bench, partial(torch.matmul, a, b), 5, calls=3).median
+        return 2 * side**3 / time_calls(bench, partial(torch.matmul, a, b), 5, calls=3).median
 
 
 def bound(bench: Bench, dtype: torch.dtype, best: float, clock: float | None, batch: int) -> float:
-    """Seconds a batch: the longer of all arithmetic at the peak, and of one program's reading.
+    """Seconds per batch: the larger of all arithmetic at the peak, and of reading weights.
 
-    The weights of the horizontal stack and the head are read anew for every pixel, by each program
-    at once, as fast as a multiprocessor can read the cache.
+    Every program reads the weights of the horizontal stack and the head once per pixel, at the rate
+    at which a multiprocessor can read the cache.
     """
-    parts = needed(pack_prior(bench.model.prior))
+    parts = count_work(pack_prior(bench.model.prior))
     pixels = bench.size[0] * bench.size[1]
     arithmetic = 2 * batch * pixels * sum(parts[name].multiply_adds for name in PARTS) / best
     if clock is None:
@@ -163,13 +166,13 @@ def bound(bench: Bench, dtype: torch.dtype, best: float, clock: float | None, ba
     return max(arithmetic, pixels * streamed / (CACHE_BYTES * clock))
 
 
-def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
-    """The table, and the bars.
+def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None:
+    """Measure all batch sizes, print the tables and check the bars.
 
     Args:
-        bench: what is measured.
-        batches: images at a time.
-        clock: of the multiprocessors, Hz, or None where it is not known.
+        bench: model and device.
+        batches: batch sizes.
+        clock: of the multiprocessors in Hz; None if unknown.
     """
     records: list[Record] = []
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -177,7 +180,7 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
         sampler = prsr.Sampler(bench.model, engine="triton", precision=precision)
         for batch in batches:
             call = partial(sampler.sample, bench.images(batch), seed=0)
-            whole = seconds(bench, call, 3).median
+            whole = time_calls(bench, call, 3).median
             job = bench.job(batch)
             record: Record = {
                 "precision": precision,
@@ -192,16 +195,16 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
                 strongest = min(record[name] for name in ("graphs", "compiled") if name in record)
                 record["faster"] = strongest / record["alone"]
             records.append(record)
-            # At once, in seconds: if a larger batch fails, this is not lost.
+            # Print at once, in seconds, so that it is not lost if a larger batch fails.
             print(json.dumps(record), flush=True)
             del job
             if not bench.rehearsal:
                 torch.cuda.empty_cache()
-    rehearsed = ", rehearsed on a CPU: no figures" if bench.rehearsal else ""
+    rehearsed = ", dry run on a CPU" if bench.rehearsal else ""
     which = [Column("precision", ""), Column("batch", "batch")]
     bench.report.table(
         "figures",
-        "Milliseconds a batch" + rehearsed,
+        "Milliseconds per batch" + rehearsed,
         [
             *which,
             Column("call", "whole call", ms),
@@ -217,14 +220,14 @@ def figures(bench: Bench, batches: list[int], clock: float | None) -> None:
     )
     bench.report.table(
         "comparators",
-        "Milliseconds a batch without prsr, steps timed and multiplied" + rehearsed,
+        "Milliseconds per batch of the comparators, extrapolated from single steps" + rehearsed,
         [
             *which,
             Column("eager", "torch", ms),
             Column("graphs", "its CUDA graphs", ms),
             Column("compiled", "compiled, CUDA graphs", ms),
             Column("naive", "naive, CUDA graphs", ms),
-            Column("faster", "engine alone against the best", times),
+            Column("faster", "engine alone, speedup over the best", times),
         ],
         [record for record in records if "faster" in record],
     )

@@ -2,11 +2,11 @@
 
     python -m benchmarks.gpu_training portraits --data data/packed --work runs/here --seconds 300
 
-Unpacks ``portraits-train.zip`` and ``portraits-validation.zip``, takes a few steps to measure how
-long one takes, and chooses from that how many fill the time, for the learning rate falls to zero at
-the end of a run. The run is ``runs/here/portraits``, with a checkpoint about every minute. If there
-is one already, it goes on: where it was within its schedule, or from its model, with a new
-schedule, where the schedule has ended or where there is no checkpoint.
+It unpacks ``portraits-train.zip`` and ``portraits-validation.zip``, measures the time per step, and
+chooses the number of steps that fit in the time, because the learning rate must reach zero at the
+end of a run. The run is ``runs/here/portraits``, with a checkpoint about every minute. An existing
+run is resumed within its schedule. If its schedule has ended or it has no checkpoint, a new
+schedule starts from its model.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ RECIPE = (
     *("--optimizer", "adamw", "--learning-rate", "1.5e-3", "--warmup", "300"),
     *("--schedule", "linear", "--ema", "0.999", "--clip", "1", "--augment"),
 )
-"""Untested on a GPU. AdamW's β are 0.9 and 0.99."""
+"""Options of ``prsr train``, untested on a GPU."""
 
 PROBE = 150
-"""Steps of the measurement, with a report after half of them and at the end. The last sixth tells
-how long a step takes: on a GPU ``prsr train`` notes the time at a report, and 50 steps after it."""
+"""Steps of the measurement, with a report after half of them and at the end. The time per step is
+that of the last sixth: on a GPU, ``prsr train`` writes scalars at a report and 50 steps later."""
 
 REHEARSAL = 12
-"""Steps of the measurement on a CPU, and of the training at most."""
+"""Steps of the measurement, and the largest number of training steps, in a dry run on a CPU."""
 
 BETWEEN = 60
 """Seconds between checkpoints."""
 
 SAFETY = 0.95
-"""The share of the time that is planned for."""
+"""The share of the time to plan for."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the parts of a training take, in seconds.
+    """The durations of the parts of a training in seconds.
 
     Attributes:
-        start: all that comes once: loading, compiling, and what the first report takes longer.
-        step: of one step.
-        report: of a validation, a sample sheet and a checkpoint.
-        options: of ``prsr train`` that it was measured with, beside the recipe.
+        start: one-time work: loading, compiling, and the extra time of the first report.
+        step: a step.
+        report: a validation, a sample sheet and a checkpoint.
+        options: of ``prsr train`` for these durations, in addition to the recipe.
     """
 
     start: float
@@ -76,18 +76,18 @@ class Plan:
 def make_plan(
     pace: Pace, seconds: float, done: int, total: int | None, machines: float, most: float
 ) -> Plan:
-    """How far to train.
+    """Choose how many steps to train.
 
     Args:
         pace: of this machine.
-        seconds: that are left.
+        seconds: remaining time.
         done: steps of the run so far.
-        total: at which its schedule ends; None where that is to be chosen.
-        machines: how many such times a new schedule is for.
-        most: steps that are taken here at most.
+        total: last step of its schedule; None to choose a new schedule.
+        machines: number of machines that share a new schedule.
+        most: largest number of steps on this machine.
 
     Raises:
-        ValueError: the time is too short for a step.
+        ValueError: the time is too short for a single step.
     """
     every = max(1.0, (BETWEEN - pace.report) / pace.step)
     possible = int((SAFETY * seconds - pace.start) / (pace.step + pace.report / every))
@@ -99,7 +99,7 @@ def make_plan(
 
 
 class Training:
-    """One data set's run.
+    """The run of a data set.
 
     Args:
         chosen: the options of this command.
@@ -118,18 +118,18 @@ class Training:
         }
 
     def left(self) -> float:
-        """Seconds that are left."""
+        """The remaining seconds."""
         return self.end - time.monotonic()
 
     def unpack(self) -> None:
-        """Make the array files."""
+        """Unpack the array files."""
         from prsr.data.archive import unpack
 
         for part, array in self.arrays.items():
             unpack(self.chosen.data / f"{self.name}-{part}.zip", array)
 
     def train(self, folder: Path, plan: Plan, *options: str, limit: float) -> int | None:
-        """Run ``prsr train`` with the recipe; its exit code, or None where it was killed."""
+        """Run ``prsr train`` with the recipe; returns its exit code, or None if it was killed."""
         arguments = {
             "--data": self.arrays["train"],
             "--validation": self.arrays["validation"],
@@ -146,7 +146,7 @@ class Training:
         return run(command, limit)
 
     def measure(self) -> Pace:
-        """Take a few steps, compiled if that works in half of the time that is left."""
+        """Measure a few steps, compiled if that works within half of the remaining time."""
         preset = ("--preset", self.chosen.preset)
         ways = [("--compile",), ()] if self.chosen.device == "cuda" else [()]
         folder = self.folder.with_name(f"{self.name}-probe")
@@ -156,20 +156,20 @@ class Training:
             plan = Plan(self.probe, self.probe, self.probe // 2)
             if self.train(folder, plan, *preset, *options, limit=self.left() / 2) == 0:
                 return pace_of(folder, self.probe, start, options)
-            print(f"no steps could be taken with {options or 'no option'}", flush=True)
+            print(f"training failed with {options or 'no options'}", flush=True)
         sys.exit("training does not work here")
 
     def progress(self) -> tuple[int, int | None]:
-        """Steps that the run has taken, and where its schedule ends; 0 and None without one."""
-        from prsr.training.trainer import CHECKPOINT_FILE, has_checkpoint, readable
+        """Steps of the run so far and the last step of its schedule; 0 and None without a run."""
+        from prsr.training.trainer import CHECKPOINT_FILE, has_checkpoint, open_checkpoint
 
         if not has_checkpoint(self.folder):
             return 0, None
-        with readable(self.folder / CHECKPOINT_FILE) as (_, about):
+        with open_checkpoint(self.folder / CHECKPOINT_FILE) as (_, about):
             return about["step"], about["settings"]["schedule_steps"]
 
     def run(self) -> None:
-        """Everything; exits with an error where the run did not come as far as it should."""
+        """Run everything; exits with an error if the training failed."""
         self.unpack()
         pace = self.measure()
         done, total = self.progress()
@@ -183,8 +183,8 @@ class Training:
             begin = ("--from", str(earlier / "model"))
         plan = make_plan(pace, self.left(), done, total, self.chosen.machines, self.most)
         rate = self.chosen.batch_size / pace.step
-        told = {name: value for name, value in asdict(pace).items() if name != "options"}
-        print(f"{rate:,.0f} images/s; seconds: {told}; {plan}", flush=True)
+        described = {name: value for name, value in asdict(pace).items() if name != "options"}
+        print(f"{rate:,.0f} images/s; seconds: {described}; {plan}", flush=True)
         code = self.train(self.folder, plan, *begin, *pace.options, limit=self.left())
         reached, _ = self.progress()
         print(
@@ -195,12 +195,12 @@ class Training:
 
 
 def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) -> Pace:
-    """What a short run with two reports tells.
+    """The durations measured in a short run with two reports.
 
     Args:
         folder: of the run.
-        steps: that it took.
-        start: when its command began, in seconds since the epoch.
+        steps: of the run.
+        start: time of its start in seconds since the epoch.
         options: as in :class:`Pace`.
     """
     from prsr.training.trainer import CHECKPOINT_FILE
@@ -218,7 +218,7 @@ def pace_of(folder: Path, steps: int, start: float, options: tuple[str, ...]) ->
 
 
 def scalars(folder: Path) -> dict[str, list]:  # type: ignore[type-arg]  # TensorBoard has no types
-    """All of a run, by name."""
+    """All TensorBoard scalars of a run, by name."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -227,18 +227,18 @@ def scalars(folder: Path) -> dict[str, list]:  # type: ignore[type-arg]  # Tenso
 
 
 def last_values(folder: Path) -> str:
-    """What the last validation of a run has found, in words."""
+    """The results of the last validation of a run as text."""
     found = {n: e[-1].value for n, e in scalars(folder).items() if n.startswith("validation/")}
     return ", ".join(f"{n.removeprefix('validation/')} {value:.4f}" for n, value in found.items())
 
 
 def main() -> None:
-    """Train."""
+    """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="of the data set: NAME-train.zip and NAME-validation.zip")
-    parser.add_argument("--data", type=Path, required=True, help="the folder where these are")
+    parser.add_argument("--data", type=Path, required=True, help="folder that contains them")
     parser.add_argument("--work", type=Path, required=True, help="folder for arrays and runs")
-    parser.add_argument("--seconds", type=float, required=True, help="to train in")
+    parser.add_argument("--seconds", type=float, required=True, help="time for training")
     parser.add_argument("--machines", type=float, default=1, help="see benchmarks.gpu_all")
     parser.add_argument("--preset", default="paper-conditional")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])

@@ -1,10 +1,10 @@
-"""Growth: with an image's size, which should be that of its pixels, and with the features."""
+"""Growth of sampling time with the image size, which should be linear, and with the features."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from benchmarks.bounds import needed
+from benchmarks.bounds import count_work
 from benchmarks.report import Column, Record, milliseconds, times
 from benchmarks.run import Run
 from benchmarks.subject import Subject
@@ -13,7 +13,7 @@ from prsr.engines.packing import pack_prior
 
 
 def sizes(run: Run) -> None:
-    """Images twice and four times as high and wide."""
+    """Measure images that are twice and four times as high and wide."""
     enlarged = {n: Subject(run.subject.config, n) for n in run.choose((1, 2, 4), (1, 2))}
     timings = interleaved({n: each.engine_alone(1) for n, each in enlarged.items()}, run.rounds)
     records: list[Record] = [
@@ -30,9 +30,9 @@ def sizes(run: Run) -> None:
         "Growth with size: the engine alone, batch 1",
         [
             Column("size", "size"),
-            Column("engine", "ms an image", milliseconds),
-            Column("pixel", "µs a pixel", lambda seconds: f"{1e6 * seconds:.1f}"),
-            Column("growth", "over the first", times),
+            Column("engine", "ms per image", milliseconds),
+            Column("pixel", "µs per pixel", lambda seconds: f"{1e6 * seconds:.1f}"),
+            Column("growth", "over linear", times),
         ],
         records,
     )
@@ -42,14 +42,14 @@ def sizes(run: Run) -> None:
 
 
 def widths(run: Run) -> None:
-    """Features that fill no vector: they should not cost the rate of useful work."""
+    """Measure numbers of features that do not fill vectors; the useful rate should not drop."""
     subjects = {
         features: Subject(dataclasses.replace(run.subject.config, prior_channels=features))
         for features in run.choose((32, 30, 33, 48, 64, 100), (32, 33, 100))
     }
     flops = {}
     for features, subject in subjects.items():
-        parts = needed(pack_prior(subject.model.prior)).values()
+        parts = count_work(pack_prior(subject.model.prior)).values()
         flops[features] = 2 * subject.pixels * sum(part.multiply_adds for part in parts)
     records: dict[int, Record] = {features: {"features": features} for features in subjects}
     for batch in (1, 16):
@@ -65,9 +65,9 @@ def widths(run: Run) -> None:
         [
             Column("features", "C"),
             Column("rate_1", "batch 1", gigaflops),
-            Column("loss_1", "C=32 over it", times),
+            Column("loss_1", "loss against C=32", times),
             Column("rate_16", "batch 16", gigaflops),
-            Column("loss_16", "C=32 over it", times),
+            Column("loss_16", "loss against C=32", times),
         ],
         list(records.values()),
     )
@@ -79,5 +79,5 @@ def widths(run: Run) -> None:
 
 
 def gigaflops(rate: float) -> str:
-    """Operations a second in GFLOP/s."""
+    """Operations per second in GFLOP/s."""
     return f"{rate / 1e9:,.0f}"

@@ -1,11 +1,11 @@
-"""What the Triton kernels are compiled to, for GPUs that need not be here.
+"""Resource usage of the compiled Triton kernels; needs no GPU.
 
     python -m benchmarks.kernels [--preset paper] [--architectures 80 90 100] [--json]
 
-compiles every variant that the engine ``triton`` launches (kernel, precision, images a program,
-with known sub-pixels or without, and each launch that tuning chooses among) and prints registers a
-thread, bytes spilled, shared memory, and how many instructions of some kinds the code has. ptxas,
-which comes with Triton, needs no GPU.
+compiles every variant that the engine ``triton`` launches (kernel, precision, images per program,
+with and without known sub-pixels, and each launch that tuning chooses among) and prints registers
+per thread, spilled bytes, shared memory, and the numbers of some kinds of instructions. ptxas comes
+with Triton.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Compiled:
-    """One variant and what it was compiled to.
+    """A compiled variant of a kernel.
 
-    ``together`` is how many images a program takes, ``masked`` whether some of their sub-pixels
-    are known (nothing to ``vertical_row``), ``registers`` are those of a thread,
-    ``spilled`` its bytes of them, ``shared`` bytes of a program; ``tensor``, ``fma`` and ``copies``
-    (asynchronous, to shared memory) count instructions in the code.
+    ``together`` is the number of images per program; ``masked`` is whether there are known
+    sub-pixels (which do not affect ``vertical_row``); ``registers`` and ``spilled`` bytes are per
+    thread, ``shared`` bytes per program; ``tensor``, ``fma`` and ``copies`` (asynchronous, to
+    shared memory) count instructions.
     """
 
     kernel: str
@@ -66,7 +66,7 @@ class Compiled:
 
 
 def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
-    """Every launch of the engine, for one precision; its images are of the model's own size."""
+    """Every launch of the engine in one precision, for images of the model's size."""
     model = prsr.PRSR(config)
     height, width = config.scale * config.low_height, config.scale * config.low_width
     job = Job(
@@ -80,7 +80,7 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
     engine = TritonEngine()
     weights = engine.pack(model.prior, precision)
     masked = replace(job, mask=torch.zeros(job.image.shape, dtype=torch.bool))
-    # Few images, and many: what a program takes of them.
+    # Images per program for small and large batches.
     for together in (1, 1), SHARING[weights.operand]:
         yield from launches(State(weights, job, together), 0)
         yield launches(State(weights, masked, together), 0)[1]
@@ -89,8 +89,8 @@ def variants(config: prsr.PRSRConfig, precision: str) -> Iterator[Launch]:
 def compile_launch(
     launch: Launch, precision: str, architecture: int, chosen: dict[str, int]
 ) -> Compiled:
-    """What that launch is compiled to for CUDA's ``sm_<architecture>``."""
-    kernel = launch.kernel.fn  # without the tuning
+    """Compile a launch for CUDA's ``sm_<architecture>``."""
+    kernel = launch.kernel.fn  # without the autotuner
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}
@@ -131,17 +131,17 @@ def compile_launch(
 
 
 def resources(cubin: bytes) -> tuple[int, int]:
-    """Registers a thread, and bytes of its stack, which holds nothing but spilled registers."""
+    """Registers per thread, and bytes of its stack, which contains only spilled registers."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin)
         tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        told = subprocess.run(
+        output = subprocess.run(
             [tool, "-res-usage", file], capture_output=True, text=True, check=True
         ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", output)
     if found is None:
-        raise RuntimeError(f"cuobjdump tells no registers: {told!r}")
+        raise RuntimeError(f"cuobjdump printed no registers: {output!r}")
     return int(found[1]), int(found[2])
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="paper", choices=list(prsr.PRESETS))
     parser.add_argument("--architectures", type=int, nargs="+", default=[80, 90, 100])
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     arguments = parser.parse_args()
     titles = list(Compiled.__dataclass_fields__)
     if not arguments.json:

@@ -1,4 +1,4 @@
-"""Facts about this machine, and what it can do at its best."""
+"""A description of this machine and its peak rates."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.bounds import Limits
 from prsr.engines.cpu import chosen_instruction_set
 
 ATTEMPTS = 6
-"""A peak is the best of so many measurements: a neighbour's work makes it lower, never higher."""
+"""A peak is the best of this many measurements: other work can only lower it."""
 
 
 def limits(working_set: int, threads: int) -> Limits:
-    """Measured in about a second, with the instruction set that the engine uses.
+    """Measure the limits with the engine's instruction set, in about a second.
 
     Args:
-        working_set: bytes that all threads together read over and over.
-        threads: that work at the same time.
+        working_set: bytes that all threads together read repeatedly.
+        threads: number of concurrent threads.
     """
     bench = import_module("prsr._bench")
     name = chosen_instruction_set()
@@ -40,8 +40,8 @@ def best(measure: Callable[[], float]) -> float:
     return max(measure() for _ in range(ATTEMPTS))
 
 
-def facts() -> dict[str, str]:
-    """Processor, versions and commit, by name."""
+def describe() -> dict[str, str]:
+    """Processor, versions and commit, by heading."""
     return {
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "threads": str(torch.get_num_threads()),
@@ -54,7 +54,7 @@ def facts() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Its maker's name for it."""
+    """The model name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -62,9 +62,9 @@ def processor() -> str:
 
 
 class OtherWork:
-    """How much of all cores' time others take: processes, and the host of a virtual machine.
+    """The share of all cores' time used by other processes and the host of a virtual machine.
 
-    What waits for threads, as PyTorch does all the time, suffers from it far more than its share.
+    Code that often waits for its threads, as PyTorch does, is slowed down by more than this share.
     """
 
     def __init__(self) -> None:
@@ -72,13 +72,13 @@ class OtherWork:
         self.others = others_seconds()
 
     def share(self) -> float:
-        """Since this was made, from 0 to 1; children count as others until they were waited for."""
+        """The share since construction, 0 to 1; children count as others until they are reaped."""
         cores = (time.perf_counter() - self.start) * (os.cpu_count() or 1)
         return max(0.0, (others_seconds() - self.others) / cores)
 
 
 def others_seconds() -> float:
-    """Seconds of the cores that others have had so far, on Linux; elsewhere always 0."""
+    """Core seconds used by others since boot, on Linux; 0 on other systems."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
@@ -89,7 +89,7 @@ def others_seconds() -> float:
 
 
 def commit() -> str:
-    """Of the repository that this file is in, and whether it has changed since."""
+    """The commit of this repository, and whether there are uncommitted changes."""
     describe = ("git", "describe", "--always", "--dirty")
     folder = Path(__file__).parent
     try:

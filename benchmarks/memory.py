@@ -1,12 +1,12 @@
-"""Peak memory of drawing, in processes of their own: what other work has left behind hides it.
+"""Peak memory of sampling, measured in separate processes, without memory left over by other work.
 
     python -m benchmarks.memory PRESET ENLARGE BATCH
 
-is such a process. It prints as JSON by how many bytes its resident set grew at most, the second
-time that the same was drawn, for the first time packs weights: for a whole call of
-``Sampler.sample``, and for the engine alone (conditioning logits given, a few rows: memory does not
-grow with them). On Linux only, by the
-high-water mark in ``/proc``, which can be set back; ``getrusage`` would count the parent's too.
+is such a process. It prints as JSON by how many bytes the resident set grew at most in the second
+of two equal calls, because the first one packs weights: for a whole call of ``Sampler.sample``, and
+for the engine alone (given conditioning logits and few rows, on which memory does not depend). It
+reads the high-water mark in ``/proc`` and therefore needs Linux; ``getrusage`` cannot be reset and
+includes the parent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ A_FEW = 8e6  # bytes
 
 
 def memory(run: Run) -> None:
-    """A table, and its bars: a few MB for an image, and no more for each of many."""
+    """Print a table and check its bars: a few MB per image, also in large batches."""
     if not (PROCESS / "clear_refs").exists():
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
@@ -51,11 +51,11 @@ def memory(run: Run) -> None:
             Column("batch", "batch"),
             Column("engine", "engine alone", megabytes),
             Column("call", "whole call", megabytes),
-            Column("logits", "of it a slice's logits", megabytes),
-            Column("rest", "of it the rest", megabytes),
+            Column("logits", "of which logits of a slice", megabytes),
+            Column("rest", "of which the rest", megabytes),
         ],
         records,
-        f"A whole call draws slices of {in_slice}; the engine alone draws the batch at once.",
+        f"A whole call samples slices of {in_slice}; the engine alone, the whole batch at once.",
     )
     first, *others = records
     name = "memory of batch 1 without logits, MB"
@@ -68,7 +68,7 @@ def memory(run: Run) -> None:
 
 
 def measure(preset: str, batch: int) -> dict[str, int]:
-    """Bytes by which drawing such a batch makes a fresh process grow: "call" and "engine"."""
+    """Peak growth in bytes of a new process that samples a batch: "call" and "engine"."""
     command = [sys.executable, "-m", "benchmarks.memory", preset, str(ENLARGE), str(batch)]
     folder = Path(__file__).parent.parent
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=folder)
@@ -83,10 +83,10 @@ def resident(mark: str) -> int:
 
 
 def growth(work: Callable[[], object]) -> int:
-    """By how many bytes the resident set grew at most while ``work`` was done."""
+    """The peak growth of the resident set in bytes during ``work``."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # what was freed but kept would be had for nothing
+        libc.malloc_trim(0)  # otherwise memory that was freed but kept would not be counted
     (PROCESS / "clear_refs").write_text("5")
     before = resident("VmRSS")
     work()
@@ -94,13 +94,13 @@ def growth(work: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    """Print the two figures."""
+    """Measure and print as JSON."""
     config, enlarge, batch = PRSRConfig.preset(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     subject = Subject(config, enlarge)
     works = {"call": subject.whole_call(batch), "engine": subject.engine_alone(batch, rows=ROWS)}
     figures = {}
     for name, work in works.items():
-        work()  # packs weights, and whatever else is done once
+        work()  # packs weights and does other one-time work
         figures[name] = growth(work)
     print(json.dumps(figures))
 

@@ -1,7 +1,7 @@
-"""Archives cut into files of limited size, for machines that give back only small ones.
+"""Archives split into files of limited size, for machines that return only small files.
 
 An archive ``name`` is the files ``name.tar.0``, ``name.tar.1`` and so on, which
-``cat name.tar.* | tar -x`` unpacks where they are at most ten. Standard library only.
+``cat name.tar.* | tar -x`` unpacks if there are at most ten. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 
 PART_BYTES = 15 * 2**20
-"""Of a part at most."""
+"""The largest size of a part."""
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file, replacing what is there in one step.
+    """Write a file atomically, replacing an existing one.
 
     Raises:
-        OSError: it cannot be written; what is there is unharmed.
+        OSError: it cannot be written; an existing file is unchanged.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
@@ -37,10 +37,10 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 class PartWriter(io.RawIOBase):
-    """Takes a stream and writes it as ``name.tar.0``, ``name.tar.1`` and so on.
+    """A stream that is written as ``name.tar.0``, ``name.tar.1`` and so on.
 
     Attributes:
-        count: parts so far.
+        count: number of parts so far.
         digest: SHA-256 of the stream so far.
     """
 
@@ -50,8 +50,8 @@ class PartWriter(io.RawIOBase):
         self.digest = hashlib.sha256()
         self.waiting = bytearray()
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # tarfile gives bytes
-        """Take more of it."""
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # tarfile writes bytes
+        """Append data to the stream."""
         self.digest.update(data)
         self.waiting += data
         while len(self.waiting) >= PART_BYTES:
@@ -77,7 +77,7 @@ class PartWriter(io.RawIOBase):
 def write_archive(
     folder: Path, name: str, root: Path, files: Iterable[Path]
 ) -> dict[str, int | str]:
-    """Write an archive of files, named relative to ``root``; those that are gone are left out.
+    """Write an archive of files, named relative to ``root``; missing files are left out.
 
     Returns:
         ``parts`` and ``sha256``, which :func:`read_archive` checks.
@@ -88,7 +88,7 @@ def write_archive(
     writer = PartWriter(folder, name)
     with tarfile.open(fileobj=writer, mode="w|") as archive:
         for path in files:
-            # Opened first: what replaces the file meanwhile may have another size.
+            # Open first: the file may be replaced by one of another size.
             with suppress(FileNotFoundError), path.open("rb") as file:
                 entry = archive.gettarinfo(arcname=str(path.relative_to(root)), fileobj=file)
                 archive.addfile(entry, file)
@@ -100,10 +100,10 @@ def read_archive(folder: Path, name: str, about: dict[str, int | str], into: Pat
     """Unpack an archive.
 
     Args:
-        folder: with its parts.
+        folder: that contains its parts.
         name: of the archive.
-        about: what :func:`write_archive` returned.
-        into: the folder to unpack it to.
+        about: the result of :func:`write_archive`.
+        into: folder to unpack to.
 
     Raises:
         ValueError: the parts are not those that were written together.

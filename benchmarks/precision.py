@@ -1,16 +1,16 @@
-"""What ``precision="bf16"`` costs: how far it moves the distribution of a sub-pixel.
+"""The error of ``precision="bf16"`` in the distribution of a sub-pixel.
 
     python -m benchmarks.precision
 
-Over every sub-pixel of samples of the bundled model, the total-variation distance (half
-the sum of |p − q| over the levels) between what the model draws from in fp32 and what an engine
-draws from in bf16. One parallel forward each gives all distributions, of a copy of the model that
-rounds what the engine rounds; ``tests/`` holds the engines to these copies. Nothing that can come
-of a draw gets more or less probable by more than this distance.
+It prints the total-variation distance (half the sum of |p − q| over the levels) between the
+distributions of the model in fp32 and of an engine in bf16, over all sub-pixels of samples of the
+bundled model. The probability of any event of a draw changes by at most this distance. The
+distributions of an engine are those of a copy of the model with the same rounding, computed by one
+parallel forward pass; the tests check the engines against these copies.
 
 The engine ``cpu`` rounds the weights of both layers of the prior's head. ``triton`` rounds both
-operands of every product but those of the first layers; sums, biases, gates, residuals and the
-conditioning network are fp32.
+operands of every GEMM except in the first layers; sums, biases, gates, residuals and the
+conditioning network are in fp32.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def total_variation(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     model = prsr.PRSR.from_pretrained(DEFAULT_MODEL)
     lr = bundled_inputs(DEFAULT_MODEL)
     hr = prsr.sample(lr, model=model, seed=0)

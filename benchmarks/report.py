@@ -1,4 +1,4 @@
-"""What a benchmark tells: tables on the screen, bars met or missed, and all of it as JSON."""
+"""The output of a benchmark: printed tables, bars met or missed, and a JSON file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Record = dict[str, Any]
 
 
 def milliseconds(timing: Timing) -> str:
-    """Median and quartiles."""
+    """Median and quartiles in milliseconds."""
     low, high = timing.quartiles
     return f"{ms(timing.median)} ({ms(low)}–{ms(high)})"
 
 
 def ms(seconds: float) -> str:
-    """Seconds as milliseconds, to three digits or so."""
+    """Seconds as milliseconds with about three digits."""
     value = 1e3 * seconds
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def times(ratio: float) -> str:
-    """A ratio: 1.15×, 15.2×, 3,400×."""
+    """A ratio, such as 1.15×, 15.2× or 3,400×."""
     return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:,.1f}×" if ratio < 100 else f"{ratio:,.0f}×"
 
 
 def whole_seconds(timing: Timing) -> str:
-    """The median of what takes minutes."""
+    """The median in whole seconds."""
     return f"{timing.median:,.0f} s"
 
 
@@ -43,26 +43,26 @@ def megabytes(count: float) -> str:
 
 
 class Column:
-    """One column of a table: the key of its values in the records, a heading, how to print one."""
+    """A column of a table: the key of its values in the records, a heading and a formatter."""
 
     def __init__(self, key: str, heading: str, show: Callable[[Any], str] = str) -> None:
         self.key, self.heading, self.show = key, heading, show
 
     def cell(self, record: Record) -> str:
-        """What stands in the table; a dash where there is no such figure."""
+        """The text of a cell; a dash if the record has no value."""
         value = record.get(self.key)
         return "–" if value is None else self.show(value)
 
 
 class Report:
-    """Prints as it is told, and remembers everything for the JSON file."""
+    """Prints results, and collects them for the JSON file."""
 
     def __init__(self) -> None:
         self.console = Console(width=110, highlight=False)
         self.results: dict[str, Any] = {"bars": [], "other_work": {}}
 
-    def facts(self, key: str, values: dict[str, str]) -> None:
-        """Lines of "name: value"."""
+    def print_facts(self, key: str, values: dict[str, str]) -> None:
+        """Print lines of "name: value"."""
         self.results[key] = values
         for name, value in values.items():
             self.console.print(f"[bold]{name}[/bold]: {value}")
@@ -70,7 +70,7 @@ class Report:
     def table(
         self, key: str, title: str, columns: Sequence[Column], records: list[Record], note: str = ""
     ) -> None:
-        """A table, and a note below it; the JSON file gets the records."""
+        """Print a table and a note below it; the JSON file gets the records."""
         self.results[key] = records
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
@@ -91,7 +91,7 @@ class Report:
         least: float = 0,
         show: Callable[[float], str] = times,
     ) -> None:
-        """Whether a figure, most often a ratio, is at most, or else at least, what it should be."""
+        """Print whether a value is at most ``most``, or without that, at least ``least``."""
         met = value >= least if most is None else value <= most
         limit = f">= {show(least)}" if most is None else f"<= {show(most)}"
         style = "green" if met else "red"
@@ -101,7 +101,7 @@ class Report:
         self.console.print(f"{what}, bar {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
 
     def write(self, path: Path) -> None:
-        """Everything as JSON, times in seconds, memory in bytes."""
+        """Write all results as JSON, times in seconds, memory in bytes."""
         text = json.dumps(self.results, indent=2, ensure_ascii=False, default=encode)
         path.write_text(text + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Where the time of an image goes, part by part, each against its own bound."""
+"""The time of an image by part of the engine, each with its bound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prsr.engines.cpu import PARTS
 
 
 def split(run: Run) -> None:
-    """A table, measured on one thread: with several the parts overlap."""
+    """Print a table, measured on one thread, because the parts overlap with several."""
     torch.set_num_threads(1)
     limits = machine.limits(run.streamed, 1)
     records: list[Record] = []
@@ -34,23 +34,23 @@ def split(run: Run) -> None:
     torch.set_num_threads(run.threads)
     run.report.table(
         "split",
-        "ms an image, part by part: the engine alone, on one thread",
+        "ms per image by part: the engine alone, on one thread",
         [
             Column("batch", "batch"),
             Column("part", "part"),
             Column("seconds", "measured", ms),
             Column("bound", "bound", ms),
-            Column("ratio", "of it", times),
+            Column("ratio", "over bound", times),
         ],
         records,
         f"One thread: {limits.peak / 1e9:,.0f} GFLOP/s, {limits.bandwidth / 1e9:,.0f} GB/s. "
-        "The draw's bound counts the multiply-adds of its exponentials, and nothing else.",
+        "The bound of draw includes only the multiply-adds of its exponentials.",
     )
 
 
 @torch.no_grad()
 def seconds(run: Run, batch: int) -> dict[str, float]:
-    """Seconds an image of each of ``PARTS``, the median of several runs."""
+    """Seconds per image of each of ``PARTS``, the median of several runs."""
     subject = run.subject
     packed, job = ENGINE.pack(subject.model.prior, "fp32"), subject.job(batch)
     runs = []
@@ -59,5 +59,5 @@ def seconds(run: Run, batch: int) -> dict[str, float]:
         state.seconds = torch.zeros(len(PARTS), dtype=torch.float64)
         ENGINE.rows(state, 0, subject.size[0])
         runs.append(state.seconds / batch)
-    medians = torch.stack(runs[1:]).median(dim=0).values  # the first one only warms up
+    medians = torch.stack(runs[1:]).median(dim=0).values  # the first run is a warm-up
     return dict(zip(PARTS, medians.tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""Commands run one after the other, each with a log and a time limit; none stops the next.
+"""Run commands one after another, each with a log and a time limit, also after failures.
 
-Standard library only: the first stage may be the one that installs everything else.
+Standard library only, because the first stage may install everything else.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from pathlib import Path
 PASSED, FAILED, TIMED_OUT, SKIPPED = "passed", "failed", "timed out", "skipped"
 
 CANNOT_SERVE = 77
-"""The exit code of a command that does not apply to this machine, as test runners use it."""
+"""The exit code of a command that does not apply to this machine, as in other test runners."""
 
 KILLING = 10
-"""Seconds that killed processes are given to end."""
+"""Seconds to wait for killed processes."""
 
 DETAIL = 300
-"""Characters of the last line of a log that a summary shows."""
+"""The largest number of characters of a log's last line in a summary."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a stage.
+    """The result of a stage.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         outcome: "passed", "failed", "timed out" or "skipped".
-        seconds: that it took.
+        seconds: duration.
         detail: the reason, or the last line that the command printed.
     """
 
@@ -55,14 +55,14 @@ def run_stage(
     tick: Callable[[], object] | None = None,
     every: float = 60,
 ) -> Result:
-    """Run a command until it ends or its time is over; all its processes have ended afterwards.
+    """Run a command until it ends or reaches its time limit; then kill all its processes.
 
     Args:
         name: of the stage.
         command: program and arguments.
-        limit: seconds after which it is killed, with everything it started.
-        log: gets what it prints; later runs append.
-        tick: called again and again meanwhile; its errors are printed, and do no harm.
+        limit: seconds after which it is killed.
+        log: file that its output is appended to.
+        tick: called repeatedly meanwhile; its errors are printed and otherwise ignored.
         every: seconds between these calls.
     """
     start = time.monotonic()
@@ -91,19 +91,19 @@ def run(
     tick: Callable[[], object] | None = None,
     every: float = 60,
 ) -> int | None:
-    """Run a command; its exit code, or None where it did not end within ``limit`` seconds.
+    """Run a command; returns its exit code, or None if it did not end within ``limit`` seconds.
 
     Args:
         command: program and arguments.
         limit: in seconds.
-        output: file descriptor that it prints to; None is ours.
+        output: file descriptor for its output; None is that of this process.
         tick: as in :func:`run_stage`.
-        every: likewise.
+        every: as in :func:`run_stage`.
 
     Raises:
         OSError: it cannot be started.
     """
-    # Inherited by whatever the command starts, in a session of its own or not.
+    # All processes that the command starts inherit this variable, also in other sessions.
     mark = f"PRSR_STAGE_{uuid.uuid4().hex}"
     end = time.monotonic() + limit
     process = None
@@ -129,12 +129,12 @@ def run(
         kill_marked(mark)
         if process is not None:
             process.kill()
-            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps even the killed
+            with suppress(subprocess.TimeoutExpired):  # a hanging driver can keep a killed process
                 process.wait(KILLING)
 
 
 def attempt(action: Callable[[], object]) -> None:
-    """Do it; an error is printed, and ends nothing."""
+    """Call ``action``; print errors instead of raising them."""
     try:
         action()
     except Exception as error:
@@ -142,12 +142,12 @@ def attempt(action: Callable[[], object]) -> None:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill all processes that have a variable of this name, and those they start meanwhile."""
+    """Kill all processes that have this environment variable, repeatedly until there are none."""
     end = time.monotonic() + KILLING
     while time.monotonic() < end:
         found = False
         for environment in Path("/proc").glob("[0-9]*/environ"):
-            # Not all may be read; a process that has ended, and waits to be reaped, has none.
+            # Some are not readable; a process that has ended but was not reaped has none.
             with suppress(OSError):
                 if f"\0{mark}=1\0".encode() in b"\0" + environment.read_bytes():
                     os.kill(int(environment.parent.name), signal.SIGKILL)
@@ -158,13 +158,13 @@ def kill_marked(mark: str) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty, at most ``DETAIL`` characters of it."""
+    """At most ``DETAIL`` characters of the last non-empty line of a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip()[:DETAIL] for line in reversed(lines) if line.strip()), "no output")
 
 
 def summary(results: Sequence[Result]) -> str:
-    """A line for each stage."""
+    """A summary with one line per stage."""
     width = max((len(result.stage) for result in results), default=0)
     return "".join(
         f"{result.stage:<{width}}  {result.outcome:<9}  {result.seconds:6.1f} s  {result.detail}\n"
@@ -173,6 +173,6 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def summary_json(results: Sequence[Result], **facts: object) -> str:
-    """The same for programs, with more facts by name."""
+    """A summary as JSON, with additional values."""
     about = {**facts, "stages": [asdict(result) for result in results]}
     return json.dumps(about, indent=2, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
-"""A model with random weights, and the work on it that is timed: no work depends on the weights.
+"""A model with random weights, and the timed work on it.
 
-But for one thing: the engine ``cpu`` leaves out hidden units that are zero where it draws a
-image alone. :meth:`Subject.share_alive` tells how many are not.
+The time does not depend on the weights, with one exception: at batch 1 the engine ``cpu`` skips
+hidden units that are zero. :meth:`Subject.share_alive` is the share of units that are not.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, random_images, random_model
-from prsr.utils.torch_threads import considerate
+from prsr.utils.torch_threads import single_threaded_section
 
 ENGINE = CPUEngine()
 
 EPSILON = 1e-4
-"""How far u may lie outside its CDF interval: of SPEC, section 2, for fp32."""
+"""How far u may lie outside its CDF interval in fp32; SPEC, section 2."""
 
 
 class Subject:
-    """A model of some configuration.
+    """A model and its timed work.
 
     Args:
-        config: its numbers.
-        enlarge: images are so many times as high and as wide as the configuration says.
+        config: of the model.
+        enlarge: factor on the height and width of the configuration's images.
     """
 
     def __init__(self, config: PRSRConfig, enlarge: int = 1) -> None:
@@ -41,21 +41,21 @@ class Subject:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of an image."""
+        """Height and width of a high-resolution image in pixels."""
         return self.config.scale * self.low_size[0], self.config.scale * self.low_size[1]
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """The number of pixels of an image."""
         return self.size[0] * self.size[1]
 
     def low_resolution(self, batch: int) -> Tensor:
-        """Random images, always the same, ``uint8 [batch, D, h, w]``."""
+        """Random images with a fixed seed, ``uint8 [batch, D, h, w]``."""
         return random_images(self.config, batch, *self.low_size)
 
     @torch.no_grad()
     def job(self, batch: int) -> Job:
-        """What an engine is given for such a batch."""
+        """The input of an engine for a batch."""
         config = self.config
         return Job(
             *condition(self.model.conditioning, self.low_resolution(batch), config),
@@ -68,43 +68,46 @@ class Subject:
     def engine_alone(
         self, batch: int, precision: str = "fp32", rows: int | None = None
     ) -> Callable[[], None]:
-        """The engine ``cpu`` on packed weights and conditioning logits: SPEC's bound speaks of it.
+        """The engine ``cpu`` alone, given packed weights and conditioning logits; SPEC bounds this.
 
-        ``rows`` are drawn, or all.
+        Args:
+            batch: number of images.
+            precision: of the engine.
+            rows: number of rows to sample; None is all.
         """
         packed = ENGINE.pack(self.model.prior, precision)
         job = self.job(batch)
 
         @torch.no_grad()
         def work() -> None:
-            with considerate(batch):  # as the sampler does
+            with single_threaded_section(batch):  # as in the sampler
                 state = ENGINE.start(packed, job)
             ENGINE.rows(state, 0, self.size[0] if rows is None else rows)
 
         return work
 
     def whole_call(self, batch: int, engine: str = "cpu") -> Callable[[], Tensor]:
-        """``Sampler.sample``: checks, noise and the conditioning network too; with seed 0."""
+        """A call of ``Sampler.sample`` with seed 0, including checks, noise and conditioning."""
         sampler = prsr.Sampler(self.model, engine=engine)
         lr = self.low_resolution(batch)
         return lambda: sampler.sample(lr, seed=0)
 
     def prior_forward(self, batch: int) -> Callable[[], Tensor]:
-        """One forward of the prior: the naive sampler does H·W·D of them."""
+        """One forward pass of the prior; the naive sampler needs H·W·D of them."""
         shape = (batch, self.config.channels, *self.size)
         hr = torch.randint(self.config.levels, shape, dtype=torch.uint8)
         features = torch.zeros(batch, self.config.gate_inputs, *self.size)
         return torch.no_grad()(lambda: self.model.prior(hr, features))
 
     def violation(self, hr: Tensor) -> float:
-        """The worst of ``prsr.testing.cdf_violation`` over what :meth:`whole_call` has drawn."""
+        """The largest ``prsr.testing.cdf_violation`` of images from :meth:`whole_call`."""
         lr = self.low_resolution(len(hr))
         noise = prsr.noise(0, len(hr), *self.size, self.config.channels)
         return float(cdf_violation(self.model, lr, hr, noise, 1.0).max())
 
     @torch.no_grad()
     def share_alive(self) -> float:
-        """Of the head's hidden units, over a few images, those that are not zero."""
+        """The share of the head's hidden units that are not zero, over a few images."""
         features = condition(self.model.conditioning, self.low_resolution(2), self.config).features
         _, h = self.model.prior.stacks(self.whole_call(2)(), features)[-1]
         hidden = cast(Tensor, self.model.prior.head[:2](h))

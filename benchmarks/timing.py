@@ -1,4 +1,4 @@
-"""Wall times, told by their median and quartiles."""
+"""Wall-clock times with median and quartiles."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one piece of work, each of several times that it was done."""
+    """The times of repeated work in seconds."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median time."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """A quarter of the times lie below the first, a quarter above the second."""
+        """The first and third quartiles."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return low, high
 
     def times(self, factor: float) -> Timing:
-        """That of ``factor`` times the work: 1/N of it is one image's in a batch of N."""
+        """The timing of ``factor`` times the work, such as 1/N for one image in a batch of N."""
         return Timing(tuple(factor * second for second in self.seconds))
 
 
 REST = 0.03
-"""Seconds between two pieces of work: torch's threads spin for ten milliseconds after the first."""
+"""Seconds between measurements, because torch's threads spin for 10 ms after each."""
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` takes once."""
+    """The seconds that one call of ``work`` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -49,12 +49,12 @@ def timed(work: Callable[[], object]) -> float:
 def interleaved(
     works: Mapping[Key, Callable[[], object]], rounds: int, at_least: float = 0.4
 ) -> dict[Key, Timing]:
-    """Time pieces of work in turn, so that a machine that slows down slows them all.
+    """Time several functions in turn, so that a slowdown of the machine affects all of them.
 
     Args:
-        works: each is done once beforehand, which does not count.
-        rounds: how often each has its turn.
-        at_least: seconds; in its turn, a piece is done again and again until they have passed.
+        works: functions by name; each is called once as a warm-up.
+        rounds: number of turns of each function.
+        at_least: duration of a turn in seconds, in which the function is called repeatedly.
     """
     seconds: dict[Key, list[float]] = {name: [] for name in works}
     for work in works.values():

@@ -1,14 +1,13 @@
-"""``python -m benchmarks.training``: images a second of training, plain PyTorch and as it is done.
+"""``python -m benchmarks.training``: training speed in images per second, against plain PyTorch.
 
-Plain: the same model with memory in its usual order, a dense head, and one PyTorch function after
-another for the loss, in a process as it starts by default. Fast: the step of
-:class:`prsr.training.trainer.Trainer` in the environment of
-:mod:`prsr.training_environment`. Each is a process of its own, which waits while the other
-computes. The bound is the time that a core needs for the products and convolutions of an image
-alone, which :class:`torch.utils.flop_counter.FlopCounterMode` counts,
-at the rate of a large bf16 product in the same run.
+Plain: the same model with contiguous memory, a dense head and PyTorch functions for the loss, in a
+default process. Fast: a step of :class:`prsr.training.trainer.Trainer` in the environment of
+:mod:`prsr.training_environment`. Each has its own process, which waits while the other computes.
+The bound is the time of the GEMMs and convolutions of an image, counted by
+:class:`torch.utils.flop_counter.FlopCounterMode`, at the rate of a large bf16 GEMM in the same
+run.
 
-``--busy`` measures what neighbours cost, which compute without pause on every core.
+``--busy`` measures the slowdown by processes that compute without pause on every core.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ VARIABLES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 PATHS = ("plain", "fast")
 
 FASTER = 3.0
-"""How many times as many images a second the fast path is to train, on two cores."""
+"""The least speedup of the fast path on two cores."""
 
 SLOWER = 3.0
-"""How many times as long a step may take on a busy machine."""
+"""The largest slowdown of a step on a busy machine."""
 
 
 class PlainTrainer(Trainer):
@@ -57,7 +56,7 @@ class PlainTrainer(Trainer):
 
 
 def make_trainer(path: str, preset: str, batch: int) -> Trainer:
-    """A training of random images in mixed precision."""
+    """A trainer for random images in mixed precision."""
     settings = TrainSettings(PRSRConfig.preset(preset), batch_size=batch, precision="bf16")
     if path == "plain":
         return PlainTrainer(settings)
@@ -65,7 +64,7 @@ def make_trainer(path: str, preset: str, batch: int) -> Trainer:
 
 
 def random_batch(config: PRSRConfig, batch: int) -> tuple[Tensor, Tensor]:
-    """Random images, low and high resolution."""
+    """Random low- and high-resolution images."""
     size = config.low_height, config.low_width
     shapes = [
         (batch, config.channels, *(times * side for side in size)) for times in (1, config.scale)
@@ -75,15 +74,15 @@ def random_batch(config: PRSRConfig, batch: int) -> tuple[Tensor, Tensor]:
 
 
 def operations(preset: str) -> float:
-    """Floating-point operations of a training step for each image, those of the fast path."""
+    """Floating-point operations per image of a training step on the fast path."""
     trainer = make_trainer("fast", preset, 1)
     with FlopCounterMode(display=False) as counter:
         trainer.train_step(*random_batch(trainer.settings.config, 1))
     return counter.get_total_flops()
 
 
-def product_rate() -> float:
-    """Operations of a large bf16 product in a second of one core's own time."""
+def matmul_rate() -> float:
+    """Operations per second of processor time of a large bf16 GEMM on one core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     a = torch.randn(2048, 2048).bfloat16()
@@ -97,12 +96,12 @@ def product_rate() -> float:
 
 
 class Worker:
-    """A process that trains when it is told to.
+    """A process that trains on request.
 
     Args:
         path: "plain" or "fast".
         preset: of the model.
-        batch: images of a step.
+        batch: images per step.
         threads: of torch.
     """
 
@@ -116,23 +115,23 @@ class Worker:
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.step()  # allocates and packs what the others find
+        self.step()  # a warm-up, which allocates memory
 
     def step(self) -> tuple[float, float]:
-        """Seconds of a step by the clock, and of the processor."""
+        """Run a step; returns seconds of wall-clock time and of processor time."""
         if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("a worker has pipes")
+            raise RuntimeError("the worker has no pipes")
         print(file=self.process.stdin, flush=True)
         wall, cpu = map(float, self.process.stdout.readline().split())
         return wall, cpu
 
     def end(self) -> None:
-        """Let it end."""
+        """End the process."""
         self.process.communicate()
 
 
 def work(path: str, preset: str, batch: int) -> None:
-    """What a worker does: a step for each line of its input."""
+    """The main function of a worker: a step for each line of its input."""
     trainer = make_trainer(path, preset, batch)
     lr, hr = random_batch(trainer.settings.config, batch)
     for _ in sys.stdin:
@@ -142,14 +141,14 @@ def work(path: str, preset: str, batch: int) -> None:
 
 
 def compare(report: Report, options: argparse.Namespace, threads: int, batch: int) -> None:
-    """A table of both paths, and its bar on two cores."""
+    """Print a table of both paths; check its bar on two cores."""
     workers = {path: Worker(path, options.preset, batch, threads) for path in PATHS}
     other_work = machine.OtherWork()
     steps = {path: [] for path in PATHS}  # type: dict[str, list[tuple[float, float]]]
     for _ in range(options.runs):
         for path, worker in workers.items():
             steps[path].append(worker.step())
-    bound = 1000 * operations(options.preset) / product_rate()
+    bound = 1000 * operations(options.preset) / matmul_rate()
     records: list[Record] = []
     for path, worker in workers.items():
         worker.end()
@@ -173,13 +172,13 @@ def compare(report: Report, options: argparse.Namespace, threads: int, batch: in
         [
             Column("path", ""),
             Column("images/s", "images/s", "{:.2f}".format),
-            Column("processor ms", "processor ms an image", "{:.1f}".format),
+            Column("processor ms", "processor ms per image", "{:.1f}".format),
             Column("bound ms", "bound", "{:.1f}".format),
             Column("over bound", "over bound", "{:.2f}".format),
         ],
         records,
-        f"Fast over plain: {faster:.2f} times the images a second, {cheaper:.2f} times fewer "
-        f"seconds of the processor. "
+        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less CPU "
+        f"time. "
         f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
     )
     if threads == 2:
@@ -187,7 +186,7 @@ def compare(report: Report, options: argparse.Namespace, threads: int, batch: in
 
 
 def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
-    """What as many neighbours as cores cost a step with a thread on each core."""
+    """Measure the slowdown of a step by as many busy processes as cores."""
     cores = usable_cores()
     records: list[Record] = []
     for path in reversed(PATHS):
@@ -199,7 +198,7 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
         records.append({"path": path, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
     report.table(
         "busy",
-        f"seconds of a step: {options.preset}, batch {batch}, {cores} threads, {cores} neighbours",
+        f"seconds per step: {options.preset}, batch {batch}, {cores} threads, busy neighbours",
         [
             Column("path", ""),
             *(Column(name, name, "{:.2f}".format) for name in ("quiet", "busy", "ratio")),
@@ -215,16 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="paper-conditional", choices=list(PRESETS))
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 32], metavar="N")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="steps of each that count")
-    parser.add_argument("--busy", action="store_true", help="measure what busy neighbours cost")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured steps of each")
+    parser.add_argument("--busy", action="store_true", help="measure with busy processes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     parser.add_argument("--worker", choices=PATHS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         work(options.worker, options.preset, options.batches[0])
         return
     report = Report()
-    report.facts("machine", machine.facts())
+    report.print_facts("machine", machine.describe())
     if options.busy:
         busy(report, options, options.batches[0])
     else:

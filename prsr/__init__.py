@@ -7,9 +7,9 @@ The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution
 """
 # ruff: noqa: E402  (start_anew_to_train must run before torch is imported)
 
-from prsr.training_environment import start_anew_to_train
+from prsr.training_environment import restart_with_training_environment
 
-start_anew_to_train()
+restart_with_training_environment()
 
 from importlib.metadata import version
 

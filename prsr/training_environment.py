@@ -1,10 +1,10 @@
-"""What a training needs of its process before torch is loaded: allocator and threads.
+"""Environment variables for training that must be set before torch is loaded.
 
-glibc's malloc gives large blocks back to the system as soon as they are free, so that every step
-asks for the same memory again and waits until the system has cleared it. And OpenMP's threads,
-where they wait for each other, keep a core busy that another process may need. Both are decided by
-environment variables that are read when a process or torch starts, so that ``prsr train`` starts
-itself anew with those that are missing. Nothing here may import torch.
+By default, glibc's malloc returns large blocks to the system as soon as they are freed, so that
+every training step requests the same memory again and waits for the system to clear it; and waiting
+OpenMP threads keep cores busy that other processes may need. The variables that change this are
+read when a process or torch starts. ``prsr train`` therefore restarts itself with the missing ones.
+This module must not import torch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 
 TRAINING_COMMANDS = ("train", "experiment")
 
-# Blocks above M_MMAP_THRESHOLD would be mapped one by one, and it cannot be more than 32 MiB: so no
-# block is mapped, and the heap is not trimmed.
+# Keep freed memory: never use mmap, whose threshold cannot exceed 32 MiB, and do not trim the heap.
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
@@ -27,27 +26,27 @@ MALLOC = {
 }
 
 
-def start_anew_to_train() -> None:
-    """If this process is a ``prsr`` command that trains, give it the environment that it needs.
+def restart_with_training_environment() -> None:
+    """Restart a ``prsr`` command that trains with the missing environment variables.
 
-    The process is replaced by one with the same arguments; where that is impossible, it goes on.
+    The process is replaced by one with the same arguments. If that fails, it continues unchanged.
     """
-    if not trains(getattr(sys, "argv", []), sys.orig_argv):
+    if not is_training_command(getattr(sys, "argv", []), sys.orig_argv):
         return
     missing = training_environment(os.environ)
     if not missing:
         return
     os.environ.update(missing)
-    with suppress(OSError):  # then it is slower, and has as many threads as torch takes by itself
+    with suppress(OSError):  # training is then slower, with torch's default number of threads
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def trains(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
+def is_training_command(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     """Whether these are the arguments of a ``prsr`` command that trains.
 
     Args:
-        argv: ``sys.argv``, which begins with ``-m`` while Python looks for the module to run.
-        orig_argv: ``sys.orig_argv``, which begins with Python and its own options.
+        argv: ``sys.argv``, which begins with ``-m`` while Python locates the module to run.
+        orig_argv: ``sys.orig_argv``, which begins with Python and its options.
     """
     if len(argv) < 2 or argv[1] not in TRAINING_COMMANDS:
         return False
@@ -57,21 +56,21 @@ def trains(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
 
 
 def training_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What is missing in an environment for training; empty where nothing can be gained.
+    """The variables to add to an environment for training; empty without glibc.
 
-    A variable that is set stays as it is.
+    Variables that are set are not changed.
     """
-    if not glibc():
+    if not uses_glibc():
         return {}
     waiting = {"OMP_WAIT_POLICY": "passive"}
     wanted = {**MALLOC, **waiting, "OMP_NUM_THREADS": str(usable_cores())}
     if "GOMP_SPINCOUNT" in environment:
-        del wanted["OMP_WAIT_POLICY"]  # the same said in another way
+        del wanted["OMP_WAIT_POLICY"]  # this sets the same behaviour
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
-def glibc() -> bool:
-    """Whether this is Linux with the C library whose malloc is meant."""
+def uses_glibc() -> bool:
+    """Whether the C library is glibc."""
     try:
         return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
     except (AttributeError, OSError, ValueError):
@@ -79,10 +78,10 @@ def glibc() -> bool:
 
 
 def usable_cores(system: Path = Path("/sys")) -> int:
-    """Cores that this process may use: by affinity, without hyper-threads, and by cgroup's quota.
+    """The number of physical cores that CPU affinity and the cgroup quota allow this process.
 
     Args:
-        system: where the kernel describes them.
+        system: mount point of sysfs.
     """
     processors = os.sched_getaffinity(0)
     try:
@@ -93,6 +92,6 @@ def usable_cores(system: Path = Path("/sys")) -> int:
     try:
         quota, period = map(int, (system / "fs/cgroup/cpu.max").read_text().split())
         cores = min(cores, -(-quota // period))
-    except (OSError, ValueError):  # no file, or "max" for no quota
+    except (OSError, ValueError):  # no file, or "max" if there is no quota
         pass
     return max(1, cores)

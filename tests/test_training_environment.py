@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from prsr import training_environment as startup
-from prsr.training_environment import MALLOC, training_environment, trains, usable_cores
+from prsr.training_environment import (
+    MALLOC,
+    is_training_command,
+    training_environment,
+    usable_cores,
+)
 
 NAMES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 SPY = """
@@ -22,7 +27,7 @@ def report():
 if "REPORT" in os.environ:
     atexit.register(report)
 """
-linux = pytest.mark.skipif(not startup.glibc(), reason="only glibc has these settings")
+linux = pytest.mark.skipif(not startup.uses_glibc(), reason="only glibc has these settings")
 
 
 def reported(folder, *command, **variables):
@@ -96,7 +101,7 @@ def test_torchruns_processes_stay_its_own(tmp_path):
     ],
 )
 def test_which_processes_train(argv, orig_argv, expected):
-    assert trains(argv, orig_argv) is expected
+    assert is_training_command(argv, orig_argv) is expected
 
 
 def test_without_glibc_nothing_is_set(monkeypatch):

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="array file of real images")
     parser.add_argument("--model", default="portraits", help="a model, as for prsr sample")
     parser.add_argument("--l2", help="an L2 baseline to compare with")
-    parser.add_argument("--temperature", type=float, nargs="+", default=[0.8, 1.0])
+    parser.add_argument("--temperature", type=float, action="append", help="[default: 0.8 and 1.0]")
     parser.add_argument("--images", type=int, default=500, help="the first so many of the data")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -134,7 +134,7 @@ def main() -> None:
     lr, real = data.batch(slice(None))
     sampler = Sampler(model)
     made = {"real": real}
-    for temperature in given.temperature:
+    for temperature in given.temperature or (0.8, 1.0):
         sampled = sampler.sample(lr, temperature, seed=given.seed, progress=True)
         made[f"samples, T = {temperature:g}"] = sampled
     if given.l2:

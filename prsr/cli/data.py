@@ -11,7 +11,7 @@ from prsr.cli.options import PATH, print_line
 from prsr.config import PRESETS, PRSRConfig
 from prsr.data.archive import pack, unpack
 from prsr.data.convert import check_out, convert
-from prsr.data.sources import CELEBA_SPLITS, HubDataset, Lsun, Originals, celeba, image_folder
+from prsr.data.sources import CELEBA_SPLITS, DataSource, HubDataset, Lsun, celeba, image_folder
 
 UNALIGNED = 0.01
 """Share of images of an unexpected size above which faces are reported as unaligned."""
@@ -118,7 +118,7 @@ def unpack_command(packed: Path, out: Path) -> None:
     print_line(f"wrote {out}: {list(unpack(packed, out, progress=True))}")
 
 
-def convert_sources(open_sources: Callable[[], Originals], out: Path, preset: str) -> None:
+def convert_sources(open_sources: Callable[[], DataSource], out: Path, preset: str) -> None:
     """Convert a data set, and print what was skipped, suspicious or written."""
     check_out(out)  # before the data set is opened, which can take minutes
     sources = open_sources()
@@ -127,13 +127,13 @@ def convert_sources(open_sources: Callable[[], Originals], out: Path, preset: st
     result = convert(sources, out, PRSRConfig.preset(preset), progress=True)
     for name, reason in result.unreadable:
         print_line(f"skipped {name}: {reason}")
-    if result.odd and sources.size:
+    if result.odd_sized and sources.size:
         width, height = sources.size
         print_line(
-            f"{result.odd} of {result.written} images are not {width}×{height} (the first: "
-            f"{result.first_odd})"
+            f"{result.odd_sized} of {result.written} images are not {width}×{height} (the first: "
+            f"{result.first_odd_sized})"
         )
-        if result.odd > UNALIGNED * result.written:
+        if result.odd_sized > UNALIGNED * result.written:
             print_line(
                 "warning: these are probably not the aligned images; models trained on unaligned "
                 "faces give poor samples"

@@ -13,7 +13,6 @@ from rich.progress import Progress
 
 from prsr.cli.methods import describe_methods, open_methods
 from prsr.cli.options import (
-    ListsCommand,
     baselines_option,
     choose_device,
     console,
@@ -33,7 +32,7 @@ from prsr.data.dataset import SuperResolutionImages
 from prsr.utils.messages import printable
 
 
-@click.command("evaluate", cls=ListsCommand)
+@click.command("evaluate")
 @data_option
 @model_option
 @baselines_option
@@ -67,9 +66,9 @@ def evaluate_command(
     between the model and its conditioning network is the gain of the prior.
 
     \b
-    prsr evaluate --data faces-test.npy --temperature 1.0 0.909 0.833
+    prsr evaluate --data faces-test.npy --temperature 1.0 --temperature 0.8
     prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \\
-        --baselines bicubic nearest runs/l2/model runs/independent/model
+        --baseline bicubic --baseline nearest --baseline runs/l2/model
     """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     from prsr.evaluation.compare import compare
     from prsr.evaluation.metrics import describe_metrics

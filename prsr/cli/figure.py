@@ -16,7 +16,6 @@ from prsr.cli.methods import open_methods
 from prsr.cli.options import (
     PATH,
     Command,
-    ListsCommand,
     baselines_option,
     check_value,
     data_option,
@@ -78,7 +77,7 @@ def figure() -> None:
     """Make one of the paper's figures."""
 
 
-@figure.command("methods", cls=ListsCommand)
+@figure.command("methods")
 @data_option
 @model_option
 @baselines_option
@@ -109,7 +108,7 @@ def methods_command(
     )
 
 
-@figure.command("temperatures", cls=ListsCommand)
+@figure.command("temperatures")
 @data_option
 @model_option
 @temperatures_option(1.2, 1.0, 0.909, 0.833, 0.5, 0.0)

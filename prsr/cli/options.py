@@ -95,7 +95,8 @@ data_option = click.option(
     "--data", required=True, type=PATH, help="Test images: a folder, or a .npy array file."
 )
 baselines_option = click.option(
-    "--baselines",
+    "--baseline",
+    "baselines",
     multiple=True,
     help="Methods to compare with: bicubic, nearest, and models trained by `prsr train --method`.",
 )
@@ -157,37 +158,6 @@ def out_option(default: str, help_text: str) -> Callable[[Command], Command]:
         callback=check_value(check_folder),
         help=help_text,
     )
-
-
-class ListsCommand(click.Command):
-    """A command whose repeatable options take lists: ``--x 1 2`` is ``--x 1 --x 2``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give every further value its option's name, then parse as usual."""
-        lists = {
-            name
-            for option in self.params
-            if isinstance(option, click.Option) and option.multiple
-            for name in option.opts
-        }
-        spelt: list[str] = []
-        current = None
-        for place, word in enumerate(args):
-            if word.startswith("-") and not is_number(word):
-                current = word if word in lists else None
-            elif current and args[place - 1] != current:
-                spelt.append(current)
-            spelt.append(word)
-        return super().parse_args(ctx, spelt)
-
-
-def is_number(word: str) -> bool:
-    """Whether a word is a number, such as -1, and no option."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def choose_device(name: str) -> torch.device:

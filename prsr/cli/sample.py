@@ -25,7 +25,7 @@ from prsr.cli.options import (
 from prsr.cli.sample_files import SHEET_PROVENANCE, SHEET_ROWS, fingerprint, sample_files
 from prsr.cli.sample_request import SampleFilesRequest
 from prsr.data.contact_sheet import sheet_size
-from prsr.data.image_files import check_place, check_size, save_image
+from prsr.data.image_files import check_size, check_writable, save_image
 from prsr.models.prsr import PRSR
 from prsr.models.saved import DEFAULT_MODEL, bundled_inputs, bundled_models
 from prsr.sampling.baselines import method_for
@@ -94,7 +94,7 @@ def sample_command(
     torchrun --nproc-per-node 8 -m prsr sample small/ -o large/ --low-resolution --seed 7
     """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     with torchrun_processes() as process_device:
-        resume = resume or distributed.restarted()
+        resume = resume or distributed.is_restart()
         if seed is None and (resume or process_device):
             raise ValueError("seed must be given with --resume and under torchrun")
         seed = secrets.randbelow(2**31) if seed is None else seed
@@ -157,7 +157,7 @@ def demo(
 
     They are 8×8 images on which the model was not trained. The result is a contact sheet.
     """
-    check_place(out, overwrite=overwrite)
+    check_writable(out, overwrite=overwrite)
     sampler = Sampler(PRSR.from_pretrained(model).to(choose_device(device)), engine=engine)
     lr = bundled_inputs(model)
     check_size(out, *sheet_size(len(lr), 2 + samples, lr.shape[2] / lr.shape[3]))

@@ -28,7 +28,7 @@ from prsr.cli.sample_request import (
 )
 from prsr.config import PRSRConfig
 from prsr.data.contact_sheet import sheet_size
-from prsr.data.image_files import check_size, said_of, save_image
+from prsr.data.image_files import check_size, provenance_of, save_image
 from prsr.data.images import read_image, to_array, to_pil
 from prsr.sampling.method import Method
 from prsr.sampling.sample_sheet import SheetRow, sample_sheet
@@ -36,7 +36,7 @@ from prsr.sampling.sampler import Sampler
 from prsr.sampling.slices import conditioning_bytes
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_fits
-from prsr.utils.files import sweep
+from prsr.utils.files import remove_unfinished
 
 SHEET_ROWS = 24
 """Largest number of images on a contact sheet."""
@@ -82,7 +82,7 @@ def sample_files(sampler: Method, request: SampleFilesRequest) -> SampleFilesRes
     share = distributed.share(len(sources))
     pairs, own_unreadable = read_pairs(sampler, sources, share, request.low_resolution)
     unreadable = {
-        i: reason for part in distributed.gathered(own_unreadable) for i, reason in part.items()
+        i: reason for part in distributed.gather(own_unreadable) for i, reason in part.items()
     }
     if len(unreadable) == len(sources):
         raise ValueError(unreadable[0])
@@ -91,12 +91,12 @@ def sample_files(sampler: Method, request: SampleFilesRequest) -> SampleFilesRes
     outputs = output_paths(sources, request)
     prepare_outputs(sources, outputs, request)
     if request.resume and not request.sheet_only and distributed.rank() == 0:
-        sweep(request.out)
-    distributed.wait()  # until every process has read and checked its share
+        remove_unfinished(request.out)
+    distributed.barrier()  # until every process has read and checked its share
     if len(found) > SHEET_ROWS and distributed.rank() == 0:
         print_line(f"the sheet shows the first {SHEET_ROWS} of {len(found)} images")
     shown = write_samples(sampler, request, pairs, outputs)
-    distributed.wait()  # until the files of all rows of the sheet exist
+    distributed.barrier()  # until the files of all rows of the sheet exist
     if distributed.rank() == 0:
         sheet_rows: list[SheetRow] = []
         for i in rows:
@@ -172,7 +172,7 @@ def write_samples(
             )
             for i, samples in zip(part, sampled, strict=True):
                 for s, (output, text) in enumerate(zip(outputs[i], provenance[i], strict=True)):
-                    if not (request.resume and said_of(output) == text):
+                    if not (request.resume and provenance_of(output) == text):
                         save_image(to_pil(samples[s].numpy(), sampler.config), output, text)
                 if i < SHEET_ROWS:
                     shown[i] = samples
@@ -182,7 +182,7 @@ def write_samples(
 
 def are_written(outputs: Sequence[Path], provenance: Sequence[str]) -> bool:
     """Whether the files of an image exist with this provenance; files are always complete."""
-    return bool(outputs) and [said_of(output) for output in outputs] == list(provenance)
+    return bool(outputs) and [provenance_of(output) for output in outputs] == list(provenance)
 
 
 def chunks(inputs: Mapping[int, Tensor], length: int) -> list[range]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data.dataset import read_array
 from prsr.data.find_files import find_images
-from prsr.data.image_files import SUFFIXES, check_place
+from prsr.data.image_files import SUFFIXES, check_writable
 from prsr.data.images import Pixels, high_resolution, pillow_mode, read_image, reduce, to_array
 from prsr.utils.argument_checks import check_integer, check_temperature
 
@@ -192,4 +192,4 @@ def prepare_outputs(
     if not request.sheet_only:
         request.out.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        check_place(path, overwrite=request.overwrite)
+        check_writable(path, overwrite=request.overwrite)

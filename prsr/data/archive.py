@@ -1,8 +1,8 @@
-"""Array files packed for a slow link: images in strips, each a WebP or JPEG file, in a zip archive.
+"""Packed array files for slow network links: strips of images as WebP or JPEG in a zip archive.
 
-Lossless WebP keeps every level; of 32×32 cartoons it leaves a third. JPEG without chroma
-subsampling is far smaller for larger photographs, which are to be reduced before they are used. An
-``index.json`` in the archive tells shape and format. Nothing is ever unpickled.
+Lossless WebP preserves every level and packs 32×32 cartoons to a third of their size. JPEG without
+chroma subsampling is far smaller for large photographs that will be reduced before use. The file
+``index.json`` in the archive contains shape and format. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from prsr.utils.files import replacing
 
 VERSION = "prsr strips 1"
 INDEX = "index.json"
-STRIP = 64  # images one above the other: more gain nothing
-LONGEST = 16_383  # rows of a strip, the limit of WebP
-WIDEST = 4_096  # pixels of an image's side; Pillow warns of strips larger than both limits allow
+STRIP_IMAGES = 64  # images stacked vertically; more do not compress better
+MAX_STRIP_HEIGHT = 16_383  # rows of a strip: the limit of WebP
+MAX_SIDE = 4_096  # pixels of a side; within both limits, Pillow does not warn about large images
 MODES = {1: "L", 3: "RGB"}
 
 Strip = TypeVar("Strip")
@@ -40,13 +40,16 @@ Strip = TypeVar("Strip")
 
 @dataclass(frozen=True)
 class Index:
-    """What an archive holds.
+    """The content of ``index.json``.
 
     Attributes:
-        version: of the format.
+        version: of the archive format.
         shape: N, D, H, W of the array.
-        strip: images of each strip, the last one aside.
+        strip: images per strip; the last strip may have fewer.
         format: of the strips, ``webp`` or ``jpeg``.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     version: str
@@ -62,42 +65,42 @@ class Index:
         n, channels, height, width = self.shape
         check_integer(n, "N", 1, 2**40)
         for name, value in (("H", height), ("W", width)):
-            check_integer(value, name, 1, WIDEST + 1)
-        check_integer(self.strip, "strip", 1, LONGEST // height + 1)
+            check_integer(value, name, 1, MAX_SIDE + 1)
+        check_integer(self.strip, "strip", 1, MAX_STRIP_HEIGHT // height + 1)
         if channels not in MODES:
             raise ValueError(f"it has {channels} channels, not 1 or 3")
 
     @property
     def starts(self) -> range:
-        """The first image of each strip."""
+        """The index of the first image of each strip."""
         return range(0, self.shape[0], self.strip)
 
     def name(self, start: int) -> str:
-        """The file of the strip that begins with an image."""
+        """The file name of the strip that begins with image ``start``."""
         return f"{start:09}.{self.format}"
 
     def size(self, start: int) -> tuple[int, int]:
-        """Width and height of that strip in pixels."""
+        """Width and height in pixels of the strip that begins with image ``start``."""
         n, _, height, width = self.shape
         return width, height * min(self.strip, n - start)
 
 
 def pack(source: Path, out: Path, quality: int | None = None, *, progress: bool = False) -> int:
-    """Pack an array file, in one step.
+    """Pack an array file; ``out`` appears only when it is complete.
 
     Args:
         source: a ``.npy`` file, ``uint8 [N, D, H, W]`` with D 1 or 3.
-        out: a ``.zip`` file; the same array gives the same bytes with the same libraries.
-        quality: of JPEG, 1 … 100; None keeps every level, as lossless WebP.
-        progress: show a bar.
+        out: a ``.zip`` file; the same array and libraries give the same bytes.
+        quality: of JPEG, 1 … 100; None is lossless WebP.
+        progress: show a progress bar.
 
     Returns:
         The size of ``out`` in bytes.
 
     Raises:
-        FileExistsError: ``out`` is there already.
-        FileNotFoundError: ``source`` or the folder of ``out`` is not there.
-        ValueError: ``source`` holds something else, ``out`` does not end in ``.zip``, or
+        FileExistsError: ``out`` exists.
+        FileNotFoundError: ``source`` or the folder of ``out`` does not exist.
+        ValueError: ``source`` is not such an array, ``out`` does not end in ``.zip``, or
             ``quality`` is out of range.
     """
     check_out(out, ".zip")
@@ -111,49 +114,50 @@ def pack(source: Path, out: Path, quality: int | None = None, *, progress: bool 
         raise ValueError(
             f"{source} must be uint8 [N, 1 or 3, height, width], it is {pixels.dtype} {shape}"
         )
-    if max(shape[2:]) > WIDEST:
+    if max(shape[2:]) > MAX_SIDE:
         raise ValueError(
-            f"{source} must hold images of at most {WIDEST} pixels a side, not {shape}"
+            f"{source} must hold images of at most {MAX_SIDE} pixels per side, not {shape}"
         )
-    strip = min(STRIP, LONGEST // shape[2])
+    strip = min(STRIP_IMAGES, MAX_STRIP_HEIGHT // shape[2])
     index = Index(VERSION, shape, strip, "webp" if quality is None else "jpeg")
 
-    def encoded(start: int) -> bytes:
+    def encode_strip(start: int) -> bytes:
         return encode(np.asarray(pixels[start : start + strip]), quality)
 
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(zipfile.ZipInfo(INDEX), json.dumps(asdict(index)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            turns = zip(index.starts, pool.map(encoded, index.starts), strict=True)
-            for start, data in shown(turns, len(index.starts), "packing", progress):
+            strips = zip(index.starts, pool.map(encode_strip, index.starts), strict=True)
+            for start, data in with_progress(strips, len(index.starts), "packing", progress):
                 archive.writestr(zipfile.ZipInfo(index.name(start)), data)
     return out.stat().st_size
 
 
 def unpack(source: Path, out: Path, *, progress: bool = False) -> tuple[int, ...]:
-    """Write the array file of a packed one, in one step.
+    """Write the array file of a packed one; ``out`` appears only when it is complete.
 
     Args:
-        source: what :func:`pack` wrote.
+        source: an archive written by :func:`pack`.
         out: a ``.npy`` file.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        The array's shape [N, D, H, W].
+        The shape [N, D, H, W] of the array.
 
     Raises:
-        FileExistsError: ``out`` is there already.
-        FileNotFoundError: ``source`` or the folder of ``out`` is not there.
-        ValueError: ``source`` is damaged or something else, or ``out`` does not end in ``.npy``.
+        FileExistsError: ``out`` exists.
+        FileNotFoundError: ``source`` or the folder of ``out`` does not exist.
+        ValueError: ``source`` is damaged or not such an archive, or ``out`` does not end in
+            ``.npy``.
     """
     check_out(out)
     if not source.is_file():
         raise FileNotFoundError(f"no such packed array file: {source}")
-    with opened(source) as (archive, index):
+    with open_archive(source) as (archive, index):
         n, *shape = index.shape
 
-        def decoded(start: int) -> Pixels:
-            with damage(source):
+        def decode_strip(start: int) -> Pixels:
+            with damage_as_value_error(source):
                 return decode(archive.read(index.name(start)), index, start)
 
         with (
@@ -162,21 +166,21 @@ def unpack(source: Path, out: Path, *, progress: bool = False) -> tuple[int, ...
             ThreadPoolExecutor(os.cpu_count()) as pool,
         ):
             file.write(npy_header(n, (shape[0], shape[1], shape[2])))
-            turns = pool.map(decoded, index.starts)
-            for pixels in shown(turns, len(index.starts), "unpacking", progress):
+            strips = pool.map(decode_strip, index.starts)
+            for pixels in with_progress(strips, len(index.starts), "unpacking", progress):
                 file.write(pixels.tobytes())
     return tuple(index.shape)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Index]]:
-    """A packed array file, open, and what it holds.
+def open_archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, Index]]:
+    """Open a packed array file; yields the archive and its index.
 
     Raises:
-        ValueError: it is damaged or something else.
+        ValueError: it is damaged or not such an archive.
     """
     with ExitStack() as stack:
-        with damage(path):
+        with damage_as_value_error(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
             with archive.open(INDEX) as file:
                 index = Index(**json.loads(file.read(2**16)))
@@ -187,17 +191,17 @@ def opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, Index]]:
 
 
 @contextmanager
-def damage(path: Path) -> Iterator[None]:
-    """Whatever is wrong with what is read of a file is a ValueError in one line."""
+def damage_as_value_error(path: Path) -> Iterator[None]:
+    """Turn every error of reading a file into a one-line ValueError."""
     try:
         yield
-    except Exception as error:  # of many kinds: zipfile's, JSON's and those of Pillow's decoders
-        told = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is not a readable packed array file: {told}") from error
+    except Exception as error:  # zipfile, JSON and Pillow raise errors of many types
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not a readable packed array file: {reason}") from error
 
 
 def decode(data: bytes, index: Index, start: int) -> Pixels:
-    """The images of a strip, ``uint8 [n, D, H, W]``; fails as Pillow does, or with a ValueError."""
+    """The images of a strip, ``uint8 [n, D, H, W]``; raises Pillow's errors and ValueError."""
     _, channels, height, width = index.shape
     with Image.open(io.BytesIO(data), formats=[index.format]) as strip:
         if strip.size != index.size(start):
@@ -207,13 +211,15 @@ def decode(data: bytes, index: Index, start: int) -> Pixels:
     return np.ascontiguousarray(images)
 
 
-def shown(turns: Iterable[Strip], total: int, what: str, progress: bool) -> Iterable[Strip]:
-    """What is iterated over, with a bar or without."""
-    return track(turns, what, total=total, disable=not progress, transient=True)
+def with_progress(
+    strips: Iterable[Strip], total: int, label: str, progress: bool
+) -> Iterable[Strip]:
+    """The same iterable; shows a progress bar if ``progress``."""
+    return track(strips, label, total=total, disable=not progress, transient=True)
 
 
 def encode(images: Pixels, quality: int | None) -> bytes:
-    """Images ``uint8 [n, D, H, W]`` one above the other, as a WebP or JPEG file."""
+    """Images ``uint8 [n, D, H, W]``, stacked vertically, as a WebP or JPEG file."""
     n, channels, height, width = images.shape
     rows = images.transpose(0, 2, 3, 1).reshape(n * height, width, channels)
     strip = Image.fromarray(np.ascontiguousarray(rows[..., 0] if channels == 1 else rows))

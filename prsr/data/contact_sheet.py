@@ -1,4 +1,4 @@
-"""Contact sheets: images in a grid under headings (Pillow)."""
+"""Contact sheets: images in a grid under column headings, drawn by Pillow."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 CELL, GAP, HEADING = 96, 6, 22
-"""Pixels of a contact sheet: the width of a column, the space between, and above the first row."""
+"""Width of a column, gap between cells and height of the headings, in pixels."""
 
 TALLEST = 8
-"""Height of a cell of a contact sheet, at most, in widths."""
+"""The largest height of a cell, as a multiple of its width."""
 
 
 def sheet_size(rows: int, columns: int, proportions: float, cell: int = CELL) -> tuple[int, int]:
-    """Width and height of a contact sheet.
+    """Width and height of a contact sheet in pixels.
 
     Args:
-        rows: of images.
-        columns: likewise.
-        proportions: the largest of height to width among the images.
+        rows: number of rows of images.
+        columns: number of columns.
+        proportions: the largest ratio of height to width among the images.
         cell: width of a column in pixels.
     """
     height = round(cell * min(proportions, TALLEST))
@@ -29,13 +29,14 @@ def sheet_size(rows: int, columns: int, proportions: float, cell: int = CELL) ->
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]], headings: Sequence[str], cell: int = CELL
 ) -> Image.Image:
-    """Images in a grid under headings, each brought to the width ``cell``, its pixels visible.
+    """Draw images in a grid under headings, each resized to the width ``cell``.
 
-    An image that is more than :data:`TALLEST` times as high as wide is made narrower.
+    Images are enlarged without smoothing, so that their pixels are visible. An image that is more
+    than :data:`TALLEST` times as high as wide is drawn narrower.
 
     Args:
-        rows: the images of each row, as many as there are headings.
-        headings: one for each column.
+        rows: the images of each row, one per heading.
+        headings: one per column.
         cell: width of a column in pixels.
     """
     proportions = max(image.height / image.width for row in rows for image in row)
@@ -48,11 +49,11 @@ def contact_sheet(
         draw.text((GAP + column * (cell + GAP), 4), heading, fill="black", font=font)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            tall = image.height / image.width
-            width = max(1, round(cell * min(1, TALLEST / tall)))
-            shape = (width, max(1, min(height, round(width * tall))))
-            small = image.width <= width
-            how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-            shown = image.resize(shape, how)
-            sheet.paste(shown, (GAP + j * (cell + GAP), HEADING + i * (height + GAP)))
+            proportion = image.height / image.width
+            width = max(1, round(cell * min(1, TALLEST / proportion)))
+            shape = (width, max(1, min(height, round(width * proportion))))
+            enlarged = image.width <= width
+            filter = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+            resized = image.resize(shape, filter)
+            sheet.paste(resized, (GAP + j * (cell + GAP), HEADING + i * (height + GAP)))
     return sheet

@@ -1,8 +1,8 @@
-"""Originals to an array file ``uint8 [N, D, H, W]``, decoded once; a kill loses a moment's work.
+"""Convert a data source to an array file ``uint8 [N, D, H, W]``; resumes after a kill.
 
-While it runs there are two files beside the one to come: ``….partial``, the images so far, and
-``….journal``, a line of JSON for each chunk of originals that is done. The journal counts: what of
-the other goes beyond it is cut off and done again, so that the end is the same to a byte.
+An unfinished conversion has two files beside its output: ``….partial``, the images so far, and
+``….journal``, a line of JSON for each finished chunk. The journal decides: whatever the other file
+has beyond it is discarded and converted again, so that the result is always the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,117 +28,116 @@ from rich.progress import (
 )
 
 from prsr.config import PRSRConfig
-from prsr.data.decoding import decode, quietly
+from prsr.data.decoding import decode, no_warnings
 from prsr.data.images import high_resolution, pillow_mode
-from prsr.data.sources import Original, Originals
-from prsr.utils.files import suppress_unsupported, synchronise
+from prsr.data.sources import DataSource, SourceImage
+from prsr.utils.files import flush_to_disk, suppress_unsupported
 
-CHUNK = 256  # originals of a line of the journal: what a kill can lose
+CHUNK = 256  # source images per line of the journal, which is what a kill can lose
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What has come of originals.
+class ConversionResult:
+    """The outcome of converting images.
 
     Attributes:
-        read: how many there were.
-        unreadable: name and reason for each that could not be read, and so was left out.
-        odd: how many have another size than they should have.
-        first_odd: the first of these, in words.
+        read: number of source images.
+        unreadable: name and reason for each image that could not be read and was left out.
+        odd_sized: number of images that do not have the expected size of their source.
+        first_odd_sized: the first of these, with its size.
     """
 
     read: int = 0
     unreadable: list[list[str]] = field(default_factory=list)
-    odd: int = 0
-    first_odd: str = ""
+    odd_sized: int = 0
+    first_odd_sized: str = ""
 
     @property
     def written(self) -> int:
-        """Images in the array."""
+        """The number of images in the array."""
         return self.read - len(self.unreadable)
 
-    def __add__(self, other: Converted) -> Converted:
-        return Converted(
+    def __add__(self, other: ConversionResult) -> ConversionResult:
+        return ConversionResult(
             self.read + other.read,
             self.unreadable + other.unreadable,
-            self.odd + other.odd,
-            self.first_odd or other.first_odd,
+            self.odd_sized + other.odd_sized,
+            self.first_odd_sized or other.first_odd_sized,
         )
 
 
 def convert(
-    originals: Originals, out: Path, config: PRSRConfig, *, progress: bool = False
-) -> Converted:
-    """Write the high-resolution images of ``originals`` to ``out``; goes on where a kill left it.
+    source: DataSource, out: Path, config: PRSRConfig, *, progress: bool = False
+) -> ConversionResult:
+    """Write the high-resolution images of ``source`` to ``out``; resumes an earlier call.
 
-    Each is cropped in the middle and reduced bicubically, as for training. One that cannot be read
-    is left out. ``out`` appears in one step, when all are done.
+    Each image is cropped at the centre and resized bicubically, as for training. Unreadable images
+    are left out. ``out`` appears only when it is complete.
 
     Args:
-        originals: the images.
+        source: the images.
         out: a ``.npy`` file.
-        config: says what D, H, W and K are.
-        progress: show a bar.
+        config: of the model, for D, H, W and K.
+        progress: show a progress bar.
 
     Raises:
-        BlockingIOError: another process is writing it just now.
-        FileExistsError: ``out`` is there already.
-        FileNotFoundError: the folder of ``out`` is not there.
-        ValueError: ``out`` does not end in ``.npy``; what was begun there is of other originals or
-            sizes, or damaged; or no original can be read.
+        BlockingIOError: another process is writing ``out``.
+        FileExistsError: ``out`` exists.
+        FileNotFoundError: the folder of ``out`` does not exist.
+        ValueError: ``out`` does not end in ``.npy``; the unfinished conversion there is damaged or
+            has another source or size; or no image can be read.
     """
     check_out(out)
     mode = pillow_mode(config)
     partial, journal = (out.with_name(out.name + end) for end in (".partial", ".journal"))
     height, width = (config.scale * size for size in (config.low_height, config.low_width))
     shape = (config.channels, height, width)
-    title = {"originals": originals.description, "shape": shape, "levels": config.levels}
+    title = {"source": source.description, "shape": shape, "levels": config.levels}
 
-    def attempt(original: Original) -> tuple[Converted, bytes]:
-        source = original.source
+    def convert_one(item: SourceImage) -> tuple[ConversionResult, bytes]:
         try:
-            with open_source(source) as file:
+            with open_source(item.source) as file:
                 image = decode(file, mode)
             pixels = high_resolution(image, config).tobytes()
-        except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
-            return Converted(1, [[original.name, f"{error}"]]), b""
-        if originals.size in (None, image.size):
-            return Converted(1), pixels
-        odd = f"{original.name} of {image.width}×{image.height}"
-        return Converted(1, odd=1, first_odd=odd), pixels
+        except Exception as error:  # Pillow's decoders raise errors of many types
+            return ConversionResult(1, [[item.name, f"{error}"]]), b""
+        if source.size in (None, image.size):
+            return ConversionResult(1), pixels
+        described = f"{item.name} of {image.width}×{image.height}"
+        return ConversionResult(1, odd_sized=1, first_odd_sized=described), pixels
 
     with journal.open("a+b") as log:
-        alone(log, out)
-        check_out(out)  # another process may have finished it just now
+        lock(log, out)
+        check_out(out)  # another process may have finished it meanwhile
         with partial.open("a+b") as array, ThreadPoolExecutor() as pool:
-            done = resumed(log, array, title, shape)
-            rest = originals.after(done.read)
-            with quietly(), bar(progress) as shown:
-                task = shown.add_task("", total=len(originals), completed=done.read)
+            result = finished_part(log, array, title, shape)
+            rest = source.images_from(result.read)
+            with no_warnings(), progress_bar(progress) as bar:
+                task = bar.add_task("", total=len(source), completed=result.read)
                 while chunk := list(islice(rest, CHUNK)):
-                    results = list(pool.map(attempt, chunk))
-                    part = sum((about for about, _ in results), Converted())
-                    append(array, b"".join(pixels for _, pixels in results))
-                    append(log, line(asdict(part)))
-                    done += part
-                    shown.update(task, completed=done.read)
-        if not done.written:
+                    converted = list(pool.map(convert_one, chunk))
+                    part = sum((each for each, _ in converted), ConversionResult())
+                    write_and_flush(array, b"".join(pixels for _, pixels in converted))
+                    write_and_flush(log, journal_line(asdict(part)))
+                    result += part
+                    bar.update(task, completed=result.read)
+        if not result.written:
             partial.unlink()
             journal.unlink()
-            told = ": ".join(done.unreadable[0]) if done.unreadable else "there is none"
-            raise ValueError(f"not one of {done.read} images can be read; the first is {told}")
+            reason = ": ".join(result.unreadable[0]) if result.unreadable else "there is none"
+            raise ValueError(f"not one of {result.read} images can be read; the first is {reason}")
         with partial.open("r+b") as array:
-            append(array, npy_header(done.written, shape))
+            write_and_flush(array, npy_header(result.written, shape))
         os.replace(partial, out)
         journal.unlink()
-    return done
+    return result
 
 
 def check_out(out: Path, suffix: str = ".npy") -> None:
-    """There is a place to write a file of images to, and none stands there.
+    """Check that ``out`` can be created: it has the suffix, is new, and its folder exists.
 
     Raises:
-        FileExistsError: one does.
+        FileExistsError: it exists.
         FileNotFoundError: its folder does not exist.
         ValueError: it does not end in ``suffix``.
     """
@@ -151,85 +150,86 @@ def check_out(out: Path, suffix: str = ".npy") -> None:
 
 
 def open_source(source: Path | bytes) -> BinaryIO:
-    """An image file to read from."""
+    """Open an image file given by its path or content."""
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def npy_header(images: int, shape: tuple[int, int, int]) -> bytes:
-    """The head of an array file; NumPy makes it equally long for any number of images."""
+    """The header of an array file; NumPy pads it to the same length for any number of images."""
     about = {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, about)
-    return head.getvalue()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
 
 
-def line(values: dict[str, Any]) -> bytes:
-    """A line of the journal."""
+def journal_line(values: dict[str, Any]) -> bytes:
+    """Values as a line of the journal."""
     return json.dumps(values).encode() + b"\n"
 
 
-def append(file: BinaryIO, data: bytes) -> None:
-    """Write, and come back when the disk has it: the journal must never run ahead of the array."""
+def write_and_flush(file: BinaryIO, data: bytes) -> None:
+    """Write data and wait for the disk: the journal must never be ahead of the array."""
     file.write(data)
     file.flush()
-    synchronise(file.fileno())
+    flush_to_disk(file.fileno())
 
 
-def alone(log: BinaryIO, out: Path) -> None:
-    """Keep other processes from writing the same array, as long as the journal is open.
+def lock(log: BinaryIO, out: Path) -> None:
+    """Lock the journal against other processes until it is closed.
 
-    A kill frees the lock. Where the file system has no locks, nothing is kept: a lock that is a
-    file, which would be the way there, would outlive a kill and stop the next run.
+    The system releases the lock when the process ends. On a file system without locks
+    there is none: a marker file, as ``filelock`` would create, could outlive a killed process and
+    block the next run.
 
     Raises:
-        BlockingIOError: one is at it already.
+        BlockingIOError: another process has locked it.
     """
     try:
         with suppress_unsupported():
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BlockingIOError(
-            f"{out} is just being written by another process: wait for it, or choose another out"
+            f"another process is writing {out}: wait for it, or choose another out"
         ) from error
 
 
-def resumed(
+def finished_part(
     log: BinaryIO, array: BinaryIO, title: dict[str, Any], shape: tuple[int, int, int]
-) -> Converted:
-    """What a journal counts as done; cuts both files to that, or begins them where it is nothing.
+) -> ConversionResult:
+    """The result so far by the journal; truncates both files to that, or initialises them.
 
     Raises:
-        ValueError: the journal is of other originals or sizes, or damaged.
+        ValueError: the journal is damaged, or of another source or size.
     """
     log.seek(0)
-    first, *lines = log.read().split(b"\n")[:-1] or [b""]  # a line without an end was cut off
-    if first and first + b"\n" != line(title):
+    first, *lines = log.read().split(b"\n")[:-1] or [b""]  # drops an incomplete last line
+    if first and first + b"\n" != journal_line(title):
         raise ValueError(
-            f"{log.name} is of other originals, or of other sizes: delete it, or choose another out"
+            f"{log.name} is of another data source or size: delete it, or choose another out"
         )
     try:
-        done = sum((Converted(**json.loads(each)) for each in lines), Converted())
+        result = sum((ConversionResult(**json.loads(each)) for each in lines), ConversionResult())
     except (ValueError, TypeError) as error:
         raise ValueError(f"{log.name} is damaged: delete it ({error})") from error
-    head = npy_header(0, shape)
-    end = len(head) + done.written * math.prod(shape)
+    header = npy_header(0, shape)
+    end = len(header) + result.written * math.prod(shape)
     if not first or os.fstat(array.fileno()).st_size < end:
-        for file, begin in ((array, head), (log, line(title))):
+        for file, begin in ((array, header), (log, journal_line(title))):
             file.truncate(0)
-            append(file, begin)
-        return Converted()
+            write_and_flush(file, begin)
+        return ConversionResult()
     array.truncate(end)
     log.truncate(sum(len(each) + 1 for each in (first, *lines)))
-    return done
+    return result
 
 
-def bar(progress: bool) -> Progress:
-    """A bar that is shown or not."""
+def progress_bar(visible: bool) -> Progress:
+    """The progress bar of a conversion."""
     return Progress(
         TextColumn("converting"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        disable=not progress,
+        disable=not visible,
         transient=True,
     )

@@ -1,7 +1,7 @@
-"""Training data: images in a folder or in an array file, as pairs of low and high resolution.
+"""Training data: pairs of low- and high-resolution images from a folder or an array file.
 
-The order is the paper's: centre crop, bicubic to the high resolution, and bicubic from *that* to
-the low one.
+The order of operations is the paper's: centre crop, bicubic resize to the high resolution, and
+bicubic resize of *that* to the low one.
 """
 
 from __future__ import annotations
@@ -25,40 +25,43 @@ from prsr.utils.files import suppress_unsupported
 
 
 def high_size(config: PRSRConfig) -> tuple[int, int]:
-    """Height and width of the high resolution, in pixels."""
+    """Height and width of high-resolution images in pixels."""
     return config.scale * config.low_height, config.scale * config.low_width
 
 
 def map_array(path: str | Path) -> NDArray[Any]:
-    """An array file of any shape and dtype, mapped, not loaded; pickles are not read.
+    """Map an array file of any shape and dtype into memory; pickles are rejected.
 
     Raises:
         OSError: the file system cannot read it.
-        ValueError: it is no such file.
+        ValueError: it is not an array file.
     """
     array: Any = None
     try:
         with suppress_unsupported():
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array is None:  # the file system has no memory maps
+        if array is None:  # the file system does not support memory maps
             array = np.load(path, allow_pickle=False)
-    except Exception as error:  # of many kinds: NumPy reads the header as Python
+    except Exception as error:  # NumPy parses the header as Python and raises errors of many types
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, f"{path} cannot be read: {error.strerror}") from error
         raise ValueError(f"{path} is not a readable .npy array file") from error
-    if not isinstance(array, np.ndarray):  # an archive of several
+    if not isinstance(array, np.ndarray):  # an archive of several arrays
         raise ValueError(f"{path} is not a readable .npy array file")
     return array
 
 
 def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) -> Pixels:
-    """An array file: ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format, mapped, not loaded.
+    """Map an array file of images, ``uint8 [N, D, s·h, s·w]`` in NumPy's ``.npy`` format.
 
-    With ``any_size``, the images may be of any size.
+    Args:
+        path: of the file.
+        config: of the model, for D, s, h, w and K.
+        any_size: accept images of any size.
 
     Raises:
         OSError: the file system cannot read it.
-        ValueError: it is no such file, or its images do not fit the configuration.
+        ValueError: it is not an array file, or its images do not fit the configuration.
     """
     try:
         pixels = map_array(path)
@@ -77,35 +80,35 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         raise ValueError(f"{path} holds no images")
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} must be uint8, it is {pixels.dtype}")
-    # 256 levels are all that uint8 has, so that only smaller models need a look at the pixels.
+    # With 256 levels, every uint8 value is valid.
     if config.levels < 256 and pixels.max() >= config.levels:
         raise ValueError(f"{path} must hold values below {config.levels}, it has {pixels.max()}")
     return pixels
 
 
 def read_folder(path: str | Path, config: PRSRConfig, *, progress: bool = False) -> Pixels:
-    """Every image in a folder and below it, in order of name: ``uint8 [N, D, s·h, s·w]``.
+    """Read every image in a folder and its subfolders, sorted by name: ``uint8 [N, D, s·h, s·w]``.
 
     Raises:
-        FileNotFoundError: the folder is missing or holds no image.
+        FileNotFoundError: the folder does not exist or contains no image.
         ValueError: a file cannot be read as an image.
     """
     files = find_images([path])
-    turns = track(files, "reading images", disable=not progress, transient=True)
+    tracked = track(files, "reading images", disable=not progress, transient=True)
     try:
-        return np.stack([high_resolution(read_image(file, config), config) for file in turns])
+        return np.stack([high_resolution(read_image(file, config), config) for file in tracked])
     except ValueError as error:
         raise ValueError(
-            f"{error}; `prsr data folder` makes an array file without what cannot be read"
+            f"{error}; `prsr data folder` makes an array file without the unreadable ones"
         ) from error
 
 
 class Selection:
-    """Some images of an array, which may be a memory map: none is read before it is asked for.
+    """Images selected from an array or memory map; they are read when they are indexed.
 
     Args:
         pixels: ``uint8 [N, D, H, W]``.
-        chosen: which of these, ``int64 [n]``.
+        chosen: indices of the selected images, ``int64 [n]``.
     """
 
     def __init__(self, pixels: Pixels | Selection, chosen: NDArray[np.int64]) -> None:
@@ -123,9 +126,9 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
     """Pairs (lr ``uint8 [D, h, w]``, hr ``uint8 [D, s·h, s·w]``) for training and evaluation.
 
     Args:
-        pixels: high-resolution images, ``uint8 [N, D, s·h, s·w]``; a memory map will do, or a
+        pixels: high-resolution images, ``uint8 [N, D, s·h, s·w]``; may be a memory map or a
             selection of one.
-        config: says what the low resolution is.
+        config: of the model, for D, s, h, w and K.
 
     Raises:
         ValueError: there is no image.
@@ -133,7 +136,7 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pixels: Pixels | Selection, config: PRSRConfig) -> None:
         if not len(pixels):
-            raise ValueError("pixels must hold an image at least, they hold none")
+            raise ValueError("pixels must hold at least one image, they hold none")
         self.pixels = pixels
         self.config = config
 
@@ -146,13 +149,17 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         any_size: bool = False,
         progress: bool = False,
     ) -> SuperResolutionImages:
-        """The images of a folder or of a ``.npy`` array file.
+        """Open the images of a folder or of a ``.npy`` array file.
 
-        With ``any_size``, those of an array file may be of any size: see
-        :mod:`prsr.training.augmentation`.
+        Args:
+            path: of the folder or file.
+            config: of the model.
+            any_size: accept images of any size in an array file, as
+                :mod:`prsr.training.augmentation` does.
+            progress: show a progress bar.
 
         Raises:
-            FileNotFoundError: there is nothing at ``path``, or no image in it.
+            FileNotFoundError: ``path`` does not exist or contains no image.
             ValueError: a file cannot be read, or does not fit the configuration.
         """
         if Path(path).is_dir():
@@ -162,13 +169,13 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         return cls(read_array(path, config, any_size=any_size), config)
 
     def split(self, held_out: int, seed: int = 0) -> tuple[SuperResolutionImages, ...]:
-        """Two disjoint sets, the second of ``held_out`` images chosen by ``seed`` alone.
+        """Split into two disjoint sets; the second has ``held_out`` images, chosen by ``seed``.
 
         Raises:
-            ValueError: ``held_out`` would leave one of them empty.
+            ValueError: one of the two would be empty.
         """
         if len(self) < 2:
-            raise ValueError("there must be two images at least, one of them to hold out")
+            raise ValueError("there must be at least two images, one of them to hold out")
         if not 0 < held_out < len(self):
             raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
         order = np.random.default_rng(seed).permutation(len(self))
@@ -176,14 +183,14 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         return tuple(type(self)(Selection(self.pixels, part), self.config) for part in parts)
 
     def first(self, count: int | None) -> SuperResolutionImages:
-        """The first so many of these images; None stands for all."""
+        """The first ``count`` images; None means all."""
         return self if count is None else type(self)(self.pixels[:count], self.config)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def fingerprint(self) -> str:
-        """Tells one set from another: the number of images, and a checksum of some of them."""
+        """Identifies the set: the number of images, and a checksum of up to 64 of them."""
         some = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int)
         checksum = zlib.crc32(np.ascontiguousarray(self.pixels[some]).tobytes())
         return f"{len(self)} images, checksum {checksum:08x}"
@@ -193,28 +200,28 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         return lr[0], hr[0]
 
     def batch(self, indices: Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-        """Several pairs at once: lr ``[n, D, h, w]``, hr ``[n, D, s·h, s·w]``."""
+        """A batch of pairs: lr ``uint8 [n, D, h, w]``, hr ``uint8 [n, D, s·h, s·w]``."""
         hr = np.array(self.pixels[indices])
         return torch.from_numpy(self.inputs(hr)), torch.from_numpy(hr)
 
     def inputs(self, hr: Pixels) -> Pixels:
-        """What a model sees of images, ``uint8 [n, D, s·h, s·w]`` → ``[n, D, h, w]``."""
+        """The model's inputs for images, ``uint8 [n, D, s·h, s·w]`` → ``[n, D, h, w]``."""
         return reduce(hr, self.config)
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Shuffled batches without end whose order depends on ``seed`` alone.
+    """An endless sequence of shuffled batches whose order depends only on ``seed``.
 
-    Epoch e is the permutation that ``(seed, e)`` gives; batches run on across its end, so that
-    batch t can be computed without those before it, which is what makes resuming exact.
+    The order of epoch e is a permutation determined by ``(seed, e)``; batches may span two epochs.
+    Batch t can thus be computed without the earlier ones, which makes resuming exact.
 
     Args:
-        images: how many there are.
-        batch_size: images of a batch over all processes.
+        images: number of images.
+        batch_size: images per batch over all processes.
         seed: of the order.
-        start: the batch to begin with.
-        rank: this process's place among ``world_size``; it gets every ``world_size``-th image.
-        world_size: processes that share each batch.
+        start: index of the first batch.
+        rank: of this process among ``world_size``; it gets every ``world_size``-th image.
+        world_size: number of processes that share each batch.
     """
 
     def __init__(

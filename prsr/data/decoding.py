@@ -1,7 +1,7 @@
-"""The one place that decodes image files (Pillow): pixels in 8 bits, upright, in sRGB, on white.
+"""Decode image files with Pillow to 8 bits per channel, upright, in sRGB, on white.
 
-Metadata never costs pixels: an image whose EXIF, text or colour profile cannot be read is decoded
-as if that part were not there.
+Damaged metadata never prevents decoding: an image whose EXIF, text or colour profile is unreadable
+is decoded as if it had none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image upright, by the EXIF tag ``Orientation``."""
+"""The operation that turns an image upright, by the EXIF tag ``Orientation``."""
 
 SIXTEEN_BIT_FORMATS = frozenset({"PNG", "PPM"})
 """File formats whose images in Pillow's mode "I" have levels 0 … 65535."""
@@ -40,26 +40,26 @@ PROFILED = {
     "GRAY": (("L", "LA"), "L"),
     "CMYK": (("CMYK",), "CMYK"),
 }
-"""The modes of images that a colour profile of a kind can belong to, and the one it converts."""
+"""For each colour space of a profile: image modes it applies to, and the mode it converts."""
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """No warnings from Pillow, about large images or odd metadata; its errors remain errors."""
+def no_warnings() -> Iterator[None]:
+    """Suppress Pillow's warnings about large images and unusual metadata, but not its errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def decode(source: str | Path | BinaryIO, mode: str) -> Image.Image:
-    """An image file, by its path or open, as :func:`plain` makes it; fails as Pillow does."""
+    """Decode an image file, given by its path or open, to :func:`plain`; raises Pillow's errors."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as file:
             return decode(file, mode)
     try:
         with Image.open(source) as image:
             return plain(image, mode)
-    except Exception:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception:  # Pillow's decoders raise errors of many types
         source.seek(0)
         for data in repaired(source):
             with suppress(Exception), Image.open(io.BytesIO(data)) as image:
@@ -68,19 +68,19 @@ def decode(source: str | Path | BinaryIO, mode: str) -> Image.Image:
 
 
 def plain(image: Image.Image, mode: str) -> Image.Image:
-    """An image in ``mode``, "L" or "RGB": upright, 8 bits a channel, sRGB, laid on white.
+    """Convert an image to ``mode``, "L" or "RGB": upright, 8 bits per channel, sRGB, on white.
 
-    Its pixels are all that it has: no EXIF, no colour profile. A plain image is returned as it is.
+    The result has no EXIF or colour profile. An image that is plain already is returned unchanged.
 
     Raises:
-        ValueError: its mode says nothing of the range of its values.
+        ValueError: the mode of the image does not define the range of its values.
     """
     image.load()
     if image.mode == mode and type(image) is Image.Image and not image.info:
         return image
     turn = TURNS.get(orientation(image))
     flat = on_white(in_srgb(eight_bit(image)))
-    if flat.mode == "LAB":  # which Pillow converts to RGB alone
+    if flat.mode == "LAB":  # Pillow converts LAB only to RGB
         flat = flat.convert("RGB")
     flat = flat.convert(mode)
     flat.info = {}
@@ -88,10 +88,10 @@ def plain(image: Image.Image, mode: str) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF tag ``Orientation`` of a loaded image, or XMP's; 1 without a valid one."""
+    """The orientation of a loaded image by EXIF or XMP; 1 without a valid value."""
     try:
         value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # of many kinds, as the parts that can be damaged
+    except Exception:  # damaged metadata raises errors of many types
         bare = image.copy()
         for key in ("exif", "Raw profile type exif"):
             bare.info.pop(key, None)
@@ -103,21 +103,21 @@ def orientation(image: Image.Image) -> int:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """An image in 8 bits a channel; deep grey levels are scaled, where Pillow would cut them off.
+    """Convert an image to 8 bits per channel; 16-bit grey levels are scaled, where Pillow clips.
 
     Raises:
-        ValueError: its mode says nothing of the range of its values.
+        ValueError: the mode of the image does not define the range of its values.
     """
     deep = image.mode.startswith("I;16")
     if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BIT_FORMATS):
         raise ValueError(
-            f"an image of mode {image.mode} does not say which of its values is white: convert it "
-            "to 8 or 16 bits a channel first"
+            f"an image of mode {image.mode} does not define which value is white: convert it to 8 "
+            "or 16 bits per channel first"
         )
     if not deep and image.mode != "I":
         return image
     photometric = getattr(image, "tag_v2", {}).get(262)
-    if photometric == WHITE_IS_ZERO:  # which Pillow inverts for 8 bits, but not for 16
+    if photometric == WHITE_IS_ZERO:  # Pillow inverts these in 8 bits, but not in 16
         raise ValueError("a 16-bit TIFF image in which 0 is white cannot be read")
     values = np.asarray(image)
     scaled = Image.fromarray((values // 257).clip(0, 255).astype(np.uint8))
@@ -130,7 +130,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """An image of 8 bits a channel in sRGB, if it has a readable colour profile."""
+    """Convert an 8-bit image to sRGB, if it has a readable colour profile."""
     profile = image.info.get("icc_profile")
     if not profile:
         return image
@@ -143,19 +143,19 @@ def in_srgb(image: Image.Image) -> Image.Image:
         colours = ImageCms.profileToProfile(
             image.convert(mode), source, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
-    except Exception:  # a damaged profile, one of another kind, or a Pillow without littleCMS
+    except Exception:  # a damaged or unknown profile, or Pillow lacks littleCMS
         return image
-    assert colours is not None  # as a copy was asked for
+    assert colours is not None  # because inPlace is false
     if alpha is not None:
         colours.putalpha(alpha)
     return colours
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """An image without its transparency, laid on white."""
+    """Composite an image with transparency on white."""
     if not image.has_transparency_data:
         return image
-    if image.mode == "La":  # which Pillow converts to LA alone
+    if image.mode == "La":  # Pillow converts La only to LA
         image = image.convert("LA")
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

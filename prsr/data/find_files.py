@@ -1,4 +1,4 @@
-"""Image files in folders: which are taken, in which order, and what is passed over."""
+"""Find image files in folders; report which files are skipped."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from PIL import Image
 from prsr.utils.messages import Notice, printable
 
 UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""Formats that Pillow knows but does not decode by itself; EPS would start Ghostscript."""
+"""Formats that Pillow identifies but cannot decode by itself; EPS would start Ghostscript."""
 
-NAMED = 3
-"""How many of the files are named that are passed over for one reason."""
+NAMES_SHOWN = 3
+"""Number of skipped files that are named for each reason."""
 
 
 @lru_cache
 def readable_suffixes() -> frozenset[str]:
-    """The suffixes of the formats that Pillow decodes here, ``.png`` among them, in lower case."""
+    """The lower-case suffixes of the formats that this Pillow decodes, such as ``.png``."""
     Image.init()
     formats = ({*Image.OPEN} | {"MPO"}) - UNREADABLE_FORMATS  # MPO is opened as JPEG
     return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
 
 
-def find_images(paths: Iterable[str | Path], outside: Path | None = None) -> list[Path]:
-    """Image files among ``paths``; a folder stands for those in it and below, sorted by name.
+def find_images(paths: Iterable[str | Path], exclude: Path | None = None) -> list[Path]:
+    """Find image files; a folder stands for those in it and its subfolders, sorted by name.
 
-    In a folder, files are taken whose suffix is one of :func:`readable_suffixes`. Hidden files and
-    folders are passed over. Linked folders are followed; each folder is read once. A warning
-    counts what was passed over and names some of it.
+    In a folder, files with one of the :func:`readable_suffixes` are found. Hidden files and folders
+    are skipped. Links to folders are followed, but each folder is read once. A warning counts the
+    skipped files and names some.
 
     Args:
         paths: files and folders.
-        outside: a folder to leave out where it lies below one of them.
+        exclude: a subfolder to skip.
 
     Raises:
-        FileNotFoundError: a path does not exist, or a folder holds no image.
+        FileNotFoundError: a path does not exist, or a folder contains no image.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += search(path, outside)
+            found += search_folder(path, exclude)
         elif path.is_file():
             found.append(path)
         else:
@@ -52,48 +52,48 @@ def find_images(paths: Iterable[str | Path], outside: Path | None = None) -> lis
     return found
 
 
-def search(folder: Path, outside: Path | None) -> list[Path]:
-    """Image files in ``folder`` and below it: see :func:`find_images`."""
-    passed_over: dict[str, list[str]] = {}
+def search_folder(folder: Path, exclude: Path | None) -> list[Path]:
+    """Find the image files in a folder and its subfolders; see :func:`find_images`."""
+    skipped: dict[str, list[str]] = {}
     images = []
-    for path in files_below(folder, outside, passed_over):
-        reason = why_not(path)
+    for path in files_below(folder, exclude, skipped):
+        reason = reason_to_skip(path)
         if reason:
-            passed_over.setdefault(reason, []).append(str(path.relative_to(folder)))
+            skipped.setdefault(reason, []).append(str(path.relative_to(folder)))
         else:
             images.append(path)
-    told = "; ".join(described(reason, names) for reason, names in sorted(passed_over.items()))
+    summary = "; ".join(counted(reason, names) for reason, names in sorted(skipped.items()))
     if not images:
-        raise FileNotFoundError(f"no image in folder {folder}" + (told and f": {told}"))
-    if told:
-        warnings.warn(printable(f"passed over in {folder}: {told}"), Notice, stacklevel=3)
+        raise FileNotFoundError(f"no image in folder {folder}" + (summary and f": {summary}"))
+    if summary:
+        warnings.warn(printable(f"skipped in {folder}: {summary}"), Notice, stacklevel=3)
     return sorted(images)
 
 
-def described(reason: str, names: list[str]) -> str:
-    """A reason, and the names that it holds for."""
-    named = ", ".join(sorted(names)[:NAMED])
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+def counted(reason: str, names: list[str]) -> str:
+    """The number of skipped files, the reason and some of the names."""
+    named = ", ".join(sorted(names)[:NAMES_SHOWN])
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{len(names)} {reason} ({named}{more})"
 
 
-def why_not(path: Path) -> str:
-    """Why a file in a folder is not taken for an image; empty if it is."""
+def reason_to_skip(path: Path) -> str:
+    """Why a file in a folder is skipped; empty if it is an image."""
     if path.name.startswith("."):
         return "hidden"
     if path.suffix.lower() not in readable_suffixes():
-        return "of no image format that can be read"
+        return "not in a readable image format"
     return "" if path.is_file() else "not a file, or a broken link"
 
 
 def files_below(
-    folder: Path, outside: Path | None, passed_over: dict[str, list[str]]
+    folder: Path, exclude: Path | None, skipped: dict[str, list[str]]
 ) -> Iterator[Path]:
-    """Files in a folder and in those below it, each folder once; notes folders that are left."""
-    left = outside.resolve() if outside and outside.resolve() != folder.resolve() else None
+    """Files in a folder and its subfolders, each once; adds skipped folders to ``skipped``."""
+    excluded = exclude.resolve() if exclude and exclude.resolve() != folder.resolve() else None
 
     def note(reason: str, path: str | Path) -> None:
-        passed_over.setdefault(reason, []).append(os.path.relpath(path, folder))
+        skipped.setdefault(reason, []).append(os.path.relpath(path, folder))
 
     def unlisted(error: OSError) -> None:
         note(f"that cannot be listed: {error.strerror}", error.filename)
@@ -106,13 +106,13 @@ def files_below(
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unlisted):
         kept = []
         for name in sorted(folders):
-            below = Path(root, name)
+            subfolder = Path(root, name)
             if name.startswith("."):
-                note("hidden", below)
-            elif identity(below) in seen:
-                note("read already under another name", below)
-            elif below.resolve() != left:
-                seen.add(identity(below))
+                note("hidden", subfolder)
+            elif identity(subfolder) in seen:
+                note("read already under another name", subfolder)
+            elif subfolder.resolve() != excluded:
+                seen.add(identity(subfolder))
                 kept.append(name)
         folders[:] = kept
         yield from (Path(root, name) for name in files)

@@ -1,4 +1,4 @@
-"""Writing image files: checks before the work, and a note in each file that prsr wrote it."""
+"""Write image files: checks before the work, and provenance metadata in each file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from prsr.data.decoding import quietly
+from prsr.data.decoding import no_warnings
 from prsr.utils.argument_checks import check_fits
 from prsr.utils.files import check_file, replacing
 
@@ -18,37 +18,39 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", 
 EXIF_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 
 LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".gif": 65535}
-"""Pixels of a side, where the format or its encoder has a limit that a sheet may meet."""
+"""The largest side in pixels of formats whose limit a contact sheet may exceed."""
 
-ABOUT = "prsr"
-"""The keyword of what an image file says of itself."""
+PROVENANCE = "prsr"
+"""The metadata keyword of provenance texts."""
 
 
-def check_place(path: Path, *, overwrite: bool = True) -> None:
-    """An image can be written to ``path``, as far as can be told before there is one.
+def check_writable(path: Path, *, overwrite: bool = True) -> None:
+    """Check that an image can be written to ``path``, as far as possible without writing it.
 
     Args:
-        path: the file.
+        path: of the file.
         overwrite: whether it may replace a file that prsr has not written.
 
     Raises:
         FileExistsError: it would replace such a file.
-        ValueError: the suffix names no image format.
-        OSError: no file can be written there: see :func:`prsr.utils.files.check_file`.
+        ValueError: the suffix is not that of an image format.
+        OSError: the file cannot be written; see :func:`prsr.utils.files.check_file`.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: the name must end like an image ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(
+            f"{path}: the name must have an image suffix ({', '.join(sorted(SUFFIXES))})"
+        )
     check_file(path)
-    check_own(path, overwrite)
+    check_not_foreign(path, overwrite)
 
 
-def check_own(path: Path, overwrite: bool) -> None:
-    """There is no file at ``path``, or one that says that prsr wrote it, or it may be replaced.
+def check_not_foreign(path: Path, overwrite: bool) -> None:
+    """Check that writing to ``path`` replaces no foreign file, or that it is allowed to.
 
     Raises:
-        FileExistsError: there is one of others.
+        FileExistsError: it would replace a file without prsr's provenance metadata.
     """
-    if path.exists() and not overwrite and said_of(path) is None:
+    if path.exists() and not overwrite and provenance_of(path) is None:
         raise FileExistsError(
             f"{path} is there already, and nothing in it says that prsr wrote it: --overwrite "
             "replaces it, or choose another out"
@@ -56,7 +58,7 @@ def check_own(path: Path, overwrite: bool) -> None:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """An image of that size fits in memory, and in a file of the format that the suffix names.
+    """Check that an image of this size in pixels fits in memory and in the file format.
 
     Raises:
         ValueError: it does not.
@@ -65,58 +67,58 @@ def check_size(path: Path, width: int, height: int) -> None:
     most = LONGEST_SIDES.get(suffix)
     if most is not None and max(width, height) > most:
         raise ValueError(
-            f"{path} would be {width}×{height} pixels, and a {suffix} file has sides of {most} at "
-            "most: choose .png, or fewer samples or images"
+            f"{path} would be {width}×{height} pixels, and a {suffix} file may have at most "
+            f"{most} per side: choose .png, or fewer samples or images"
         )
     check_fits(3 * width * height, f"{path}", torch.device("cpu"))
 
 
 def save_image(image: Image.Image, path: Path, about: str = "") -> None:
-    """Write an image in one step, in the format that the suffix names.
+    """Write an image atomically, in the format of the suffix.
 
     Args:
         image: to write.
-        path: the file.
-        about: what the file is to say of itself, in ASCII; :func:`said_of` reads it. BMP and PPM
-            files have no place for it.
+        path: of the file.
+        about: provenance in ASCII, which :func:`provenance_of` reads. BMP and PPM files cannot
+            contain it.
 
     Raises:
-        OSError: the folder is missing or cannot be written.
-        ValueError: the suffix names no image format.
+        OSError: the folder is missing or not writable.
+        ValueError: the suffix is not that of an image format.
     """
-    check_place(path)
+    check_writable(path)
     with replacing(path) as temporary:
-        image.save(temporary, **(saying(path, about) if about else {}))
+        image.save(temporary, **(provenance_options(path, about) if about else {}))
 
 
-def saying(path: Path, about: str) -> dict[str, Any]:
-    """Pillow's options for a file that is to say something of itself; see :func:`save_image`."""
+def provenance_options(path: Path, about: str) -> dict[str, Any]:
+    """Pillow's options that store a provenance text in a file; see :func:`save_image`."""
     suffix = path.suffix.lower()
     if suffix == ".png":
         text = PngInfo()
-        text.add_itxt(ABOUT, about)
+        text.add_itxt(PROVENANCE, about)
         return {"pnginfo": text}
     if suffix == ".gif":
-        return {"comment": f"{ABOUT}: {about}"}
+        return {"comment": f"{PROVENANCE}: {about}"}
     if suffix in EXIF_SUFFIXES:
         exif = Image.Exif()
-        exif[ExifTags.Base.Software] = f"{ABOUT}: {about}"
+        exif[ExifTags.Base.Software] = f"{PROVENANCE}: {about}"
         return {"exif": exif}
     return {}
 
 
-def said_of(path: Path) -> str | None:
-    """What an image file that prsr wrote says of itself; None if it says nothing."""
+def provenance_of(path: Path) -> str | None:
+    """The provenance text of an image file written by prsr; None if there is none."""
     try:
-        with quietly(), Image.open(path) as image:
-            if ABOUT in image.info:
-                return str(image.info[ABOUT])
+        with no_warnings(), Image.open(path) as image:
+            if PROVENANCE in image.info:
+                return str(image.info[PROVENANCE])
             comment = image.info.get("comment", b"")
-            said = [
+            texts = [
                 comment.decode("ascii", "replace") if isinstance(comment, bytes) else str(comment),
                 str(image.getexif().get(ExifTags.Base.Software, "")),
             ]
-    except Exception:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception:  # Pillow's decoders raise errors of many types
         return None
-    ours = [text.removeprefix(f"{ABOUT}: ") for text in said if text.startswith(f"{ABOUT}: ")]
-    return ours[0] if ours else None
+    prefix = f"{PROVENANCE}: "
+    return next((text.removeprefix(prefix) for text in texts if text.startswith(prefix)), None)

@@ -1,6 +1,6 @@
-"""Image files without the metadata that Pillow cannot read.
+"""Remove metadata that Pillow cannot read from image files.
 
-Pillow refuses a whole file for a text chunk that is too large or an EXIF block that is damaged.
+Pillow rejects a whole file because of an oversized text chunk or a damaged EXIF block.
 """
 
 from __future__ import annotations
@@ -13,44 +13,43 @@ from typing import BinaryIO
 
 from PIL import Image
 
-Taken = Callable[[bytes], Iterator[tuple[bytes, bool]]]
-Made = Callable[[bytes], bytes]
+Splitter = Callable[[bytes], Iterator[tuple[bytes, bool]]]
+Builder = Callable[[bytes], bytes]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
 
 PNG_PIXELS = frozenset({b"tRNS"})
-"""Ancillary chunks that say what pixels look like."""
+"""Ancillary chunks that affect pixels."""
 
 JPEG_PIXELS = frozenset({0xE0, 0xEE})
-"""Application segments that say what pixels look like: JFIF and Adobe."""
+"""Application segments that affect pixels: JFIF and Adobe."""
 
 
 def repaired(file: BinaryIO) -> Iterator[bytes]:
-    """An image file without the metadata that Pillow cannot read, and if it has much, without any.
+    """Repaired versions of an image file: without unreadable metadata, then without any metadata.
 
-    PNG, JPEG and AVIF are taken apart; in the other formats that people use, metadata does not keep
-    Pillow from the pixels.
+    This handles PNG, JPEG and AVIF; in other common formats, metadata does not prevent decoding.
 
     Args:
         file: of any format, open, at its beginning.
 
-    Returns:
-        What is left of it, if that is less than all; nothing if there is nothing to leave out.
+    Yields:
+        The content of a repaired file; nothing if there is no metadata to remove.
     """
     head = file.read(12)
     if head.startswith(PNG_SIGNATURE):
-        parts: Taken = png_chunks
-        file_with: Made = png_with
+        split: Splitter = png_chunks
+        wrap: Builder = png_with
     elif head.startswith(JPEG_START):
-        parts, file_with = jpeg_segments, jpeg_with
+        split, wrap = jpeg_segments, jpeg_with
     elif head[4:8] == b"ftyp":
         yield without_exif_item(head + file.read())
         return
     else:
         return
-    pieces = list(parts(head + file.read()))
-    good = [each for each in pieces if not each[1] or is_readable(file_with(each[0]))]
+    pieces = list(split(head + file.read()))
+    good = [each for each in pieces if not each[1] or is_readable(wrap(each[0]))]
     if len(good) < len(pieces):
         yield b"".join(piece for piece, _ in good)
     if any(is_metadata for _, is_metadata in good):
@@ -58,26 +57,26 @@ def repaired(file: BinaryIO) -> Iterator[bytes]:
 
 
 def is_readable(data: bytes) -> bool:
-    """Whether Pillow reads an image file, and its EXIF block."""
+    """Whether Pillow can read an image file and its EXIF block."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             image.getexif()
-    except Exception:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception:  # Pillow's decoders raise errors of many types
         return False
     return True
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """The signature and the chunks of a PNG file, as far as they go; whether each is metadata."""
+    """The signature and the chunks of a PNG file, each with whether it is metadata."""
     yield data[:8], False
-    at = 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind = data[at + 4 : at + 8]
+    position = 8
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
         is_metadata = kind[:1].islower() and kind not in PNG_PIXELS
-        yield data[at : at + 12 + length], is_metadata
-        at += 12 + length
+        yield data[position : position + 12 + length], is_metadata
+        position += 12 + length
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -87,41 +86,45 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_with(chunk: bytes) -> bytes:
-    """A PNG file of one pixel with such a chunk."""
+    """A PNG file of one pixel that contains a chunk."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     pixel = png_chunk(b"IDAT", zlib.compress(b"\0\0"))
     return PNG_SIGNATURE + head + chunk + pixel + png_chunk(b"IEND", b"")
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """The segments of a JPEG file up to its pixels, and the rest; whether each is metadata."""
+    """The segments of a JPEG file and then its pixel data, each with whether it is metadata."""
     yield data[:2], False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b"\xd9", b""):
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        marker = data[at + 1]
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] not in (
+        b"\xda",
+        b"\xd9",
+        b"",
+    ):
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        marker = data[position + 1]
         is_metadata = (0xE0 <= marker <= 0xEF and marker not in JPEG_PIXELS) or marker == 0xFE
-        yield data[at:end], is_metadata
-        at = end
-    yield data[at:], False
+        yield data[position:end], is_metadata
+        position = end
+    yield data[position:], False
 
 
 def jpeg_with(segment: bytes) -> bytes:
-    """A JPEG file of one pixel with such a segment."""
+    """A JPEG file of one pixel that contains a segment."""
     file = io.BytesIO()
     Image.new("L", (1, 1)).save(file, "JPEG")
     return JPEG_START + segment + file.getvalue()[2:]
 
 
 def without_exif_item(data: bytes) -> bytes:
-    """An AVIF file whose EXIF block is of a type that nobody reads."""
-    at = 0
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
+    """An AVIF file whose EXIF item has been renamed to a type that decoders ignore."""
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
         if length < 8:
             break
-        if data[at + 4 : at + 8] == b"meta":
-            items = data[at : at + length].replace(b"Exif", b"skip")
-            return data[:at] + items + data[at + length :]
-        at += length
+        if data[position + 4 : position + 8] == b"meta":
+            items = data[position : position + length].replace(b"Exif", b"skip")
+            return data[:position] + items + data[position + length :]
+        position += length
     return data

@@ -1,4 +1,4 @@
-"""Between images and arrays: reading, reducing, saving, and laying out contact sheets (Pillow)."""
+"""Read, crop, resize and convert images between Pillow and arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prsr.config import PRSRConfig
-from prsr.data.decoding import decode, plain, quietly
+from prsr.data.decoding import decode, no_warnings, plain
 
 Pixels = NDArray[np.uint8]
 
@@ -18,7 +18,7 @@ def pillow_mode(config: PRSRConfig) -> str:
     """Pillow's mode for images of D channels.
 
     Raises:
-        ValueError: D is neither 1 nor 3, so that no image file can hold it.
+        ValueError: D is neither 1 nor 3, the numbers of channels of image files.
     """
     if config.channels not in (1, 3):
         raise ValueError(
@@ -28,24 +28,24 @@ def pillow_mode(config: PRSRConfig) -> str:
 
 
 def read_image(path: str | Path, config: PRSRConfig) -> Image.Image:
-    """An image file, decoded, the right way up, in the mode of the model.
+    """Decode an image file, upright, in the mode of the model.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it cannot be read as an image.
     """
     mode = pillow_mode(config)
     try:
-        with quietly():
+        with no_warnings():
             return decode(path, mode)
     except FileNotFoundError:
         raise
-    except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception as error:  # Pillow's decoders raise errors of many types
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The largest part in the middle that has the proportions ``height : width``."""
+    """The largest centred crop with the proportions ``height : width``."""
     scale = min(image.height / height, image.width / width)
     crop_h, crop_w = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = (image.height - crop_h) // 2, (image.width - crop_w) // 2
@@ -53,7 +53,7 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def high_resolution(image: Image.Image, config: PRSRConfig) -> Pixels:
-    """An image of any size as a training target: upright, centre crop, then bicubic.
+    """Turn an image of any size into a training target: upright, centre crop, bicubic resize.
 
     Returns:
         ``uint8 [D, s·h, s·w]``, values below K.
@@ -64,10 +64,10 @@ def high_resolution(image: Image.Image, config: PRSRConfig) -> Pixels:
 
 
 def to_array(image: Image.Image, config: PRSRConfig) -> Pixels:
-    """A Pillow image at its own size as ``uint8 [D, H, W]``, grey levels spread over 0 … K−1.
+    """Convert a Pillow image to ``uint8 [D, H, W]``, its levels scaled to 0 … K−1.
 
     Raises:
-        ValueError: it cannot be decoded, or its mode says nothing of the range of its values.
+        ValueError: it cannot be decoded, or its mode does not define the range of its values.
     """
     pixels = np.asarray(plain(image, pillow_mode(config)))
     channels_first = pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1)
@@ -77,14 +77,14 @@ def to_array(image: Image.Image, config: PRSRConfig) -> Pixels:
 
 
 def to_pil(pixels: Pixels, config: PRSRConfig) -> Image.Image:
-    """``uint8 [D, H, W]`` as a Pillow image, levels 0 … K−1 spread over black to white."""
+    """Convert ``uint8 [D, H, W]`` to a Pillow image, levels 0 … K−1 scaled to 0 … 255."""
     mode = pillow_mode(config)
-    shown = np.rint(pixels * (255 / (config.levels - 1))).astype(np.uint8).transpose(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(shown[..., 0] if mode == "L" else shown))
+    spread = np.rint(pixels * (255 / (config.levels - 1))).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(spread[..., 0] if mode == "L" else spread))
 
 
 def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
-    """Bicubic reduction by the scale, as the paper makes its inputs.
+    """Reduce images bicubically by the scale, as the paper computes its inputs.
 
     Args:
         pixels: ``uint8 [N, D, s·h, s·w]``, values below K.
@@ -100,5 +100,5 @@ def reduce(pixels: Pixels, config: PRSRConfig) -> Pixels:
         for plane in range(channels):
             grey = Image.fromarray(np.ascontiguousarray(source[plane]))
             target[plane] = np.asarray(grey.resize(size, Image.Resampling.BICUBIC))
-    # Bicubic overshoots at edges; Pillow clips that at 255 only.
+    # Bicubic interpolation overshoots at edges; Pillow clips only to 255.
     return np.minimum(low, config.levels - 1)

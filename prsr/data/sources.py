@@ -1,7 +1,7 @@
-"""Data sets of images in the layouts that people have on disk, read one by one in a fixed order.
+"""Data sources: image files in the layouts of public data sets, read in a fixed order.
 
 CelebA (Liu et al., *Deep Learning Face Attributes in the Wild*, 2015), LSUN (Yu et al., arXiv
-1506.03365), folders of images, and data sets of the Hugging Face hub. Nothing is decoded here.
+1506.03365), folders of images, and data sets on the Hugging Face hub. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any
 from prsr.data.find_files import find_images
 
 CELEBA_SPLITS = ("train", "validation", "test")
-"""What 0, 1 and 2 mean in ``list_eval_partition.txt``."""
+"""The splits that 0, 1 and 2 stand for in ``list_eval_partition.txt``."""
 
 CELEBA_ALIGNED = (178, 218)
-"""Width and height of every image of the aligned set."""
+"""Width and height of every image of the aligned set, in pixels."""
 
 
 @dataclass(frozen=True)
-class Original:
-    """An image file: its name in the set, and where it lies or what it holds."""
+class SourceImage:
+    """An image file: its name in the data set, and its path or content."""
 
     name: str
     source: Path | bytes
 
 
-class Originals(ABC):
-    """A set of image files.
+class DataSource(ABC):
+    """A set of image files in a fixed order.
 
     Attributes:
-        description: tells this set from another, and from other states of itself.
-        size: width and height that its images should have, if they should have any.
-        faults: what is wrong with the set apart from its images, a line each.
+        description: identifies the set and its current content.
+        size: expected width and height of its images; None if they may vary.
+        faults: problems with the set itself, one line each.
     """
 
     description: str
@@ -46,21 +46,21 @@ class Originals(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many files there are."""
+        """The number of files."""
 
     @abstractmethod
-    def after(self, start: int) -> Iterator[Original]:
-        """Those from ``start`` on, always in the same order."""
+    def images_from(self, start: int) -> Iterator[SourceImage]:
+        """The images from index ``start`` on, always in the same order."""
 
 
-class ImageFiles(Originals):
-    """Files below a folder, by name.
+class ImageFiles(DataSource):
+    """Image files in a folder, by name.
 
     Args:
-        folder: where they lie.
-        names: of the files, relative to it; they need not exist.
-        size: see :class:`Originals`.
-        faults: likewise.
+        folder: that contains them.
+        names: paths relative to the folder; they need not exist.
+        size: see :class:`DataSource`.
+        faults: see :class:`DataSource`.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class ImageFiles(Originals):
     def __len__(self) -> int:
         return len(self.names)
 
-    def after(self, start: int) -> Iterator[Original]:
-        """See :class:`Originals`."""
+    def images_from(self, start: int) -> Iterator[SourceImage]:
+        """See :class:`DataSource`."""
         for name in self.names[start:]:
-            yield Original(name, self.folder / name)
+            yield SourceImage(name, self.folder / name)
 
 
 def checksum(folder: Path, names: Sequence[str]) -> int:
-    """Tells these files from others by names, sizes and times: none of them is read."""
+    """A checksum of the names, sizes and modification times of files; it reads none of them."""
     total = 0
     for name in names:
         try:
             status = (folder / name).stat()
-        except OSError:  # what is missing or cannot be read is told when its turn comes
+        except OSError:  # reported when the file is read
             stamp = ""
         else:
             stamp = f"{status.st_size} {status.st_mtime_ns}"
@@ -97,10 +97,10 @@ def checksum(folder: Path, names: Sequence[str]) -> int:
 
 
 def image_folder(folder: Path) -> ImageFiles:
-    """Every image file in a folder and below it, in order of name.
+    """Every image file in a folder and its subfolders, sorted by name.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
+        FileNotFoundError: the folder does not exist or contains no image.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
@@ -110,18 +110,18 @@ def image_folder(folder: Path) -> ImageFiles:
 def celeba(folder: Path, split: str) -> ImageFiles:
     """The aligned images of CelebA: ``img_align_celeba/`` and ``list_eval_partition.txt``.
 
-    They may lie side by side, or in ``Img/`` and ``Eval/`` as in the authors' own folder.
+    Both may be directly in the folder, or in ``Img/`` and ``Eval/`` as the authors publish them.
 
     Args:
-        folder: that holds both.
+        folder: that contains both.
         split: one of :data:`CELEBA_SPLITS`.
 
     Raises:
-        FileNotFoundError: one of them is not there.
-        ValueError: the list names no image of the split.
+        FileNotFoundError: one of them is missing.
+        ValueError: the list contains no image of the split.
     """
-    images = one_of(folder, "img_align_celeba", "Img/img_align_celeba")
-    partition = one_of(folder, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
+    images = first_existing(folder, "img_align_celeba", "Img/img_align_celeba")
+    partition = first_existing(folder, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
     names, faults = [], []
     lines = partition.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -132,54 +132,58 @@ def celeba(folder: Path, split: str) -> ImageFiles:
         elif words:
             faults.append(f"{partition}, line {number} is not NAME 0, 1 or 2: {line[:80]!r}")
     if not names:
-        told = f"; {faults[0]}" if faults else ""
-        raise ValueError(f"{partition} names no image of the split {split}{told}")
+        reason = f"; {faults[0]}" if faults else ""
+        raise ValueError(f"{partition} names no image of the split {split}{reason}")
     return ImageFiles(images, names, CELEBA_ALIGNED, faults)
 
 
-def one_of(folder: Path, *places: str) -> Path:
-    """The first of some places in a folder where there is anything.
-
-    Raises:
-        FileNotFoundError: there is nothing at any of them.
-    """
-    for place in places:
-        if (folder / place).exists():
-            return folder / place
-    raise FileNotFoundError(f"no {places[0]} in {folder}")
-
-
-class Lsun(Originals):
-    """A category of LSUN as its authors publish it: an LMDB of image files under hashed names.
+def first_existing(folder: Path, *names: str) -> Path:
+    """The first existing path among alternatives.
 
     Args:
-        path: the folder that holds ``data.mdb``.
+        folder: that the alternatives are relative to.
+        names: alternative paths.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
+        FileNotFoundError: none of them exists.
+    """
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"no {names[0]} in {folder}")
+
+
+class Lsun(DataSource):
+    """A category of LSUN as published: an LMDB of image files under hashed names.
+
+    Args:
+        path: the folder that contains ``data.mdb``.
+
+    Raises:
+        FileNotFoundError: ``path`` does not exist.
         ImportError: the package ``lmdb`` is not installed.
-        ValueError: it is no LMDB, or an empty one.
+        ValueError: it is not an LMDB, or is truncated or empty.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise FileNotFoundError(f"no such folder: {path}")
-        lmdb = of_extra("lmdb")
+        lmdb = import_from_extra("lmdb")
         try:
             self.environment = lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
             )
             status = self.environment.stat()
             self.entries = int(status["entries"])
-            # LMDB reads what it has mapped, and a page that is missing would end the process.
+            # LMDB maps the file; reading a missing page would crash the process.
             size = (self.environment.info()["last_pgno"] + 1) * status["psize"]
             file = path / "data.mdb" if path.is_dir() else path
             if file.stat().st_size < size:
                 raise ValueError(
-                    f"{file} is cut off: it has {file.stat().st_size:,} bytes of {size:,}"
+                    f"{file} is truncated: it has {file.stat().st_size:,} bytes of {size:,}"
                 )
             if not self.entries:
-                raise ValueError(f"{path} holds no image")
+                raise ValueError(f"{path} contains no image")
             with self.environment.begin() as transaction, transaction.cursor() as cursor:
                 ends = [cursor.key() for move in (cursor.first, cursor.last) if move()]
         except lmdb.Error as error:
@@ -193,34 +197,34 @@ class Lsun(Originals):
     def __len__(self) -> int:
         return self.entries
 
-    def after(self, start: int) -> Iterator[Original]:
-        """See :class:`Originals`."""
+    def images_from(self, start: int) -> Iterator[SourceImage]:
+        """See :class:`DataSource`."""
         with self.environment.begin() as transaction, transaction.cursor() as cursor:
-            # Moving on reads no image: those lie in pages of their own.
-            here = cursor.first() and all(cursor.next() for _ in range(start))
-            while here:
-                yield Original(cursor.key().decode("utf-8", "replace"), cursor.value())
-                here = cursor.next()
+            # This does not read the skipped images, which are in separate pages.
+            found = cursor.first() and all(cursor.next() for _ in range(start))
+            while found:
+                yield SourceImage(cursor.key().decode("utf-8", "replace"), cursor.value())
+                found = cursor.next()
 
 
-class HubDataset(Originals):
-    """A split of a data set of the Hugging Face hub, or of a folder that ``datasets`` can load.
+class HubDataset(DataSource):
+    """A split of a data set on the Hugging Face hub, or of a folder that ``datasets`` can load.
 
     Args:
         name: of the data set, or the folder.
-        split: of it, as ``datasets`` writes them: ``train``, ``train[:1000]``.
-        column: that holds the images; None where there is only one that does.
+        split: in the notation of ``datasets``: ``train``, ``train[:1000]``.
+        column: that contains the images; None if there is only one such column.
 
     Raises:
         ImportError: the package ``datasets`` is not installed.
-        ValueError: it cannot be loaded, or ``column`` is none of its columns of images.
+        ValueError: it cannot be loaded, or ``column`` is not one of its image columns.
     """
 
     def __init__(self, name: str, split: str, column: str | None = None) -> None:
-        datasets = of_extra("datasets")
+        datasets = import_from_extra("datasets")
         try:
             rows = datasets.load_dataset(name, split=split)
-        except Exception as error:  # of many kinds, from the network to the files
+        except Exception as error:  # of many types, from the network and the files
             raise ValueError(f"cannot load the split {split!r} of {name!r}: {error}") from error
         kinds = rows.features.items()
         columns = [key for key, kind in kinds if isinstance(kind, datasets.Image)]
@@ -228,7 +232,7 @@ class HubDataset(Originals):
             column = columns[0]
         if column not in columns:
             raise ValueError(
-                f"column must be one of {name}'s columns of images "
+                f"column must be one of {name}'s image columns "
                 f"({', '.join(columns) or 'it has none'}), got {column}"
             )
         self.column = column
@@ -237,23 +241,23 @@ class HubDataset(Originals):
         )
         self.description = (
             f"{len(rows)} rows, split {split}, column {column} of {name}, "
-            f"fingerprint {rows._fingerprint}"  # not public, but what datasets itself caches by
+            f"fingerprint {rows._fingerprint}"  # not public, but the key of the cache of datasets
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def after(self, start: int) -> Iterator[Original]:
-        """See :class:`Originals`."""
+    def images_from(self, start: int) -> Iterator[SourceImage]:
+        """See :class:`DataSource`."""
         for row in range(start, len(self.rows)):
             cell = self.rows[row][self.column] or {}
             path = cell.get("path")
             data = cell.get("bytes") or (Path(path) if path else b"")
-            yield Original(f"row {row}", data)
+            yield SourceImage(f"row {row}", data)
 
 
-def of_extra(module: str) -> Any:
-    """A module of the extra ``data``.
+def import_from_extra(module: str) -> Any:
+    """Import a module of the extra ``data``.
 
     Raises:
         ImportError: it is not installed.
@@ -261,4 +265,6 @@ def of_extra(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"these originals need {module}: pip install 'prsr[data]'") from error
+        raise ImportError(
+            f"reading this data set needs {module}: pip install 'prsr[data]'"
+        ) from error

@@ -23,7 +23,7 @@ from prsr.engines.effective_weights import plain_copy
 from prsr.engines.packing import pack_prior
 from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
-from prsr.utils.torch_threads import considerate
+from prsr.utils.torch_threads import single_threaded_section
 
 _native: ModuleType | None
 try:
@@ -298,7 +298,7 @@ class CPUEngine(Engine):
 
     @override
     def preparing(self, images: int) -> AbstractContextManager[None]:
-        return considerate(images)
+        return single_threaded_section(images)
 
     @override
     def start(self, packed: CPUWeights, job: Job) -> State:

@@ -10,7 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.image_files import ABOUT, EXIF_SUFFIXES, LONGEST_SIDES, check_own, saying
+from prsr.data.image_files import (
+    EXIF_SUFFIXES,
+    LONGEST_SIDES,
+    PROVENANCE,
+    check_not_foreign,
+    provenance_options,
+)
 from prsr.data.images import to_pil
 from prsr.sampling.baselines import IndependentSampler
 from prsr.sampling.method import Method
@@ -288,7 +294,7 @@ def check_plot_path(path: Path, formats: Collection[str], *, overwrite: bool = T
     if path.suffix[1:].lower() not in formats:
         raise ValueError(f"{path}: the name must end in one of {', '.join(sorted(formats))}")
     check_file(path)
-    check_own(path, overwrite)
+    check_not_foreign(path, overwrite)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -300,9 +306,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     check_plot_path(path, FORMATS)
     options: dict[str, Any] = {}
     if path.suffix.lower() == ".png":
-        options["metadata"] = {ABOUT: "figure"}
+        options["metadata"] = {PROVENANCE: "figure"}
     elif path.suffix.lower() in EXIF_SUFFIXES:
-        options["pil_kwargs"] = saying(path, "figure")
+        options["pil_kwargs"] = provenance_options(path, "figure")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=dpi_within_limits(figure, path), **options)
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from prsr.evaluation.metrics import Interval, confidence_interval
+from prsr.evaluation.metrics import Interval
 from prsr.evaluation.plots import image_grid, save_figure
 from prsr.evaluation.tables import interval_text, markdown_table
 from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits, classify
@@ -100,14 +102,22 @@ def shares(classes: Classification) -> dict[str, Interval]:
         "bottom right": classes.bottom_right,
         "both corners": classes.both,
     }
-    return {name: confidence_interval(torch.from_numpy(flags)) for name, flags in by_name.items()}
+    return {name: share(flags) for name, flags in by_name.items()}
+
+
+def share(flags: NDArray[np.bool_]) -> Interval:
+    """The share of true values in ``bool [N]``, with its 95% interval by Wilson's method (1927)."""
+    from scipy.stats import binomtest  # prsr.evaluation.metrics has checked that SciPy is installed
+
+    interval = binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
+    return Interval(float(flags.mean()), float(interval.low), float(interval.high))
 
 
 def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:
     """A Markdown table of shares, a line per method."""
     return markdown_table(
         [
-            {"method": name} | {share: interval_text(share, value) for share, value in row.items()}
+            {"method": name} | {kind: interval_text(kind, value) for kind, value in row.items()}
             for name, row in found.items()
         ]
     )

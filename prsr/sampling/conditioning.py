@@ -12,7 +12,7 @@ from prsr.engines.cpu_conditioning import can_compute, compute
 from prsr.models.eval_mode import evaluating
 from prsr.models.networks import ConditioningNetwork
 from prsr.utils.argument_checks import check_finite
-from prsr.utils.torch_threads import side_by_side
+from prsr.utils.torch_threads import map_in_threads
 
 
 class Conditioning(NamedTuple):
@@ -74,7 +74,7 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
         if lr.device.type != "cpu":
             return of(lr)
         if len(lr) == 1:
-            return side_by_side(torch.no_grad()(lambda i: of(lr)), 1)[0]
+            return map_in_threads(torch.no_grad()(lambda i: of(lr)), 1)[0]
         single = torch.float32  # whatever the default is
         shape = len(lr), *size, config.channels, config.levels
         memory = torch.empty(shape, dtype=single, device="cpu")
@@ -87,5 +87,5 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
             logits[i].copy_(own.logits[0])
             features[i].copy_(own.features[0])
 
-        side_by_side(one, len(lr))
+        map_in_threads(one, len(lr))
         return Conditioning(logits, features)

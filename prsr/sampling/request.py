@@ -15,10 +15,10 @@ from prsr.config import PRSRConfig
 from prsr.data.images import to_array
 from prsr.sampling.noise import image_noise
 from prsr.utils.argument_checks import (
-    check_draws,
     check_images,
     check_known,
     check_levels,
+    check_sample_numbers,
     check_temperature,
     check_values,
 )
@@ -149,7 +149,7 @@ def make_request(
     size = config.scale * lr.shape[2], config.scale * lr.shape[3]
     check_size(*size)
     check_levels(lr, "batch", config)
-    seed, samples, first_index = check_draws(seed, num_samples, first_index, len(lr))
+    seed, samples, first_index = check_sample_numbers(seed, num_samples, first_index, len(lr))
     known, mask = check_known(known, mask, (*lr.shape[:2], *size), config)
     temperatures = check_temperature(temperature, len(lr))
     request = Request(

@@ -1,1 +1,1 @@
-"""Training: settings, batches, the trainer and its loop."""
+"""Training: settings, batches, the trainer and the training loop."""

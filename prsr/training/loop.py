@@ -1,6 +1,7 @@
-"""Training as the paper does it: both networks together, two cross-entropies.
+"""The training loop and its reports.
 
-A run lives in a folder: ``checkpoint.safetensors`` to go on from, ``model/`` to sample from (what
+As in the paper, both networks are trained together with two cross-entropies. The folder of a run
+contains ``checkpoint.safetensors`` for resuming, ``model/`` for sampling (which
 ``PRSR.from_pretrained`` reads), ``sheets/`` with samples, and TensorBoard's event files.
 """
 
@@ -41,24 +42,24 @@ from prsr.training.trainer import (
 )
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_integer
-from prsr.utils.files import check_utf8, sweep
+from prsr.utils.files import check_utf8, remove_unfinished
 
-SHEET_SAMPLES = 4
-"""Samples of each image on a sheet."""
+SAMPLES_PER_IMAGE = 4
+"""Number of samples of each image on a sample sheet."""
 
-READ_EVERY = 50
-"""Steps on a GPU between readings of its scalars."""
+SCALARS_INTERVAL = 50
+"""Steps between reads of the scalars from a GPU."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Where a run lives, how long it is and how often it reports; none of it changes the weights.
+    """Folder, length and reports of a run; none of these affects the weights.
 
     Attributes:
         folder: of the run.
-        steps: to end at, counted from the beginning of the run.
+        steps: total number of steps, including those before a resume.
         report_every: steps between validations, sample sheets and checkpoints.
-        sheet_images: rows of a sample sheet.
+        sheet_images: number of images on a sample sheet.
     """
 
     folder: Path
@@ -83,25 +84,35 @@ def train(
     resume: bool = False,
     compiled: bool = False,
 ) -> TrainedModel:
-    """Train a model to ``plan.steps``, reporting on the way.
+    """Train a model to ``plan.steps`` and report regularly.
 
-    Processes that have joined (:func:`prsr.utils.distributed.join`) share every batch, and end
-    with the weights that one process would have, to rounding: gradients are averaged, and
-    statistics of batch normalisation are those of the whole batch. (Biases before a batch
-    normalisation have no gradient but rounding, which RMSProp makes large: they differ, and change
-    nothing.) With ``start``, the run begins with that model's weights rather than with random ones;
-    ``compiled`` is for ``torch.compile``.
+    Processes that have joined (:func:`prsr.utils.distributed.join`) share every batch. Except for
+    rounding, the weights are those of a single process: gradients are averaged, and batch
+    normalisation uses the statistics of the whole batch. (Biases before a batch normalisation are
+    an exception: their gradients are only rounding errors, which RMSProp scales up. These biases
+    differ, but do not affect the output.)
+
+    Args:
+        settings: that determine the weights.
+        plan: folder, length and reports.
+        training: images to train on.
+        validation: images to validate on.
+        device: to train on.
+        start: a model with the initial weights; None for random ones.
+        resume: continue the run in the folder.
+        compiled: use ``torch.compile``.
 
     Returns:
-        The model that the run is for: the average, where the settings want one.
+        The average of the weights if ``settings.ema`` is set, otherwise the trained model.
 
     Raises:
-        FileExistsError: the folder holds a run already and ``resume`` is false.
-        FileNotFoundError: ``resume`` is true and there is nothing to go on from.
+        FileExistsError: the folder contains a run and ``resume`` is false.
+        FileNotFoundError: ``resume`` is true and there is no checkpoint.
         ValueError: the checkpoint is damaged, of a run with other data or settings, or beyond
-            ``plan.steps``; ``plan.steps`` is beyond the end of the settings' schedule; ``start``
-            has another configuration; or batches cannot be shared evenly by the processes.
-        OSError: the folder cannot be written.
+            ``plan.steps``; ``plan.steps`` is beyond the end of the learning-rate schedule;
+            ``start`` has another configuration; or the batch size is not a multiple of the number
+            of processes.
+        OSError: the folder is not writable.
     """
     rank, world_size = distributed.rank(), distributed.count()
     if settings.batch_size % world_size:
@@ -127,8 +138,8 @@ def train(
         trainer.restore(checkpoint)
         if trainer.step > plan.steps:
             raise ValueError(
-                f"steps must be {trainer.step} at least, for {plan.folder} has been trained so far "
-                f"already, got {plan.steps}"
+                f"steps must be at least {trainer.step}, the step of the run in {plan.folder}, "
+                f"got {plan.steps}"
             )
     reporter = Reporter(plan, validation, trainer)
     order = EndlessBatches(
@@ -150,17 +161,17 @@ def train(
     ) as progress:
         task = progress.add_task("", total=plan.steps, completed=trainer.step, state="")
         while trainer.step < plan.steps:
-            reporter.scalars(trainer.train_step(*next(batches)), progress, task)
+            reporter.add_scalars(trainer.train_step(*next(batches)), progress, task)
             if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
                 reporter.report(progress, task)
-    # As it lies in memory when it is loaded: sums in another order would differ in the last bits.
+    # The memory layout of a loaded model: another order of summation would change the last bits.
     return trainer.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in stubs
 
 
 class Reporter:
-    """Writes what a run has come to: scalars, sample sheets, the checkpoint and the model.
+    """Writes scalars, sample sheets, checkpoints and models of a run.
 
-    All processes validate and sample, each a part; the first one writes.
+    All processes share validation and sampling; the process of rank 0 writes.
     """
 
     def __init__(self, plan: RunPlan, validation: SuperResolutionImages, trainer: Trainer) -> None:
@@ -169,36 +180,37 @@ class Reporter:
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
-        self.shown = validation.first(plan.sheet_images)
+        self.sheet_images = validation.first(plan.sheet_images)
         self.sampler = method_for(trainer.result)
         self.writer: Any = None
-        self.unread: list[dict[str, Tensor]] = []
-        # To read what a GPU has computed is to wait for it.
-        self.read_every = 1 if trainer.device.type == "cpu" else READ_EVERY
+        self.pending: list[dict[str, Tensor]] = []
+        # Reading a scalar waits for the GPU.
+        self.read_every = 1 if trainer.device.type == "cpu" else SCALARS_INTERVAL
         if distributed.rank() == 0:
             (plan.folder / SHEETS_FOLDER).mkdir(parents=True, exist_ok=True)
-            for place in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
-                sweep(place)
+            for subfolder in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
+                remove_unfinished(subfolder)
             self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
 
-    def scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
-        """Note the scalars of the step that was just taken, all of which are read now and then."""
-        self.unread.append(values)
+    def add_scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
+        """Collect the scalars of the last step; they are written at intervals."""
+        self.pending.append(values)
         progress.update(task, completed=self.trainer.step)
-        if len(self.unread) >= self.read_every:
-            self.read(progress, task)
+        if len(self.pending) >= self.read_every:
+            self.write_scalars(progress, task)
 
-    def read(self, progress: Progress, task: TaskID) -> None:
-        """Read the scalars that have been noted, and write them.
+    def write_scalars(self, progress: Progress, task: TaskID) -> None:
+        """Write the collected scalars.
 
         Raises:
             FloatingPointError: a loss is not finite.
         """
-        first = self.trainer.step - len(self.unread) + 1
-        columns = {name: torch.stack([one[name] for one in self.unread]) for name in self.unread[0]}
+        first = self.trainer.step - len(self.pending) + 1
+        names = self.pending[0]
+        columns = {name: torch.stack([each[name] for each in self.pending]) for name in names}
         columns["loss"] = distributed.mean(columns["loss"])
         rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-        self.unread = []
+        self.pending = []
         for step, row in enumerate(rows, first):
             values = dict(zip(columns, row, strict=True))
             if not math.isfinite(values["loss"]):
@@ -211,19 +223,19 @@ class Reporter:
             progress.update(task, state=f"loss {values['loss']:.3f}")
 
     def advice(self) -> str:
-        """What to do about a training that has diverged; a resumed one would diverge again."""
+        """Advice for a training that has diverged, as it would again after a resume."""
         if not has_checkpoint(self.plan.folder):
-            return "begin anew with a lower learning rate or clip"
+            return "start again with a lower learning rate or clip"
         return (
-            f"{self.plan.folder} holds the run as it last was finite. To go on from there with a "
-            f"lower learning rate or clip, begin another run: --from {self.plan.folder / 'model'}"
+            f"{self.plan.folder} holds the last finite state. To continue from it with a lower "
+            f"learning rate or clip, start another run with --from {self.plan.folder / 'model'}"
         )
 
     def check_finite(self, results: dict[str, float]) -> None:
-        """Nothing that a report would write is NaN or infinite.
+        """Check that results, weights and optimiser state are finite.
 
         Raises:
-            FloatingPointError: a weight, a value of the optimiser's or a result is.
+            FloatingPointError: one is NaN or infinite.
         """
         bad = [name for name, value in results.items() if not math.isfinite(value)]
         bad += [name for name, t in self.trainer.tensors().items() if not bool(t.isfinite().all())]
@@ -232,15 +244,15 @@ class Reporter:
             raise FloatingPointError(f"{bad[0]} is not finite at step {step}: {self.advice()}")
 
     def report(self, progress: Progress, task: TaskID) -> None:
-        """Validate, sample, and replace the model and the checkpoint, if all is finite.
+        """Validate, sample, and replace the model and the checkpoint, if everything is finite.
 
-        The checkpoint comes last: whatever a kill leaves undone is done again after a resume.
+        The checkpoint is written last, so that a resumed run repeats a report that was interrupted.
 
         Raises:
             FloatingPointError: the training has diverged; nothing is written.
         """
-        if self.unread:
-            self.read(progress, task)
+        if self.pending:
+            self.write_scalars(progress, task)
         step, model = self.trainer.step, self.trainer.result
         results = validate(model, self.validation)
         if self.trainer.average is not None:
@@ -260,25 +272,28 @@ class Reporter:
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)
 
     def sheet(self) -> Image.Image:
-        """Samples of the first validation images; every process draws its share."""
-        lr, hr = self.shown.batch(slice(None))
+        """A sheet with samples of the first validation images; every process samples its share."""
+        lr, hr = self.sheet_images.batch(slice(None))
 
-        def draw(part: range) -> Tensor:
-            inputs = lr[part.start : part.stop]
-            first = part.start
-            return self.sampler.sample(inputs, seed=0, num_samples=SHEET_SAMPLES, first_index=first)
+        def sample_share(part: range) -> Tensor:
+            return self.sampler.sample(
+                lr[part.start : part.stop],
+                seed=0,
+                num_samples=SAMPLES_PER_IMAGE,
+                first_index=part.start,
+            )
 
-        samples = torch.cat(distributed.over_shares(len(lr), draw))
+        samples = torch.cat(distributed.map_shares(len(lr), sample_share))
         return sample_sheet(list(zip(lr, samples, hr, strict=True)), self.sampler.config)
 
 
 def validate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:
-    """What :func:`prsr.evaluation.likelihood.mean_metrics` gives, from all processes' shares."""
+    """The results of :func:`prsr.evaluation.likelihood.mean_metrics`, computed by all processes."""
 
-    def of(part: range) -> tuple[int, dict[str, float]]:
+    def evaluate_share(part: range) -> tuple[int, dict[str, float]]:
         own = type(images)(images.pixels[part.start : part.stop], images.config)
         return len(part), mean_metrics(model, own) if part else {}
 
-    parts = distributed.over_shares(len(images), of)
+    parts = distributed.map_shares(len(images), evaluate_share)
     names = parts[0][1]
     return {name: sum(n * one[name] for n, one in parts if n) / len(images) for name in names}

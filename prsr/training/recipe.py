@@ -1,7 +1,7 @@
-"""The recipe of a training: every number of it, its learning rates, its optimiser, its average.
+"""Training settings: hyperparameters, learning-rate schedule, optimiser and weight average.
 
 The defaults are those of the public re-implementations of Dahl et al. (2017): RMSProp with decay
-0.95, momentum 0.9 and ε 1e-8, learning rate 4e-4 halved every 500,000 steps, batch 32.
+0.95, momentum 0.9 and ε 1e-8, learning rate 4e-4 halved every 500,000 steps, batch size 32.
 """
 
 from __future__ import annotations
@@ -26,28 +26,27 @@ SCHEDULES = ("halve", "linear", "cosine")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides the weights that a run ends with, apart from its data and its length.
+    """The settings that, together with the data and the number of steps, determine the weights.
 
     Attributes:
         config: of the model.
-        batch_size: images of a step, over all processes.
-        learning_rate: after the warm-up, at the start.
-        halve_every: steps after which the schedule "halve" halves the learning rate, again and
-            again.
-        clip: largest norm of a step's gradient; a larger one is scaled down to it. Without it a
-            rare step can undo the training.
-        seed: of the initial weights and of the data's order.
+        batch_size: images per step over all processes.
+        learning_rate: initial value, after the warm-up.
+        halve_every: steps after which the schedule "halve" halves the learning rate repeatedly.
+        clip: largest norm of a gradient; larger gradients are scaled down to it. Without clipping,
+            rare steps can destroy the weights.
+        seed: of the initial weights and of the order of the data.
         precision: "fp32", or "bf16" for mixed precision (autocast).
-        method: which of ``prsr.models.registry.MODELS`` is trained.
+        method: the model to train, a key of ``prsr.models.registry.MODELS``.
         augment: crop and mirror training images at random (:mod:`prsr.training.augmentation`).
         optimizer: "rmsprop", or "adamw" (β 0.9 and 0.99, weight decay 0.01).
         ema: decay of an exponential moving average of weights and batch-norm statistics, above 0
-            and below 1; None for no average. With one, the average is the model that is evaluated,
-            sampled and saved. While it is young its decay is lower: (1 + t)/(10 + t) after t steps.
-        warmup: steps in which the learning rate rises to its value.
-        schedule: how the learning rate falls: "halve"; "linear", constant for half of the run and
-            then a line to zero; "cosine", half a period.
-        schedule_steps: the step at which "linear" and "cosine" are at zero; None with "halve".
+            and below 1; None for no average. The average, if any, is the model that is evaluated,
+            sampled and saved. After t steps its decay is at most (1 + t)/(10 + t).
+        warmup: steps over which the learning rate rises to its initial value.
+        schedule: of the learning rate: "halve"; "linear", constant for half of the run and then
+            linear to zero; "cosine", half a period.
+        schedule_steps: step at which "linear" and "cosine" reach zero; None with "halve".
     """
 
     config: PRSRConfig
@@ -94,7 +93,7 @@ class TrainSettings:
             check_integer(self.schedule_steps, "schedule_steps", 1, 2**63)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, which are counted from 0."""
+        """The learning rate of a step, counted from 0."""
         if self.schedule_steps is None:
             factor = 0.5 ** (step // self.halve_every)
         else:
@@ -107,10 +106,10 @@ class TrainSettings:
 
 
 def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a model's parameters, on the device where they are."""
+    """The optimiser for a model's parameters, on their device."""
     parameters = list(model.parameters())
     if settings.optimizer == "adamw":
-        # One kernel for all parameters, where there is one; RMSprop has none.
+        # One kernel for all parameters; torch has no fused RMSprop.
         fused = parameters[0].device.type in ("cpu", "cuda")
         return torch.optim.AdamW(
             parameters, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused
@@ -123,17 +122,17 @@ def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Opt
 def make_average(model: nn.Module, decay: float, updates: Callable[[], int]) -> AveragedModel:
     """An exponential moving average of a model's parameters and floating-point buffers.
 
-    Other buffers are copied, and by the first update all.
+    Other buffers are copied. The first update copies everything.
 
     Args:
-        model: in the state that it starts from.
+        model: initial state of the average.
         decay: see ``TrainSettings.ema``.
-        updates: how many there have been.
+        updates: returns the number of updates so far.
     """
 
     def blend(averaged: Any, current: Any, _: Tensor | int) -> None:
         if averaged[0].is_floating_point():
-            count = updates()  # known here: the argument may have to come from a GPU, which waits
+            count = updates()  # not the third argument, whose reading may wait for a GPU
             own_decay = min(decay, (1 + count) / (10 + count))
             get_ema_multi_avg_fn(own_decay)(averaged, current, count)
         else:

@@ -1,12 +1,12 @@
-"""Pillow's bicubic resizing as matrix products, on any device.
+"""Pillow's bicubic resize as matrix products, for batches on any device.
 
-:func:`resize` gives the values of ``PIL.Image.resize(size, BICUBIC, box=…)``, images in a batch at
-a time and where they lie. It does what Pillow's ``Resample.c`` does: Keys' cubic kernel with
-a = −½ (*Cubic convolution interpolation for digital image processing*, 1981), widened when it
-reduces; weights in fixed point; first along rows, then along columns, each rounded to 8 bits.
-Weighted pixels and their sums are integers below 2⁵³, which ``float64`` holds exactly, so that
-neither the order of a sum nor the device matters. (A weight itself is a ratio rounded to 22 bits.
-That a device whose sums differ in the 53rd bit rounds one otherwise is all but impossible.)
+:func:`resize` computes the values of ``PIL.Image.resize(size, BICUBIC, box=…)`` with the algorithm
+of Pillow's ``Resample.c``: Keys' cubic kernel with a = −½ (*Cubic convolution interpolation for
+digital image processing*, 1981), widened for reductions; fixed-point weights; first along rows,
+then along columns, each rounded to 8 bits. Weighted pixels and their sums are integers below 2⁵³,
+which ``float64`` represents exactly, so that the result depends neither on the order of summation
+nor on the device. (A weight is a ratio rounded to 22 bits. A device whose sums differ in the 53rd
+bit could in principle round it differently, but this is extremely unlikely.)
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 
 FRACTION_BITS = 22
-"""Of a weight, as in Pillow."""
+"""Fractional bits of a weight, as in Pillow."""
 CUBIC = -0.5
 
 
 def resize(pixels: Tensor, size: tuple[int, int], boxes: Tensor | None = None) -> Tensor:
-    """Images resized bicubically, each from a box of its own.
+    """Resize a box of each image bicubically.
 
     Args:
         pixels: ``uint8 [n, D, H, W]``.
         size: height h and width w of the results, in pixels.
-        boxes: ``float32 [n, 4]``: left, top, right and bottom of what is resized, in pixels, within
-            the image; None is the whole image. As in Pillow, pixels outside of the box may
-            contribute to those at its edge.
+        boxes: left, top, right and bottom of the boxes in pixels, ``float32 [n, 4]``, inside the
+            images; None is the whole image. As in Pillow, pixels outside of a box may contribute to
+            the result at its edge.
 
     Returns:
         ``uint8 [n, D, h, w]``, on the device of ``pixels``.
@@ -46,7 +46,7 @@ def resize(pixels: Tensor, size: tuple[int, int], boxes: Tensor | None = None) -
 
 
 def low_resolution(hr: Tensor, config: PRSRConfig) -> Tensor:
-    """What a model sees of images: :func:`prsr.data.images.reduce` on any device, equal in result.
+    """The model's inputs for images: equals :func:`prsr.data.images.reduce`, on any device.
 
     Args:
         hr: ``uint8 [n, D, s·h, s·w]``, values below K.
@@ -60,13 +60,13 @@ def low_resolution(hr: Tensor, config: PRSRConfig) -> Tensor:
 
 
 def weights(start: Tensor, end: Tensor, inputs: int, outputs: int) -> Tensor:
-    """What each of ``inputs`` pixels contributes to each of ``outputs``, in units of 2⁻²².
+    """The weight of each input pixel in each output pixel, in units of 2⁻²².
 
     Args:
-        start: where the box begins, in pixels, ``float32 [n]``.
-        end: where it ends.
-        inputs: pixels of a row, or of a column.
-        outputs: pixels of the result.
+        start: beginning of the box in pixels, ``float32 [n]``.
+        end: end of the box in pixels, ``float32 [n]``.
+        inputs: pixels of a row or column of the image.
+        outputs: pixels of a row or column of the result.
 
     Returns:
         Integers as ``float64 [n, outputs, inputs]``.
@@ -89,6 +89,6 @@ def cubic(x: Tensor) -> Tensor:
 
 
 def rounded(sums: Tensor) -> Tensor:
-    """Sums of weighted pixels, in units of 2⁻²², as levels 0 … 255 in ``float64``."""
+    """Round sums of weighted pixels, in units of 2⁻²², to levels 0 … 255 in ``float64``."""
     half = 2.0 ** (FRACTION_BITS - 1)
     return ((sums + half) * 2.0**-FRACTION_BITS).floor().clamp(0, 255)

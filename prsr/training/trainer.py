@@ -1,4 +1,4 @@
-"""A model in training, its optimiser and its average, and the checkpoint that holds them."""
+"""The trainer: a model, its optimiser and weight average, and their checkpoint."""
 
 from __future__ import annotations
 
@@ -33,21 +33,20 @@ SHEETS_FOLDER = "sheets"
 
 
 class Trainer:
-    """A model, its optimiser and the step it stands at; written to and read from one file.
+    """A model, its optimiser and the number of steps taken; saved to and restored from one file.
 
     Args:
         settings: of the run.
-        data: what it is trained on, in words that tell it from other data.
+        data: fingerprint of the training data.
         device: to train on.
-        start: a model of the same configuration whose weights to begin with, rather than with
-            random ones.
-        compiled: by ``torch.compile``, where that is possible; else there is a warning.
+        start: a model of the same configuration with the initial weights; None for random ones.
+        compiled: use ``torch.compile``; if that fails, warn and train without it.
 
     Attributes:
-        model: what is trained.
-        average: its exponential moving average, if the settings want one.
-        result: the average, or without one the model: what is evaluated, sampled and saved.
-        step: how many have been taken.
+        model: the trained model.
+        average: its exponential moving average, if ``settings.ema`` is set.
+        result: the model to evaluate, sample and save: the average, or without one the model.
+        step: number of steps taken.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Trainer:
         if distributed.count() > 1:
             synchronise_batch_norm(self.model, device)
         self.model.to(device)
-        lay_out_for_convolutions(self.model)
+        use_channels_last(self.model)
         self.average: AveragedModel | None = None
         self.result = self.model
         if settings.ema is not None:
@@ -84,15 +83,15 @@ class Trainer:
         self.loss = compiled_loss(self.plain_loss) if compiled else self.plain_loss
 
     def plain_loss(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """The loss of a batch, without autocast."""
+        """The loss of a batch."""
         return self.model.loss(self.parallel(lr, hr), hr)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """One update from a batch.
+        """Update the weights with a batch.
 
         Returns:
-            The scalars worth watching, on the device: reading them would wait for it. The loss is
-            that of this process's part of the batch.
+            Loss, gradient norm and learning rate, as tensors that may be on the device, so that
+            nothing waits for it. The loss is that of this process's part of the batch.
         """
         self.model.train()
         rate = self.settings.rate(self.step)
@@ -131,7 +130,7 @@ class Trainer:
             self.optimiser,
             options=StateDictOptions(flatten_optimizer_state_dict=True),
         )
-        state = cast(dict[str, Tensor], named(flat, "state."))  # the rest follows from the settings
+        state = with_prefix(flat, "state.")  # the other values follow from the settings
         parts = {"model": self.model.state_dict(), "optimiser": state}
         if self.average is not None:
             parts["average"] = self.result.state_dict()
@@ -142,27 +141,27 @@ class Trainer:
         }
 
     def save(self, path: Path) -> None:
-        """Replace the checkpoint at ``path`` in one step.
+        """Replace the checkpoint at ``path`` atomically.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder is not writable.
         """
         about = {"step": self.step, "settings": asdict(self.settings), "data": self.data}
-        about["launch"] = distributed.launch()
+        about["launch"] = distributed.launch_id()
         with replacing(path) as temporary:
             write_tensors(self.tensors(), temporary, {"prsr": json.dumps(about)})
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint that :meth:`save` wrote.
+        """Restore the state that :meth:`save` wrote.
 
         Raises:
-            ValueError: it is damaged, or of a run with other data or settings.
+            ValueError: the checkpoint is damaged, or of a run with other data or settings.
         """
-        with readable(path) as (file, about):
-            names = file.keys()  # the file itself cannot be iterated over
+        with open_checkpoint(path) as (file, about):
+            names = file.keys()  # the file itself is not iterable
             tensors = {name: file.get_tensor(name) for name in names}
             config = PRSRConfig.from_dict(about["settings"]["config"])
-            # Older runs do not name what came later; what they did are the defaults.
+            # Checkpoints from before a setting existed lack it; its default is what they used.
             found = asdict(TrainSettings(config)) | about["settings"]
             found |= {"config": config.to_dict(), "data": about["data"]}
             step = check_integer(about["step"], "step", 1, 2**63)
@@ -188,63 +187,62 @@ def shapes_and_dtypes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Si
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def lay_out_for_convolutions(model: nn.Module) -> None:
-    """Let features be next to each other in memory, which makes convolutions faster.
+def use_channels_last(model: nn.Module) -> None:
+    """Store the weights of convolutions in channels-last order, which is faster.
 
-    Activations follow the weights. Those of 1×1 convolutions are the same in either order; to
-    say otherwise would make ``DistributedDataParallel`` copy their gradients.
+    Activations follow the weights. For 1×1 convolutions both orders are the same in memory;
+    changing their strides would make ``DistributedDataParallel`` copy their gradients.
     """
     for layer in model.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.kernel_size != (1, 1):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
-def named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The values whose names start with a prefix, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def compiled_loss(loss: Loss) -> Loss:
-    """A function compiled by ``torch.compile``; the function itself, once that proves impossible.
+    """Compile a loss with ``torch.compile``; if that fails, warn and return the loss itself.
 
-    There is a warning then. Nothing is computed before all of it has been compiled, unless there
-    are several processes, whose exchange a compiler leaves alone.
+    With one process, the whole function is compiled before anything is computed. With several, the
+    communication between them is not compiled.
     """
-    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
 
     try:
         compiled: Loss | None = torch.compile(loss, fullgraph=distributed.count() == 1)
     except RuntimeError as error:
         compiled = None
-        tell_uncompiled(error)
+        warn_uncompiled(error)
 
-    def either(lr: Tensor, hr: Tensor) -> Tensor:
+    def compiled_or_plain(lr: Tensor, hr: Tensor) -> Tensor:
         nonlocal compiled
         if compiled is not None:
             try:
                 return compiled(lr, hr)
             except TorchDynamoException as error:
                 compiled = None
-                tell_uncompiled(error)
+                warn_uncompiled(error)
         return loss(lr, hr)
 
-    return either
+    return compiled_or_plain
 
 
-def tell_uncompiled(error: Exception) -> None:
-    """Warn that training goes on without a compiler."""
+def warn_uncompiled(error: Exception) -> None:
+    """Warn that the training is not compiled."""
     paragraph = " ".join(str(error).partition("\n\n")[0].split())
     reason = paragraph or type(error).__name__
-    warnings.warn(
-        f"torch.compile is not possible here, training without it: {reason}", stacklevel=2
-    )
+    warnings.warn(f"torch.compile failed, training without it: {reason}", stacklevel=2)
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """An open training checkpoint, and what it says of itself.
+def open_checkpoint(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a training checkpoint; yields the file and its metadata.
 
-    Whatever is wrong with what is read of it is a ValueError.
+    Raises:
+        ValueError: the checkpoint is damaged, also if that is found while it is open.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -254,21 +252,21 @@ def readable(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a run to go on with."""
+    """Whether a folder contains the checkpoint of a run."""
     return (folder / CHECKPOINT_FILE).is_file()
 
 
-def unreported(folder: Path) -> bool:
-    """Whether a folder holds a run that ended before its first report, so has nothing to resume."""
+def has_no_report(folder: Path) -> bool:
+    """Whether a folder contains a run that ended before its first checkpoint."""
     return (folder / SHEETS_FOLDER).is_dir() and not has_checkpoint(folder)
 
 
-def of_this_launch(folder: Path) -> bool:
-    """Whether a folder holds a run that this launch of torchrun began, before it restarted."""
+def is_of_this_launch(folder: Path) -> bool:
+    """Whether a folder contains a run that this launch of torchrun began before a restart."""
     if not has_checkpoint(folder):
         return False
-    with readable(folder / CHECKPOINT_FILE) as (_, about):
-        return about.get("launch") == distributed.launch()
+    with open_checkpoint(folder / CHECKPOINT_FILE) as (_, about):
+        return about.get("launch") == distributed.launch_id()
 
 
 def should_resume(folder: Path, *, requested: bool) -> bool:
@@ -277,30 +275,30 @@ def should_resume(folder: Path, *, requested: bool) -> bool:
     If a resume is requested but the run ended before its first report, it starts. If torchrun
     restarted this process, it resumes a run of the same launch without a request.
     """
-    if requested and not unreported(folder):
+    if requested and not has_no_report(folder):
         return True
-    return distributed.restarted() and of_this_launch(folder)
+    return distributed.is_restart() and is_of_this_launch(folder)
 
 
 def existing_checkpoint(folder: Path) -> Path:
-    """The checkpoint of a run.
+    """The path of the checkpoint of a run.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
     """
     if not has_checkpoint(folder):
         raise FileNotFoundError(
-            f"nothing to resume: no run in {folder}, which would hold a {CHECKPOINT_FILE}"
+            f"nothing to resume: no run in {folder}, which would contain {CHECKPOINT_FILE}"
         )
     return folder / CHECKPOINT_FILE
 
 
 def checkpoint_config(folder: Path) -> PRSRConfig:
-    """The numbers of the model that a run trains.
+    """The configuration of the model that a run trains.
 
     Raises:
-        FileNotFoundError: there is no run to go on with.
+        FileNotFoundError: the run has no checkpoint.
         ValueError: its checkpoint is damaged.
     """
-    with readable(existing_checkpoint(folder)) as (_, about):
+    with open_checkpoint(existing_checkpoint(folder)) as (_, about):
         return PRSRConfig.from_dict(about["settings"]["config"])

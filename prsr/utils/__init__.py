@@ -1,1 +1,1 @@
-"""What every layer may use: argument checks, files, memory, messages, torch settings, processes."""
+"""Helpers for all layers: argument checks, files, memory, messages, torch settings, processes."""

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands in: each names the argument, what it got and what it takes."""
+"""Argument checks: each error names the argument, the given value and the accepted ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prsr.utils.memory import memory_limit
 
 
 def check_images(images: Tensor, name: str, config: PRSRConfig) -> None:
-    """Images are dense ``uint8 [N, D, ·, ·]`` and not empty.
+    """Check that images are dense ``uint8 [N, D, ·, ·]`` and have pixels.
 
     Raises:
-        TypeError: not a dense ``uint8`` tensor.
-        ValueError: not of that shape.
+        TypeError: they are not a dense ``uint8`` tensor.
+        ValueError: they have another shape.
     """
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         raise TypeError(f"{name} must be a uint8 tensor, got {describe(images)}")
@@ -29,39 +29,39 @@ def check_images(images: Tensor, name: str, config: PRSRConfig) -> None:
 
 
 def check_values(tensor: Tensor, name: str) -> None:
-    """A tensor is dense and has values, which those of the device ``meta`` have not.
+    """Check that a tensor is dense and has values; tensors on the device ``meta`` have none.
 
     Raises:
         TypeError: it is not dense.
-        ValueError: it lies on the device ``meta``.
+        ValueError: it is on the device ``meta``.
     """
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got one of {tensor.layout}")
     if tensor.is_meta:
-        raise ValueError(f"{name} must have values, but it lies on the device meta")
+        raise ValueError(f"{name} must have values, but it is on the device meta")
 
 
 def check_device(tensor: Tensor, name: str, device: torch.device) -> None:
-    """A tensor lies on a device.
+    """Check that a tensor is on the model's device.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it is on another.
     """
     if tensor.device != device:
-        raise ValueError(f"{name} must lie on {device} like the model, it lies on {tensor.device}")
+        raise ValueError(f"{name} must be on {device} like the model, it is on {tensor.device}")
 
 
 def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device) -> None:
-    """Images that go together: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
+    """Check low- and high-resolution images: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
 
     Raises:
         TypeError: one is not a dense ``uint8`` tensor.
-        ValueError: the shapes do not fit each other or the model's configuration, or one does not
-            lie where the model does.
+        ValueError: the shapes do not match each other or the model's configuration, or one is not
+            on the model's device.
     """
     for name, images in (("lr", lr), ("hr", hr)):
         check_images(images, name, config)
-        if not torch.compiler.is_compiling():  # where it could only break a graph
+        if not torch.compiler.is_compiling():  # the comparison would break the graph
             check_device(images, name, device)
     expected = (*lr.shape[:2], config.scale * lr.shape[2], config.scale * lr.shape[3])
     if tuple(hr.shape) != expected:
@@ -72,11 +72,11 @@ def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device)
 
 
 def check_targets(hr: Tensor, logits: Tensor) -> None:
-    """Images are those of the logits: ``uint8 [N, D, H, W]`` of ``[N, K, D, H, W]``.
+    """Check that images ``uint8 [N, D, H, W]`` match logits ``[N, K, D, H, W]``.
 
     Raises:
-        TypeError: not a ``uint8`` tensor.
-        ValueError: not of that shape.
+        TypeError: they are not a ``uint8`` tensor.
+        ValueError: they have another shape.
     """
     if not isinstance(hr, Tensor) or hr.dtype != torch.uint8:
         raise TypeError(f"hr must be a uint8 tensor, got {describe(hr)}")
@@ -86,7 +86,7 @@ def check_targets(hr: Tensor, logits: Tensor) -> None:
 
 
 def check_levels(images: Tensor, name: str, config: PRSRConfig) -> None:
-    """Values of ``uint8`` images are below K.
+    """Check that all values of ``uint8`` images are below K.
 
     Raises:
         ValueError: one is not.
@@ -99,7 +99,7 @@ def check_levels(images: Tensor, name: str, config: PRSRConfig) -> None:
 
 
 def check_model(model: object) -> None:
-    """A model is a :class:`prsr.PRSR`, or of its shape: ``config``, ``conditioning``, ``prior``.
+    """Check that a model is a :class:`prsr.PRSR` or has ``config``, ``conditioning`` and ``prior``.
 
     Raises:
         TypeError: it is not.
@@ -118,10 +118,10 @@ def check_model(model: object) -> None:
 
 
 def check_integer(value: object, name: str, least: int, below: int) -> int:
-    """An integer in ``least`` … ``below`` − 1, NumPy's among them, as a Python one.
+    """Check an integer, Python's or NumPy's, against ``least`` … ``below`` − 1; returns an ``int``.
 
     Raises:
-        TypeError: it is no integer.
+        TypeError: it is not an integer.
         ValueError: it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -132,13 +132,19 @@ def check_integer(value: object, name: str, least: int, below: int) -> int:
     return number
 
 
-def check_draws(seed: object, num_samples: object, first_index: object, n: int) -> tuple[int, ...]:
-    """Which draws of ``n`` images are meant: seed, samples of each, and the first's index.
+def check_sample_numbers(
+    seed: object, num_samples: object, first_index: object, n: int
+) -> tuple[int, ...]:
+    """Check the numbers that select samples of ``n`` images; returns them with defaults applied.
 
-    Without a seed one comes from torch's generator; without ``num_samples`` it is one sample.
+    Args:
+        seed: None takes one from torch's generator.
+        num_samples: samples per image; None is 1.
+        first_index: index of the first image.
+        n: number of images.
 
     Raises:
-        TypeError: one is no integer.
+        TypeError: one is not an integer.
         ValueError: one is out of range.
     """
     seed = int(torch.randint(2**62, ())) if seed is None else seed
@@ -150,11 +156,11 @@ def check_draws(seed: object, num_samples: object, first_index: object, n: int) 
 
 
 def check_temperature(temperature: object, n: int) -> Tensor:
-    """A temperature, or one for each of ``n`` images, as ``float32 [n]``; finite and ≥ 0.
+    """Check a temperature, or one for each of ``n`` images; returns ``float32 [n]``.
 
     Raises:
         TypeError: it is neither a number nor a tensor.
-        ValueError: it is negative, infinite or NaN, or not of that shape.
+        ValueError: it is negative, infinite or NaN, or has another shape.
     """
     is_real = isinstance(temperature, Real) and not isinstance(temperature, bool)
     if isinstance(temperature, Tensor):
@@ -175,11 +181,11 @@ def check_temperature(temperature: object, n: int) -> Tensor:
 def check_known(
     known: object, mask: object, shape: tuple[int, ...], config: PRSRConfig
 ) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Known sub-pixels and where they are: both or neither; the mask broadcast to ``shape``.
+    """Check known sub-pixels and their mask; returns both, the mask broadcast to ``shape``.
 
     Raises:
-        TypeError: ``known`` is not ``uint8``, or ``mask`` not ``bool``.
-        ValueError: one comes without the other, or has the wrong shape or values.
+        TypeError: ``known`` is not ``uint8``, or ``mask`` is not ``bool``.
+        ValueError: one is given without the other, or has the wrong shape or values.
     """
     if known is None and mask is None:
         return None, None
@@ -203,10 +209,10 @@ def check_known(
 
 
 def check_fits(size: int, what: str, device: torch.device) -> None:
-    """So many bytes are less than the memory of the device, or the container, as a whole.
+    """Check that ``size`` bytes fit in the total memory of the device or container.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they do not.
     """
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
@@ -219,17 +225,17 @@ def check_fits(size: int, what: str, device: torch.device) -> None:
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """No value is NaN or infinite.
+    """Check that no value is NaN or infinite.
 
     Raises:
         ValueError: one is.
     """
-    # The least and the most tell as much as all of them, 20 times faster, if read as they lie.
+    # The extremes suffice, and reading in memory order makes this 20 times faster.
     in_memory = values.permute(sorted(range(values.dim()), key=values.stride().__getitem__)[::-1])
     if not all(bool(end.isfinite()) for end in in_memory.aminmax()):
         raise ValueError(f"{name} must be finite, but some values are NaN or infinite")
 
 
 def describe(value: object) -> str:
-    """What a caller handed in, in a few words: a tensor's dtype, or the type."""
+    """A short description of an argument: the dtype of a tensor, or the type."""
     return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__

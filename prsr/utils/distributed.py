@@ -1,7 +1,6 @@
-"""The processes that ``torchrun`` started: each one's place among them, and what they share.
+"""The processes started by ``torchrun``: rank, count, shares of the work, collective operations.
 
-Without ``torchrun`` there is one process, its place is the first, and all that is shared is its
-own.
+Without ``torchrun`` there is one process of rank 0, and collective operations return its own value.
 """
 
 from __future__ import annotations
@@ -23,19 +22,22 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, but not
 Value = TypeVar("Value")
 
 VARIABLES = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Of the environment, what ``torchrun`` tells each process."""
+"""The environment variables that ``torchrun`` sets for each process."""
 
-# Who waits is not stuck: others may have more to do, and torchrun ends all when one dies.
-PATIENCE = timedelta(days=1)
+# Long, because other processes may have more work; torchrun ends all processes when one dies.
+TIMEOUT = timedelta(days=1)
 
 
 def join() -> torch.device | None:
-    """Join the processes that ``torchrun`` started; the device of this one, or None without it.
+    """Join the processes started by ``torchrun``.
 
-    Other launchers set some of its variables too: without all of them there is nothing to join.
+    Other launchers set some of its variables too, so this does nothing unless all are set.
+
+    Returns:
+        The device of this process, or None without ``torchrun``.
 
     Raises:
-        ValueError: one of them that must be a number is none.
+        ValueError: a variable that must be a number is not one.
     """
     if any(name not in os.environ for name in VARIABLES):
         return None
@@ -48,20 +50,20 @@ def join() -> torch.device | None:
         torch.cuda.set_device(local)
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        timeout=PATIENCE,
-        store=store_of_this_start(),
+        timeout=TIMEOUT,
+        store=make_store(),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
     return torch.device("cuda", local) if cuda else torch.device("cpu")
 
 
-def store_of_this_start() -> Store:
-    """Where the processes find each other: torchrun's store, with keys for each restart.
+def make_store() -> Store:
+    """The store through which the processes find each other, with separate keys for each restart.
 
-    torchrun keeps one store for all its restarts, and the addresses of the dead in it (PyTorch's
-    issue 135712). Several nodes count their restarts apart, so that they cannot have keys by that:
-    there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun start with a fresh store.
+    torchrun keeps one store over all restarts, with the addresses of dead processes in it (PyTorch
+    issue 135712). On several nodes the restart counts differ, so keys cannot depend on them; there,
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun use a new store.
     """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store: Store = TCPStore(
@@ -69,7 +71,7 @@ def store_of_this_start() -> Store:
         int(os.environ["MASTER_PORT"]),
         int(os.environ["WORLD_SIZE"]),
         is_master=not shared and os.environ["RANK"] == "0",
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
@@ -77,20 +79,20 @@ def store_of_this_start() -> Store:
 
 
 def leave() -> None:
-    """Leave the other processes again, if :func:`join` joined any."""
+    """Leave the process group, if :func:`join` joined one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def restarted() -> bool:
-    """Whether ``torchrun --max-restarts`` started this process in place of one that died."""
+def is_restart() -> bool:
+    """Whether ``torchrun --max-restarts`` started this process to replace one that died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def launch() -> str:
-    """Tells this run of torchrun from others, the same after a restart; empty without torchrun.
+def launch_id() -> str:
+    """An identifier of this run of torchrun that survives restarts; empty without torchrun.
 
-    On several nodes that is its --rdzv-id; on one, which needs none, its process is known too.
+    It is torchrun's --rdzv-id and, on a single node, where that is optional, its process id.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
@@ -99,41 +101,41 @@ def launch() -> str:
 
 
 def rank() -> int:
-    """This process's place among all: 0 … :func:`count` − 1."""
+    """The rank of this process: 0 … :func:`count` − 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes work together."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(total: int) -> range:
-    """The part of 0 … total − 1 that is this process's; the parts of all lie side by side.
+    """This process's contiguous share of 0 … total − 1.
 
-    They differ in length by one at most, the longer ones first; there may be empty ones.
+    Shares are in rank order and differ in length by at most one, longer ones first. They may be
+    empty.
     """
-    here, everyone = rank(), count()
-    length, left = divmod(total, everyone)
-    start = here * length + min(here, left)
-    return range(start, start + length + (here < left))
+    length, longer = divmod(total, count())
+    start = rank() * length + min(rank(), longer)
+    return range(start, start + length + (rank() < longer))
 
 
-def over_shares(total: int, work: Callable[[range], Value]) -> list[Value]:
-    """What ``work`` returns for the share of each process, in order; all of them must call it.
+def map_shares(total: int, work: Callable[[range], Value]) -> list[Value]:
+    """The results of ``work`` for all processes in rank order; every process must call it.
 
     Args:
-        total: how many items there are to share.
-        work: is called with this process's share of 0 … total − 1, which may be empty.
+        total: number of items to share.
+        work: called with this process's share of 0 … total − 1, which may be empty.
     """
-    return gathered(work(share(total)))
+    return gather(work(share(total)))
 
 
-def gathered(value: Value) -> list[Value]:
-    """What every process brings, in the order of their places; all of them must call it.
+def gather(value: Value) -> list[Value]:
+    """The values of all processes in rank order; every process must call it.
 
     Args:
-        value: anything that can be pickled; tensors on the CPU.
+        value: any picklable object; tensors on the CPU.
     """
     if not dist.is_initialized():
         return [value]
@@ -174,7 +176,7 @@ class SumOverProcesses(torch.autograd.Function):
         return SumOverProcesses.forward(ctx, gradients[0])
 
 
-def wait() -> None:
-    """Wait until every process has come here."""
+def barrier() -> None:
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()

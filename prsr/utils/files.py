@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a kill at any moment, never meets half of one."""
+"""Atomic file writes, and checks that a path can be written."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from prsr.utils.messages import printable
 
 UNFINISHED = ".writing-"
-"""How the names begin of what is being written."""
+"""Prefix of the names of temporary files."""
 
 UNSUPPORTED = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENODEV}
 )
-"""What file systems say of a call that they do not have."""
+"""Error codes with which file systems reject calls that they do not implement."""
 
 
 @contextmanager
 def suppress_unsupported() -> Iterator[None]:
-    """Go on without a call that the file system does not have."""
+    """Ignore the error of a call that the file system does not implement."""
     try:
         yield
     except OSError as error:
@@ -31,26 +31,26 @@ def suppress_unsupported() -> Iterator[None]:
             raise
 
 
-def synchronise(descriptor: int) -> None:
-    """Come back when the disk has a file, where its file system can tell.
+def flush_to_disk(descriptor: int) -> None:
+    """Flush a file to the disk, if its file system supports that.
 
     Raises:
-        OSError: the disk has not got all of it.
+        OSError: writing failed.
     """
     with suppress_unsupported():
         os.fsync(descriptor)
 
 
 def check_file(path: Path) -> None:
-    """A file can be written to ``path``, as far as can be told before there is one.
+    """Check that a file can be written to ``path``, as far as possible without writing it.
 
     Raises:
         IsADirectoryError: a folder has that name.
-        FileNotFoundError: there is no folder to write it to.
-        PermissionError: the folder cannot be written to.
+        FileNotFoundError: its folder does not exist.
+        PermissionError: its folder is not writable.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: a file was to be written there")
+        raise IsADirectoryError(f"{path} is a folder; it must be a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
     if not os.access(path.parent, os.W_OK):
@@ -58,7 +58,7 @@ def check_file(path: Path) -> None:
 
 
 def check_utf8(path: Path) -> None:
-    """A path is UTF-8, as safetensors and TensorBoard will have it.
+    """Check that a path is UTF-8, as safetensors and TensorBoard require.
 
     Raises:
         ValueError: it is not.
@@ -67,38 +67,38 @@ def check_utf8(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{printable(str(path))} is not UTF-8, and no model can be written there: choose "
+            f"{printable(str(path))} is not UTF-8, so no model can be written there: choose "
             "another folder"
         ) from error
 
 
 def check_folder(path: Path) -> None:
-    """``path`` is a folder, or one can be made there, and files can: it is tried.
+    """Check that ``path`` is a writable folder or can become one, by writing a temporary file.
 
     Raises:
-        NotADirectoryError: it is a file, or lies below one.
-        PermissionError: it cannot be written to, or not be made.
+        NotADirectoryError: it is a file, or inside one.
+        PermissionError: it is not writable, or cannot be created.
     """
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{path} must be a folder or a new name, but {there} is a file")
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{path} must be a folder or a new name, but {existing} is a file")
     try:
-        # Not all file systems let os.access know; this file has no name, or none for long.
-        with tempfile.TemporaryFile(dir=there):
+        # os.access is not reliable on every file system.
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise PermissionError(f"cannot write to the folder {there}: {error.strerror}") from error
+        raise PermissionError(f"cannot write to the folder {existing}: {error.strerror}") from error
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path`` in one step.
 
-    The temporary name keeps the suffix, from which libraries tell the format. On an error
-    nothing is left behind, and what stood at ``path`` stays as it was.
+    The temporary name keeps the suffix, because libraries choose the format by it. On an error
+    the temporary file is removed and the file at ``path`` is unchanged.
 
     Raises:
-        OSError: the folder does not exist or cannot be written.
+        OSError: the folder does not exist or is not writable.
     """
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=UNFINISHED, suffix=target.suffix)
@@ -106,20 +106,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; a result should be as readable as any other new file.
+        # mkstemp creates private files; the result should have the usual mode.
         umask = os.umask(0)
         os.umask(umask)
-        with suppress(OSError):  # not every file system has modes
+        with suppress(OSError):  # not every file system supports modes
             temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as written:
-            synchronise(written.fileno())
+            flush_to_disk(written.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder; no other may be at work there."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove temporary files of killed processes from a folder in which no process is writing."""
     for path in folder.glob(f"{UNFINISHED}*"):
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""matplotlib without a backend: figures here are files, and no window or notebook shows them."""
+"""Import matplotlib without an interactive backend: plots are only written to files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from importlib import import_module
 
 
 def load_matplotlib() -> None:
-    """Import matplotlib, whatever ``MPLBACKEND`` says.
+    """Import matplotlib, ignoring ``MPLBACKEND`` while it is imported.
 
-    Notebooks and IDEs leave names in that variable that only they know, and matplotlib then cannot
-    be imported by the programs that they start.
+    Notebooks and IDEs set that variable to backends of their own, with which matplotlib cannot be
+    imported in other processes.
 
     Raises:
         ImportError: it is not installed.

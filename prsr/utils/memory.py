@@ -1,4 +1,4 @@
-"""How much memory this process may use."""
+"""The amount of memory that this process may use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SYSTEM = Path("/")
 
 
 def memory_limit(system: Path = SYSTEM) -> int:
-    """Bytes of the machine's memory, or of the container's or job's if that is less.
+    """The memory of the machine in bytes, or the limit of its container or job if that is lower.
 
-    Control groups limit it: of version 2 by ``memory.max`` of this process's group and of those
-    above it, of version 1 by ``memory.limit_in_bytes``.
+    The limit is that of this process's control group and its parents: ``memory.max`` in version 2,
+    ``memory.limit_in_bytes`` in version 1.
 
     Args:
         system: the root of the file system.
@@ -22,32 +22,32 @@ def memory_limit(system: Path = SYSTEM) -> int:
 
 
 def group_limits(system: Path) -> list[int]:
-    """The limits of this process's control groups, in bytes; none where there are no groups."""
+    """The limits of this process's control groups in bytes; empty without control groups."""
     limits = []
     root = system / "sys/fs/cgroup"
     for line in read(system / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
-            place, file = root, "memory.max"
+            mount, file = root, "memory.max"
         elif "memory" in controllers.split(","):
-            place, file = root / "memory", "memory.limit_in_bytes"
+            mount, file = root / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # Inside a container, the group may be named as it is called outside: then only the root,
-        # which is the container's own group, is there.
-        group = place / path.lstrip("/")
+        # In a container, the path may be that of the host. Then only the root exists, which is the
+        # container's own group.
+        group = mount / path.lstrip("/")
         for folder in (group, *group.parents):
             limit = read(folder / file).strip()
             if limit.isdigit():
                 limits.append(int(limit))
-            if folder == place:
+            if folder == mount:
                 break
     return limits
 
 
 def read(path: Path) -> str:
-    """A file's text; empty if there is none."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):

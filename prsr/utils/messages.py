@@ -1,4 +1,4 @@
-"""What people are told: names that can always be printed, and warnings."""
+"""Messages for users: warnings, and text that every terminal can print."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TextIO
 
 
 class Notice(UserWarning):
-    """Something that goes on otherwise than the caller may expect."""
+    """A warning about behaviour that the caller may not expect."""
 
 
 def printable(text: str) -> str:
-    """Text that may hold names of files, for people to read: what cannot be printed is escaped.
+    """Text with its unprintable characters escaped.
 
-    Names may have bytes that are not UTF-8 (Python holds them as lone surrogates), and control
-    characters.
+    File names may contain control characters, and bytes that are not UTF-8, which Python represents
+    as lone surrogates.
     """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
@@ -27,9 +27,9 @@ def printable(text: str) -> str:
 
 @contextmanager
 def on_terminal() -> Iterator[None]:
-    """Print what the terminal cannot show as an escape sequence, and notices as single lines.
+    """Escape characters that the terminal cannot encode, and print each :class:`Notice` as a line.
 
-    A name, or a warning that Python was told to raise, must not end a command whose work is done.
+    Neither a file name nor a warning that Python was told to raise may abort a command.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

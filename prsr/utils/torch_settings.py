@@ -1,8 +1,9 @@
-"""The arithmetic of sampling: plain fp32, whatever the caller's settings are.
+"""Context managers that make torch compute in IEEE fp32, whatever the caller's settings are.
 
-torch has two generations of switches for the precision of products. The older ones set newer ones
-too; a newer one that is "none" inherits from its parent. Where the two contradict each other, torch
-refuses to read the older.
+torch has two generations of settings for the precision of fp32 matrix products. Writing a legacy
+setting also writes newer ones. A newer one with the value "none" inherits from its parent. torch
+raises an error on reading a legacy setting that contradicts the newer ones, also inside of CUDA
+matrix products, so that both generations have to be set.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-LOOSE = ("tf32", "bf16")
+REDUCED = ("tf32", "bf16")
 
 
 class Switch(NamedTuple):
-    """One of the newer switches."""
+    """One of the newer settings."""
 
     read: Callable[[], Any]
     write: Callable[[Any], Any]
@@ -27,7 +28,7 @@ class Switch(NamedTuple):
 
 
 def attribute(owner: str, *, parent: bool = False, gpu: bool = False) -> Switch:
-    """The switch ``fp32_precision`` of a part of torch."""
+    """The setting ``fp32_precision`` of a part of torch."""
     find = attrgetter(owner)
     return Switch(
         lambda: find(torch).fp32_precision,
@@ -37,11 +38,11 @@ def attribute(owner: str, *, parent: bool = False, gpu: bool = False) -> Switch:
     )
 
 
-# Parents first: once they are held, what a child reads is its own.
+# Parents first: once they are set, a child reads its own value.
 SWITCHES = [
     attribute("backends", parent=True),
     attribute("backends.cudnn", parent=True),
-    # Writing to its attribute writes to everybody's, as of torch 2.13.
+    # In torch 2.13, writing its attribute sets torch.backends.fp32_precision.
     attribute("backends.mkldnn", parent=True)._replace(
         write=lambda value: torch.backends.mkldnn.set_flags(_fp32_precision=value)
     ),
@@ -52,8 +53,8 @@ SWITCHES = [
 ]
 
 
-def older(read: Callable[[], Any]) -> Any:
-    """What an older switch is at; None where a newer one contradicts it."""
+def read_legacy_switch(read: Callable[[], Any]) -> Any:
+    """The value of a legacy setting; None if a newer one contradicts it."""
     try:
         return read()
     except RuntimeError:
@@ -61,16 +62,16 @@ def older(read: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def strict_products(gpu: bool) -> Iterator[None]:
-    """Products and convolutions in IEEE fp32; switches are put back as they were.
+def ieee_precision(gpu: bool) -> Iterator[None]:
+    """Compute matrix products and convolutions in IEEE fp32; restores all settings afterwards.
 
     Args:
-        gpu: whether the work is done there. Else convolutions on a GPU, which by torch's default
-            are loose, are none of our business.
+        gpu: whether the work is done on a GPU. If not, the setting of convolutions on GPUs, for
+            which torch allows tf32 by default, is left alone.
     """
     cudnn = torch.backends.cudnn
-    products = older(torch.get_float32_matmul_precision)
-    convolutions = older(lambda: cudnn.allow_tf32)
+    products = read_legacy_switch(torch.get_float32_matmul_precision)
+    convolutions = read_legacy_switch(lambda: cudnn.allow_tf32)
     switches = [switch for switch in SWITCHES if gpu or not switch.gpu]
     if not hasattr(torch.backends, "fp32_precision"):  # came with torch 2.9
         switches = []
@@ -78,14 +79,14 @@ def strict_products(gpu: bool) -> Iterator[None]:
     try:
         for switch in switches:
             found.append((switch, switch.read()))
-            if switch.parent and found[-1][1] in LOOSE:
+            if switch.parent and found[-1][1] in REDUCED:
                 switch.write("none")
         if products not in ("highest", None):
             torch.set_float32_matmul_precision("highest")
         if gpu and convolutions:
             cudnn.allow_tf32 = False
         for switch in switches:
-            if switch.read() in LOOSE:
+            if switch.read() in REDUCED:
                 switch.write("ieee")
         yield
     finally:
@@ -93,48 +94,49 @@ def strict_products(gpu: bool) -> Iterator[None]:
             torch.set_float32_matmul_precision(products)
         if gpu and convolutions:
             cudnn.allow_tf32 = True
-        for switch, own in reversed(found):  # before its parent is back, it reads its own
+        for switch, own in reversed(found):  # its own value, as its parent is not restored yet
             if switch.read() != own:
                 switch.write(own)
 
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """Make tensors on the CPU where no device is named, whatever the caller's default is.
+    """Create tensors on the CPU by default and outside of inference mode.
 
-    And make them outside of inference mode: they may outlive it.
+    The caller's default device may be another one, and the tensors may outlive the caller's
+    inference mode.
     """
-    # A device as a context costs every operation a little: only where the default is another.
-    elsewhere = torch.get_default_device().type != "cpu"
-    with torch.device("cpu") if elsewhere else nullcontext(), torch.inference_mode(False):
+    # A device context slows down every operation a little, so it is used only where necessary.
+    differs = torch.get_default_device().type != "cpu"
+    with torch.device("cpu") if differs else nullcontext(), torch.inference_mode(False):
         yield
 
 
 @contextmanager
 def exact_fp32(device: torch.device) -> Iterator[None]:
-    """No gradient, no autocast, and products in IEEE fp32: no tf32, no bf16 behind the scenes.
+    """Compute without gradients and autocast, in IEEE fp32 instead of tf32 or bf16.
 
-    And on a GPU no convolution that sums in the order in which its threads happen to end. The
-    switches are global; they are touched only where they are not right already, and put back
-    afterwards. On a GPU torch's deterministic mode is among them. It refuses ``cumsum``, whose sums
-    over the levels of a sub-pixel have a fixed order all the same, and matrix products, unless an
-    environment variable is set.
+    On a GPU, also choose deterministic convolutions and disable torch's deterministic mode. That
+    mode rejects ``cumsum``, although its sums over the levels of a sub-pixel have a fixed order,
+    and, unless an environment variable is set, matrix products.
+
+    The settings are global. They are changed only where necessary and restored afterwards.
     """
     gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn
     deterministic = cudnn.deterministic
-    refusing = torch.get_deterministic_debug_mode() if gpu else 0
+    debug_mode = torch.get_deterministic_debug_mode() if gpu else 0
     try:
-        if refusing:
+        if debug_mode:
             torch.set_deterministic_debug_mode(0)
         if gpu and not deterministic:
             cudnn.deterministic = True
-        # Not inference mode, if the caller is in it: rows may be asked for inside and outside.
-        plain = torch.autocast(device.type, enabled=False)
-        with strict_products(gpu), own_defaults(), torch.no_grad(), plain:
+        # No inference mode: a caller may request rows both inside and outside of it.
+        no_autocast = torch.autocast(device.type, enabled=False)
+        with ieee_precision(gpu), own_defaults(), torch.no_grad(), no_autocast:
             yield
     finally:
         if gpu and not deterministic:
             cudnn.deterministic = False
-        if refusing:
-            torch.set_deterministic_debug_mode(refusing)
+        if debug_mode:
+            torch.set_deterministic_debug_mode(debug_mode)

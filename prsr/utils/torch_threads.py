@@ -1,4 +1,4 @@
-"""torch's own threads, kept out of the way of an engine's."""
+"""Limits on torch's own threads, so that they do not compete with those of an engine."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ import torch
 
 Result = TypeVar("Result")
 
-FEW = 8
-"""Images for which an engine's threads wait for each other all the time."""
+FEW_IMAGES = 8
+"""Below this number of images, torch runs single-threaded next to an engine."""
 
 _lock = Lock()
 
 
-def keep_to_one() -> int:
-    """Let torch use one thread for what the calling one computes; returns how many it was before.
+def use_one_torch_thread() -> int:
+    """Let torch use one thread in the calling thread; returns the previous number.
 
-    torch's own setting is also what a thread begins with that is new to torch, and would keep: so
-    one that is new puts that back, some 0.1 ms later.
+    ``torch.set_num_threads`` also sets the number with which new threads start. A new thread
+    therefore restores that number, about 0.1 ms later.
     """
     with _lock:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        elsewhere(lambda: torch.set_num_threads(threads))
+        run_in_new_thread(lambda: torch.set_num_threads(threads))
     return threads
 
 
-def elsewhere(work: Callable[[], None]) -> None:
-    """Call ``work`` in a new thread, and wait for it."""
+def run_in_new_thread(work: Callable[[], None]) -> None:
+    """Call ``work`` in a new thread and wait for it."""
     thread = Thread(target=work)
     thread.start()
     thread.join()
 
 
 @contextmanager
-def considerate(images: int) -> Iterator[None]:
-    """With few images, run what torch does inside on one thread.
+def single_threaded_section(images: int) -> Iterator[None]:
+    """Run torch on one thread if there are fewer than ``FEW_IMAGES`` images.
 
-    An operation that torch's threads share leaves them spinning for some ten milliseconds, on the
-    cores that the engine's threads want next. An image takes not much longer than that, and the
-    operations before it gain a millisecond from more threads.
+    After a multi-threaded operation, torch's threads spin for about 10 ms on the cores that the
+    engine's threads need next. Sampling an image takes not much longer, while multi-threading saves
+    only about 1 ms of the operations before it.
     """
-    if images >= FEW or torch.get_num_threads() == 1:
+    if images >= FEW_IMAGES or torch.get_num_threads() == 1:
         yield
         return
-    threads = keep_to_one()
+    threads = use_one_torch_thread()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
 
 
-def side_by_side(work: Callable[[int], Result], count: int) -> list[Result]:
-    """What ``work`` says to 0 … count − 1, several at once, each with one of torch's threads.
+def map_in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
+    """The results of ``work`` for 0 … count − 1, computed in parallel with one torch thread each.
 
-    What is local to a thread (gradients wanted or not, autocast) is at its default in ``work``,
-    or as the caller has it.
+    In ``work``, thread-local settings of torch (gradients, autocast) may have their defaults or the
+    caller's values.
     """
     threads = torch.get_num_threads()
     if threads > 1 and count > 1:
-        with ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
+        with ThreadPoolExecutor(threads, initializer=use_one_torch_thread) as pool:
             try:
                 results = pool.map(work, range(count))
-            except RuntimeError:  # pools are closed already where Python is about to end
+            except RuntimeError:  # the interpreter is shutting down and starts no threads
                 pass
             else:
                 return list(results)
-    with considerate(1):
+    with single_threaded_section(1):
         return [work(i) for i in range(count)]

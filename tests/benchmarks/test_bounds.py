@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bounds import Limits, Part, bounds, draw_bound, needed, streamed_bytes
+from benchmarks.bounds import Limits, Part, bounds, count_work, draw_bound, streamed_bytes
 from prsr import PRESETS, PRSR
 from prsr.engines.packing import pack_prior
 
 
 @pytest.fixture(scope="module")
 def paper():
-    return needed(pack_prior(PRSR(PRESETS["paper"]).prior))
+    return count_work(pack_prior(PRSR(PRESETS["paper"]).prior))
 
 
 def test_needed_multiply_adds_of_the_paper_are_those_of_spec(paper):
@@ -36,7 +36,7 @@ def test_bytes_that_a_pixel_streams_are_its_weights_and_biases(paper):
 
 def test_every_unmasked_weight_of_a_small_prior_is_counted_once(make_model):
     model = make_model()
-    parts = needed(pack_prior(model.prior))
+    parts = count_work(pack_prior(model.prior))
     weights = sum(
         int(getattr(layer, "mask", layer.weight == layer.weight).sum())
         for layer in model.prior.modules()

@@ -204,9 +204,9 @@ def test_checks_go_on_after_a_failure_and_an_error(tmp_path, monkeypatch, capsys
     code = checks(monkeypatch, "--engine", "torch", "--json", str(tmp_path / "json"))
     told = capsys.readouterr().out
     assert code == 1
-    assert told.count("FAILS: fp32, batch") == 3
-    assert "FAILS: fp32, batch 3: RuntimeError: an illegal address\n" in told
-    assert "holds: fp32: 2 more runs" in told
+    assert told.count("FAILED: fp32, batch") == 3
+    assert "FAILED: fp32, batch 3: RuntimeError: an illegal address\n" in told
+    assert "passed: fp32: 2 more runs" in told
     assert told.endswith("engine torch: 4 of 7 checks fail\n")
     outcomes = json.loads((tmp_path / "json").read_text())["checks"]
     assert [passed for _, passed in outcomes] == [False] * 3 + [True] * 3 + [False]

@@ -25,36 +25,39 @@ def mistakes(models, data, tmp_path):
     corners = ("experiment", "corners", "--data", tmp_path / "digits.npy", "--steps", 1, "--test")
     into = ("--out", tmp_path / "out")
     return {
-        "nearest": (("evaluate", *ours, "--baselines", "nearest"), "needs --training-data"),
-        "other sizes": (("evaluate", *ours, "--baselines", small), "are (3, 8, 2, 3, 3), not"),
-        "no model": (("evaluate", *ours, "--baselines", tmp_path / "none"), "no folder"),
+        "nearest": (("evaluate", *ours, "--baseline", "nearest"), "needs --training-data"),
+        "other sizes": (("evaluate", *ours, "--baseline", small), "are (3, 8, 2, 3, 3), not"),
+        "no model": (("evaluate", *ours, "--baseline", tmp_path / "none"), "no folder"),
         "no baseline": (
-            ("evaluate", *ours, "--baselines", "bicubic", "biccubic"),
+            ("evaluate", *ours, "--baseline", "bicubic", "--baseline", "biccubic"),
             "baselines must be bicubic, nearest, or models: 'biccubic' is not a bundled model",
         ),
         "twice": (
-            ("evaluate", *ours, "--baselines", "bicubic", "bicubic"),
-            f"must differ, got bicubic, bicubic, {models['recursive']}",
+            ("evaluate", *ours, "--baseline", "bicubic", "--baseline", "bicubic"),
+            f"must be different ones, got bicubic, bicubic, {models['recursive']}",
         ),
         "its own baseline": (
-            ("evaluate", *ours, "--baselines", models["recursive"]),
-            "model and baselines must differ",
+            ("evaluate", *ours, "--baseline", models["recursive"]),
+            "model and baselines must be different ones",
         ),
         "a run": (
-            ("evaluate", *ours, "--baselines", tmp_path / "run"),
+            ("evaluate", *ours, "--baseline", tmp_path / "run"),
             f"{tmp_path / 'run'} is the folder of a run; its model is {tmp_path / 'run/model'}",
         ),
         "temperature": (
-            ("evaluate", *ours, "--temperature", 1, -1),
+            ("evaluate", *ours, "--temperature", 1, "--temperature", -1),
             "'--temperature': temperature must be finite and not negative, got -1.0",
         ),
-        "infinite": (("evaluate", *ours, "--temperature", 1, "inf"), "temperature must be finite"),
+        "infinite": (
+            ("evaluate", *ours, "--temperature", 1, "--temperature", "inf"),
+            "temperature must be finite",
+        ),
         "cold l2": (
             ("figure", "samples", *l2, "--temperature", -1),
             "'--temperature': temperature must be finite and not negative, got -1.0",
         ),
         "no number": (
-            ("figure", "temperatures", *l2, "--temperature", 1, "nan"),
+            ("figure", "temperatures", *l2, "--temperature", 1, "--temperature", "nan"),
             "'--temperature': temperature must be finite and not negative, got nan",
         ),
         "seed": (("evaluate", *ours, "--seed", -1), "'--seed': seed must be from 0 to"),
@@ -181,7 +184,7 @@ def test_a_comparison_that_fails_leaves_no_folder(command, models, data, tmp_pat
     ("module", "arguments"),
     [
         ("matplotlib.figure", ("figure", "samples")),
-        ("sklearn.neighbors", ("figure", "methods", "--baselines", "nearest")),
+        ("sklearn.neighbors", ("figure", "methods", "--baseline", "nearest")),
         ("torchmetrics.functional.image", ("evaluate",)),
     ],
 )

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 FIGURES = {
-    "methods": ("--baselines", "bicubic"),
-    "temperatures": ("--temperature", 1, 0),
+    "methods": ("--baseline", "bicubic"),
+    "temperatures": ("--temperature", 1, "--temperature", 0),
     "samples": ("--samples", 2),
     "growth": (),
 }

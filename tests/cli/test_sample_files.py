@@ -10,7 +10,7 @@ from PIL import Image
 
 from prsr import PRSR, Sampler
 from prsr.data.contact_sheet import contact_sheet
-from prsr.data.image_files import LONGEST_SIDES, SUFFIXES, check_size, said_of, save_image
+from prsr.data.image_files import LONGEST_SIDES, SUFFIXES, check_size, provenance_of, save_image
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_sheet_is_known_for_ones_own(command, model, photos, tmp_path, suffix)
     assert command(*request, "--overwrite")[0] == 0
     has_no_place = suffix in (".bmp", ".ppm")
     assert command(*request)[0] == (2 if has_no_place else 0)
-    assert (said_of(sheet) is None) == has_no_place
+    assert (provenance_of(sheet) is None) == has_no_place
 
 
 def test_the_demo_replaces_only_its_own(command, tmp_path, untouched):
@@ -63,7 +63,7 @@ def test_limits_of_a_format_are_told_before_the_work(
     call = ("sample", photos / "a.png", "-o", sheet, "--model", model, "--samples", samples)
     code, _, errors = command(*call)
     assert code == 2
-    assert f"a {suffix} file has sides of {LONGEST_SIDES[suffix]} at most" in errors
+    assert f"a {suffix} file may have at most {LONGEST_SIDES[suffix]} per side" in errors
     code, _, errors = command("demo", "-o", sheet, "--samples", samples)
     assert code == 2
     assert "at most" in errors
@@ -167,7 +167,7 @@ def test_no_name_fails_finished_work(model, photos, tmp_path):
     arguments = ("--data", array, "--preset", "tiny", "--steps", "1", "--batch-size", "1")
     done = prsr_in_ascii("train", *arguments, "--out", run)
     assert done.returncode == 2
-    assert rb"run\udcff is not UTF-8, and no model can be written there" in done.stderr
+    assert rb"run\udcff is not UTF-8, so no model can be written there" in done.stderr
     assert not os.path.exists(run)
     with pytest.raises(ValueError, match="is not UTF-8"):
         PRSR.from_pretrained(model).save_pretrained(os.fsdecode(run))
@@ -178,7 +178,7 @@ def test_a_table_of_any_names_is_written(command, models, data, tmp_path):
         copy.write(data.read_bytes())
     name = os.fsdecode(os.fsencode(data.parent) + b"/\xff.npy")
     out = tmp_path / "table"
-    call = ("evaluate", "--data", name, "--model", models["recursive"], "--baselines", "bicubic")
+    call = ("evaluate", "--data", name, "--model", models["recursive"], "--baseline", "bicubic")
     code, printed, errors = command(*call, "--out", out)
     assert (code, errors) == (0, "")
     assert r"\udcff.npy" in printed
@@ -189,17 +189,17 @@ def test_what_a_file_says_of_itself_is_read_from_every_place(tmp_path):
     for suffix in (".png", ".jpg", ".webp", ".tif", ".gif"):
         path = tmp_path / f"a{suffix}"
         save_image(Image.new("RGB", (4, 4)), path, '{"seed": 3}')
-        assert said_of(path) == '{"seed": 3}'
+        assert provenance_of(path) == '{"seed": 3}'
         Image.new("RGB", (4, 4)).save(path, comment=b"prsr", software="prsr of another kind")
-        assert said_of(path) is None
-    assert said_of(tmp_path / "nothing.png") is None
+        assert provenance_of(path) is None
+    assert provenance_of(tmp_path / "nothing.png") is None
 
 
 def test_a_table_of_others_is_not_replaced(command, models, data, tmp_path):
     out = tmp_path / "table"
     out.mkdir()
     (out / "table.csv").write_text("of others")
-    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baselines", "bicubic")
+    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baseline", "bicubic")
     code, _, errors = command(*call, "--out", out)
     assert code == 2
     assert "table.csv already exists and was not written by prsr" in errors

@@ -184,7 +184,7 @@ def test_bytes_that_were_lost_or_changed_are_told(tmp_path):
         (np.zeros((5, 2, 8, 8), np.uint8), "must be uint8"),
         (np.zeros((5, 8, 8), np.uint8), "must be uint8"),
         (np.zeros((0, 3, 8, 8), np.uint8), "must be uint8"),
-        (np.zeros((1, 1, 4097, 1), np.uint8), "at most 4096 pixels a side"),
+        (np.zeros((1, 1, 4097, 1), np.uint8), "at most 4096 pixels per side"),
     ],
 )
 def test_an_array_that_cannot_be_packed_is_told(tmp_path, array, told):

@@ -1,4 +1,4 @@
-"""Originals to an array file: a kill at any moment, then the same bytes; nothing half-written."""
+"""Conversion of a data source: the same bytes after a kill at any moment, nothing half-written."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 import prsr.data.convert as conversion
 from prsr import PRSRConfig
 from prsr.data.convert import convert
-from prsr.data.sources import Original, image_folder
+from prsr.data.sources import SourceImage, image_folder
 
 TINY = PRSRConfig.preset("tiny")
 
@@ -43,9 +43,9 @@ def files(tmp_path):
     return sorted(path.name for path in tmp_path.iterdir() if path.is_file())
 
 
-def test_what_comes_of_originals(folder, tmp_path):
+def test_a_conversion_writes_the_readable_images(folder, tmp_path):
     done = convert(image_folder(folder), tmp_path / "set.npy", TINY)
-    assert (done.read, done.written, done.odd) == (7, 5, 0)
+    assert (done.read, done.written, done.odd_sized) == (7, 5, 0)
     assert [name for name, _ in done.unreadable] == ["1.png", "6.png"]
     pixels = np.load(tmp_path / "set.npy", allow_pickle=False)
     assert (pixels.shape, pixels.dtype) == ((5, 3, 6, 6), np.uint8)
@@ -54,7 +54,7 @@ def test_what_comes_of_originals(folder, tmp_path):
 
 def convert_until(moment, folder, out, monkeypatch):
     """Convert, but die in the midst of write number ``moment``; whether it came so far."""
-    append, left = conversion.append, [moment]
+    append, left = conversion.write_and_flush, [moment]
 
     def torn(file, data):
         left[0] -= 1
@@ -64,7 +64,7 @@ def convert_until(moment, folder, out, monkeypatch):
         append(file, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "append", torn)
+        patch.setattr(conversion, "write_and_flush", torn)
         try:
             convert(image_folder(folder), out, TINY)
         except KeyboardInterrupt:
@@ -109,13 +109,13 @@ KILLED = """
 import os, signal, sys
 import prsr.data.convert as conversion
 from prsr.cli.main import main
-conversion.CHUNK, append, calls = 2, conversion.append, []
+conversion.CHUNK, append, calls = 2, conversion.write_and_flush, []
 def deadly(file, data):
     append(file, data)
     calls.append(data)
     if len(calls) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-conversion.append = deadly
+conversion.write_and_flush = deadly
 sys.argv[0] = "prsr"
 main()
 """
@@ -139,21 +139,21 @@ def test_a_command_that_was_killed_goes_on(folder, tmp_path, whole):
 
 def test_what_is_done_is_not_read_again(folder, tmp_path, monkeypatch):
     out, starts = tmp_path / "set.npy", []
-    originals = image_folder(folder)
-    after = originals.after
+    source = image_folder(folder)
+    after = source.images_from
 
     def interrupted(start):
         starts.append(start)
-        for original in after(start):
-            if original.name == "4.png" and len(starts) == 1:
+        for image in after(start):
+            if image.name == "4.png" and len(starts) == 1:
                 raise KeyboardInterrupt
-            yield original
+            yield image
 
     monkeypatch.setattr(conversion, "CHUNK", 2)
-    monkeypatch.setattr(originals, "after", interrupted)
+    monkeypatch.setattr(source, "images_from", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert(originals, out, TINY)
-    convert(originals, out, TINY)
+        convert(source, out, TINY)
+    convert(source, out, TINY)
     assert starts == [0, 4]
 
 
@@ -169,10 +169,10 @@ def begin(folder, out, monkeypatch):
             convert(image_folder(folder), out, TINY)
 
 
-def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_path, monkeypatch):
+def test_another_source_or_size_does_not_go_on_with_what_was_begun(folder, tmp_path, monkeypatch):
     out = tmp_path / "set.npy"
     begin(folder, out, monkeypatch)
-    with pytest.raises(ValueError, match="is of other originals, or of other sizes: delete it"):
+    with pytest.raises(ValueError, match="is of another data source or size: delete it"):
         convert(image_folder(folder), out, PRSRConfig.preset("paper"))
     before = (folder / "0.png").stat()
     changes = [
@@ -182,19 +182,19 @@ def test_other_originals_or_sizes_do_not_go_on_with_what_was_begun(folder, tmp_p
     ]
     for change in changes:
         change()
-        with pytest.raises(ValueError, match=r"set\.npy\.journal is of other originals"):
+        with pytest.raises(ValueError, match=r"set\.npy\.journal is of another data source"):
             convert(image_folder(folder), out, TINY)
 
 
 def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypatch):
-    out, append = tmp_path / "set.npy", conversion.append
+    out, append = tmp_path / "set.npy", conversion.write_and_flush
 
     def meanwhile(file, data):
-        with pytest.raises(BlockingIOError, match="is just being written by another process"):
+        with pytest.raises(BlockingIOError, match=r"another process is writing .*set\.npy"):
             convert(image_folder(folder), out, TINY)
         append(file, data)
 
-    monkeypatch.setattr(conversion, "append", meanwhile)
+    monkeypatch.setattr(conversion, "write_and_flush", meanwhile)
     convert(image_folder(folder), out, TINY)
     assert out.read_bytes() == whole
 
@@ -220,11 +220,11 @@ def test_a_journal_without_its_array_begins_anew(folder, tmp_path, whole, monkey
 
 
 def test_images_of_an_odd_size_are_counted(folder, tmp_path):
-    originals = image_folder(folder)
+    source = image_folder(folder)
     Image.new("RGB", (12, 9)).save(folder / "3.png")
-    originals.size = (9, 9)
-    done = convert(originals, tmp_path / "set.npy", TINY)
-    assert (done.written, done.odd, done.first_odd) == (5, 1, "3.png of 12×9")
+    source.size = (9, 9)
+    done = convert(source, tmp_path / "set.npy", TINY)
+    assert (done.written, done.odd_sized, done.first_odd_sized) == (5, 1, "3.png of 12×9")
 
 
 def test_nothing_readable_is_an_error_that_leaves_nothing(folder, tmp_path):
@@ -246,21 +246,21 @@ def test_only_a_chunk_is_in_memory(tmp_path, monkeypatch):
     Image.new("RGB", (9, 9)).save(file)
     monkeypatch.setattr(conversion, "CHUNK", 3)
     ahead, most = [0], [0]
-    append = conversion.append
+    append = conversion.write_and_flush
 
     class Many(type(image_folder(tmp_path))):
-        def after(self, start):
+        def images_from(self, start):
             for number in range(start, 20):
                 ahead[0] += 1
                 most[0] = max(most[0], ahead[0])
-                yield Original(f"{number}", file.read_bytes())
+                yield SourceImage(f"{number}", file.read_bytes())
 
     def counting(out, data):
         append(out, data)
         if out.name.endswith(".partial"):
             ahead[0] = 0
 
-    monkeypatch.setattr(conversion, "append", counting)
+    monkeypatch.setattr(conversion, "write_and_flush", counting)
     done = convert(Many(tmp_path, ["a"] * 20), tmp_path / "set.npy", TINY)
     assert (done.written, most[0]) == (20, 3)
 

@@ -129,7 +129,7 @@ def test_a_split_is_disjoint_whole_and_repeatable():
     assert np.array_equal(again, held.pixels[:])
     assert np.array_equal(held.batch([1, 4])[1], again[[1, 4]])
     assert not np.array_equal(dataset.split(6, seed=4)[1].pixels[:], again)
-    with pytest.raises(ValueError, match="two images at least"):
+    with pytest.raises(ValueError, match="at least two images"):
         SuperResolutionImages(pixels[:1], COLOUR).split(1)
     for bad in (0, 20):
         with pytest.raises(ValueError, match="held_out"):

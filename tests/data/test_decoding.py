@@ -163,9 +163,9 @@ DEEP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
 def test_values_of_unknown_range_are_refused_with_their_mode(tmp_path, values):
     image = Image.fromarray(values)
     image.save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=f"mode {image.mode} does not say which .* is white"):
+    with pytest.raises(ValueError, match=f"mode {image.mode} does not define which .* is white"):
         to_array(image, GREY)
-    with pytest.raises(ValueError, match=f"mode {image.mode} does not say which .* is white"):
+    with pytest.raises(ValueError, match=f"mode {image.mode} does not define which .* is white"):
         read_image(tmp_path / "a.tif", GREY)
 
 

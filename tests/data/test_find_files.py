@@ -44,11 +44,11 @@ def test_hidden_folders_are_passed_over_at_any_depth_and_counted(tmp_path):
         image(tmp_path / name)
     image(tmp_path / ".d.png")
     (tmp_path / "b" / "notes.txt").write_text("")
-    with pytest.warns(Notice, match="passed over in") as told:
+    with pytest.warns(Notice, match="skipped in") as told:
         assert found(tmp_path) == ["a.png", "b/c.png"]
     assert str(told[0].message).endswith(
         "3 hidden (.d.png, .ipynb_checkpoints, b/.thumbnails); "
-        "1 of no image format that can be read (b/notes.txt)"
+        "1 not in a readable image format (b/notes.txt)"
     )
 
 
@@ -61,7 +61,9 @@ def test_only_the_first_names_are_told(tmp_path):
     image(tmp_path / "a.png")
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text("")
-    with pytest.warns(Notice, match=r"5 of no image .* \(0\.txt, 1\.txt, 2\.txt and 2 more\)"):
+    with pytest.warns(
+        Notice, match=r"5 not in a readable image .* \(0\.txt, 1\.txt, 2\.txt and 2 more\)"
+    ):
         found(tmp_path)
 
 
@@ -97,7 +99,9 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path):
     (tmp_path / "a.doc").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"no image in folder .*: 1 of no image .*a\.doc"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no image in folder .*: 1 not in a readable image .*a\.doc"
+    ):
         find_images([tmp_path])
 
 
@@ -113,7 +117,7 @@ def test_folders_are_searched_below_and_in_order(tmp_path):
     for name in ("b.png", "a/c.jpg", "a.png"):
         image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.warns(Notice, match=r"1 of no image format that can be read \(notes\.txt\)"):
+    with pytest.warns(Notice, match=r"1 not in a readable image format \(notes\.txt\)"):
         assert found(tmp_path) == ["a/c.jpg", "a.png", "b.png"]
     (tmp_path / "notes.txt").unlink()
     (tmp_path / "folder.png").mkdir()

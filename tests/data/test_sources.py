@@ -120,8 +120,8 @@ def test_celeba_may_lie_as_in_its_authors_folder(celeba_folder):
     for name, part in (("img_align_celeba", "Img"), ("list_eval_partition.txt", "Eval")):
         (celeba_folder / name).rename(celeba_folder / part / name)
     found = celeba(celeba_folder, "test")
-    assert [original.name for original in found.after(0)] == ["000007.jpg", "000008.jpg"]
-    assert all(original.source.is_file() for original in found.after(0))
+    assert [image.name for image in found.images_from(0)] == ["000007.jpg", "000008.jpg"]
+    assert all(image.source.is_file() for image in found.images_from(0))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_lsun_is_read_in_the_order_of_its_keys(data, lsun_folder, tmp_path):
     whole = [file for key, file in files.items() if key != f"{6:040x}"]
     assert np.array_equal(np.load(tmp_path / "set.npy"), expected(whole))
     for start in range(len(files) + 2):
-        rest = [(original.name, original.source) for original in Lsun(folder).after(start)]
+        rest = [(image.name, image.source) for image in Lsun(folder).images_from(start)]
         assert rest == list(files.items())[start:]
 
 
@@ -159,7 +159,7 @@ def test_a_folder_is_read_below_and_in_order(data, tmp_path):
     out = tmp_path / "set.npy"
     code, _, _ = data("folder", tmp_path / "set", "--out", out)
     assert code == 0
-    found = [original.name for original in image_folder(tmp_path / "set").after(0)]
+    found = [image.name for image in image_folder(tmp_path / "set").images_from(0)]
     assert found == ["a/d.jpg", "a.webp", "b.png"]
     files = [(tmp_path / "set" / name).read_bytes() for name in found]
     assert np.array_equal(np.load(out), expected(files))
@@ -209,17 +209,17 @@ def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
         assert (code, errors) == (0, "")
         assert printed.count("skipped row ") == faults
         assert np.array_equal(np.load(out), expected(files[split]))
-    rest = HubDataset(str(folder), "train", "face").after(3)
-    assert [original.name for original in rest] == ["row 3", "row 4", "row 5"]
+    rest = HubDataset(str(folder), "train", "face").images_from(3)
+    assert [image.name for image in rest] == ["row 3", "row 4", "row 5"]
 
 
-def test_other_images_of_the_same_names_are_other_originals(lsun_folder, hub_folder):
+def test_other_images_of_the_same_names_are_another_source(lsun_folder, hub_folder):
     lsun, (hub, _) = lsun_folder[0], hub_folder
 
     def described():
-        originals = Lsun(lsun)
-        originals.environment.close()
-        return originals.description
+        source = Lsun(lsun)
+        source.environment.close()
+        return source.description
 
     before = described()
     assert described() == before
@@ -232,7 +232,7 @@ def test_other_images_of_the_same_names_are_other_originals(lsun_folder, hub_fol
     assert HubDataset(str(hub), "test").description != before
 
 
-def test_what_cannot_be_read_as_originals_is_told(
+def test_what_cannot_be_read_as_a_data_source_is_told(
     data, celeba_folder, lsun_folder, hub_folder, tmp_path
 ):
     empty, text, out = tmp_path / "empty", tmp_path / "text.txt", tmp_path / "set.npy"
@@ -252,7 +252,7 @@ def test_what_cannot_be_read_as_originals_is_told(
         (("folder", empty, *ours), "no image in folder"),
         (("hub", hub_folder[0], "--split", "no", *ours), "cannot load the split 'no' of"),
         (("hub", empty, *ours), "cannot load the split 'train' of"),
-        (("hub", hub_folder[0], "--column", "label", *ours), "columns of images (face), got"),
+        (("hub", hub_folder[0], "--column", "label", *ours), "image columns (face), got"),
         (("folder", celeba_folder, "--out", tmp_path / "set.npz"), "out must end in .npy"),
         (("folder", celeba_folder, "--out", empty / "no" / "set.npy"), "no folder"),
         (("folder", celeba_folder, "--out", tmp_path / "done.npy"), "is there already"),
@@ -281,7 +281,7 @@ def test_an_extra_that_is_missing_is_told(data, tmp_path, monkeypatch, module):
     code, _, errors = data(kind, tmp_path, "--out", tmp_path / "set.npy")
     assert (code, errors) == (
         2,
-        f"prsr: these originals need {module}: pip install 'prsr[data]'\n",
+        f"prsr: reading this data set needs {module}: pip install 'prsr[data]'\n",
     )
 
 
@@ -291,4 +291,4 @@ def test_an_lmdb_that_was_cut_off_is_told(data, lsun_folder, tmp_path):
     file.write_bytes(whole[:-4096])
     code, _, errors = data("lsun", lsun_folder[0], "--out", tmp_path / "set.npy")
     assert code == 2
-    assert f"data.mdb is cut off: it has {len(whole) - 4096:,} bytes of {len(whole):,}" in errors
+    assert f"data.mdb is truncated: it has {len(whole) - 4096:,} bytes of {len(whole):,}" in errors

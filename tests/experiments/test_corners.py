@@ -14,7 +14,7 @@ from prsr.experiments.corner_digits import (
     place_digits,
     read_digits,
 )
-from prsr.experiments.corners import run_corners, shares
+from prsr.experiments.corners import run_corners, share, shares
 
 
 def strokes(count=40, seed=0):
@@ -188,6 +188,19 @@ def test_shares_are_those_of_the_verdicts():
         "bottom right": 2,
         "both corners": 11,
     }
+
+
+@pytest.mark.parametrize(("true", "total"), [(0, 997), (981, 997), (997, 997)])
+def test_intervals_of_shares_are_wilsons(true, total):
+    z = 1.959963984540054
+    mean = true / total
+    centre = (mean + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * np.sqrt(mean * (1 - mean) / total + (z / (2 * total)) ** 2) / (1 + z * z / total)
+    found = share(np.arange(total) < true)
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (mean, centre - half, centre + half), abs=1e-12
+    )
+    assert found.high - found.low > 0.003
 
 
 def test_parts_and_beginnings_keep_their_inputs(digits):

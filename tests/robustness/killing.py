@@ -30,7 +30,7 @@ from prsr.cli.main import main
 from prsr.data import convert
 from prsr.evaluation.plots import read_curves
 
-convert.CHUNK = 2  # originals between entries of the journal
+convert.CHUNK = 2  # images per line of the journal
 sample_files.CHUNK = 2
 torch.set_num_threads(1)
 

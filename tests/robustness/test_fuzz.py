@@ -19,7 +19,7 @@ from prsr import PRSR, PRSRConfig
 from prsr.data.convert import convert
 from prsr.data.dataset import SuperResolutionImages, read_array
 from prsr.data.decoding import decode
-from prsr.data.image_files import said_of
+from prsr.data.image_files import provenance_of
 from prsr.data.image_metadata import png_chunk
 from prsr.data.images import high_resolution, read_image
 from prsr.data.sources import Lsun
@@ -125,7 +125,7 @@ def test_images(tmp_path, tally, monkeypatch):
     @given(data=st.sampled_from(sorted(FILES)).flatmap(lambda kind: damaged(FILES[kind])))
     def run(data):
         path.write_bytes(data)
-        said_of(path)
+        provenance_of(path)
         tally[settled(read, ValueError)] += 1
 
     run()

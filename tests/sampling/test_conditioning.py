@@ -14,7 +14,7 @@ from torch import nn
 from prsr.models.prsr import PRSR
 from prsr.sampling.conditioning import condition
 from prsr.utils.torch_settings import exact_fp32
-from prsr.utils.torch_threads import elsewhere, side_by_side
+from prsr.utils.torch_threads import map_in_threads, run_in_new_thread
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def test_logits_are_the_same_beside_and_in_another_thread_of_python(
     with beside_another():
         assert torch.equal(logits(lr), expected)
     found = []
-    elsewhere(lambda: found.extend([logits(lr), logits(lr[:1])]))
+    run_in_new_thread(lambda: found.extend([logits(lr), logits(lr[:1])]))
     assert torch.equal(found[0], expected)
     assert torch.equal(found[1], expected[:1])
 
@@ -98,11 +98,13 @@ def test_work_is_done_once_each_with_one_thread_and_nobody_elses_are_changed(thr
     def work(i):
         if count > 1 and i < 3:
             workers.wait(60)  # until each has got its thread, which others may see for a moment
-        elsewhere(lambda: seen.append(torch.get_num_threads()))  # a thread that is new to torch
+        run_in_new_thread(
+            lambda: seen.append(torch.get_num_threads())
+        )  # a thread that is new to torch
         return i, torch.get_num_threads()
 
     with beside_another():
-        assert side_by_side(work, count) == [(i, 1) for i in range(count)]
+        assert map_in_threads(work, count) == [(i, 1) for i in range(count)]
     assert seen == [3] * count
     assert torch.get_num_threads() == 3
 
@@ -115,7 +117,7 @@ def test_what_work_raises_reaches_the_caller(threads):
             raise ValueError("the third")
 
     with pytest.raises(ValueError, match="the third"):
-        side_by_side(work, 5)
+        map_in_threads(work, 5)
     assert torch.get_num_threads() == 2
 
 

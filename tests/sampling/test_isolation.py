@@ -13,7 +13,7 @@ from prsr import Sampler
 from prsr.engines.reference import ReferenceEngine
 from prsr.engines.torch import TorchEngine
 from prsr.models.eval_mode import evaluating
-from prsr.utils.torch_threads import FEW, considerate
+from prsr.utils.torch_threads import FEW_IMAGES, single_threaded_section
 
 RAMP = torch.linspace(-3, 3, 24)
 
@@ -280,17 +280,17 @@ def test_few_images_leave_torchs_threads_as_they_were():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        with considerate(1):
+        with single_threaded_section(1):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 3
-        with considerate(FEW):
+        with single_threaded_section(FEW_IMAGES):
             assert torch.get_num_threads() == 3
         seen, inside, done = [], threading.Event(), threading.Event()
         other = threading.Thread(
             target=lambda: (inside.wait(), seen.append(torch.get_num_threads()), done.set())
         )
         other.start()
-        with considerate(1):
+        with single_threaded_section(1):
             inside.set()
             assert done.wait(10)
         other.join()

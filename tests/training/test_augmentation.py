@@ -14,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from prsr import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
 from prsr.data.images import reduce
-from prsr.training.augmentation import augment, augmented_batches, crops, draws, flips
+from prsr.training.augmentation import (
+    augment,
+    augmented_batches,
+    crop_boxes,
+    is_mirrored,
+    random_words,
+)
 from prsr.training.loop import RunPlan, train
 from prsr.training.resampling import low_resolution, resize
 from prsr.training.trainer import Trainer, TrainSettings
@@ -64,8 +70,8 @@ def test_the_low_resolution_is_that_of_the_data_on_any_device(config):
 
 
 def test_crops_have_the_promised_sides_and_lie_anywhere():
-    words = draws(torch.arange(20_000), step=3, seed=5)
-    left, top, right, bottom = crops(words, (84, 84), (32, 32)).double().T
+    words = random_words(torch.arange(20_000), step=3, seed=5)
+    left, top, right, bottom = crop_boxes(words, (84, 84), (32, 32)).double().T
     sides = right - left
     assert torch.allclose(sides, bottom - top, atol=1e-4)
     assert 0.84 * 84 - 1e-4 <= float(sides.min()) < 0.841 * 84
@@ -77,13 +83,14 @@ def test_crops_have_the_promised_sides_and_lie_anywhere():
         place = start / (84 - sides)  # uniform, whatever the side
         assert float(place.mean()) == pytest.approx(0.5, abs=0.01)
         assert float(place.var()) == pytest.approx(1 / 12, abs=0.003)
-    numbers = torch.stack((sides, left / (84 - sides), top / (84 - sides), flips(words).double()))
+    mirrored = is_mirrored(words).double()
+    numbers = torch.stack((sides, left / (84 - sides), top / (84 - sides), mirrored))
     assert float((torch.corrcoef(numbers) - torch.eye(4)).abs().max()) < 0.03
-    assert float(flips(words).double().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(is_mirrored(words).double().mean()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_crops_have_the_proportions_of_the_model():
-    boxes = crops(draws(torch.arange(500), 0, 0), (60, 200), (20, 40)).double()
+    boxes = crop_boxes(random_words(torch.arange(500), 0, 0), (60, 200), (20, 40)).double()
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     assert torch.allclose(width, 2 * height, atol=1e-4)
     assert 0.84 * 60 - 1e-4 <= float(height.min()) < float(height.max()) <= 0.95 * 60 + 1e-4
@@ -92,8 +99,8 @@ def test_crops_have_the_proportions_of_the_model():
 
 def test_an_image_is_cropped_by_pillows_rule_then_mirrored():
     pixels, indices = images(40, 84, 84), torch.arange(100, 140)
-    words = draws(indices, 7, 2)
-    boxes, mirrored = crops(words, (84, 84), (32, 32)).tolist(), flips(words).tolist()
+    words = random_words(indices, 7, 2)
+    boxes, mirrored = crop_boxes(words, (84, 84), (32, 32)).tolist(), is_mirrored(words).tolist()
     assert {True, False} == set(mirrored)
     hr = augment(torch.from_numpy(pixels), indices, 7, 2, COLOUR).numpy()
     for image, pixel, box, mirror in zip(hr, pixels, boxes, mirrored, strict=True):
@@ -106,7 +113,7 @@ def test_an_image_of_the_models_size_is_mirrored_or_left_alone():
     order = EndlessBatches(40, 40, seed=0)
     lr, hr = next(augmented_batches(SuperResolutionImages(pixels, COLOUR), order, 0))
     indices = next(iter(order))
-    mirrored = flips(draws(torch.tensor(indices), 0, 0))
+    mirrored = is_mirrored(random_words(torch.tensor(indices), 0, 0))
     for index, mirror, low, high in zip(indices, mirrored, lr, hr, strict=True):
         expected = pixels[index, :, :, ::-1] if mirror else pixels[index]
         assert np.array_equal(high, expected)

@@ -34,7 +34,7 @@ def test_a_rate_that_is_too_high_leaves_nothing_and_a_lower_one_begins_anew(
     call += ("--steps", 20, "--report-every", report_every)
     code, _, errors = command(*call, "--learning-rate", 1e30)
     assert code == 2
-    assert "begin anew with a lower learning rate or clip" in errors
+    assert "start again with a lower learning rate or clip" in errors
     assert not (run / "checkpoint.safetensors").exists()
     assert not (run / "model").exists()
     code, _, errors = command(*call)
@@ -67,9 +67,9 @@ def test_a_finite_checkpoint_stays_and_another_run_goes_on_from_it(
         code, _, errors = command(*call, *tiny, "--steps", 6, "--resume")
     assert code == 2
     assert "is not finite at step 4: " in errors
-    advice = f"begin another run: --from {run / 'model'}"
+    advice = f"start another run with --from {run / 'model'}"
     assert advice in errors
     assert written(run) == before
-    arguments = (*call, *advice.split(": ")[1].split(), "--out", tmp_path / "more")
+    arguments = (*call, *advice.split(" with ")[1].split(), "--out", tmp_path / "more")
     assert command(*arguments, "--steps", 6, "--learning-rate", 1e-4)[0] == 0
     assert finite(tmp_path / "more" / "model")

@@ -19,7 +19,7 @@ from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.likelihood import mean_metrics
 from prsr.training.loop import RunPlan, train
 from prsr.training.recipe import TrainSettings
-from prsr.training.trainer import Trainer, lay_out_for_convolutions
+from prsr.training.trainer import Trainer, use_channels_last
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -131,7 +131,7 @@ def test_a_run_may_begin_with_the_weights_of_a_model(tmp_path):
 def test_steps_are_rmsprop_with_momentum_of_the_clipped_gradient():
     settings = dataclasses.replace(SETTINGS, clip=0.01)
     trainer, twin = Trainer(settings, DATA, CPU), PRSR(TINY)
-    lay_out_for_convolutions(twin)  # so that gradients are rounded alike
+    use_channels_last(twin)  # so that gradients are rounded alike
     lr, hr = images().batch(slice(0, 4))
     squares, moving = ({name: 0.0 for name, _ in twin.named_parameters()} for _ in range(2))
     for tolerance in (2e-4, 4e-4):  # where the gradient is of the size of ε, its rounding shows
@@ -242,7 +242,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(tmp_path):
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="holds a run already"):
         run(tmp_path, 4)
-    with pytest.raises(ValueError, match=r"steps must be 2 at least, .* got 1"):
+    with pytest.raises(ValueError, match=r"steps must be at least 2, .* got 1"):
         run(tmp_path, 1, resume=True)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 

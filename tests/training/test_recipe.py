@@ -13,10 +13,10 @@ from torch import nn
 from prsr import PRSR, PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
 from prsr.evaluation.likelihood import mean_metrics
-from prsr.training.batches import ResidentBatches, batches_of, fits
+from prsr.training.batches import ResidentBatches, batches_of, fits_on_gpu
 from prsr.training.loop import RunPlan, train
 from prsr.training.recipe import TrainSettings
-from prsr.training.trainer import Trainer, tell_uncompiled
+from prsr.training.trainer import Trainer, warn_uncompiled
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -267,7 +267,8 @@ def test_scalars_may_be_read_later_than_they_are_made(tmp_path, monkeypatch):
 
     run(tmp_path / "at once", 7, SETTINGS)
     monkeypatch.setattr(
-        "prsr.training.loop.Reporter.scalars", lambda self, values, *_: self.unread.append(values)
+        "prsr.training.loop.Reporter.add_scalars",
+        lambda self, values, *_: self.pending.append(values),
     )
     run(tmp_path / "later", 7, SETTINGS)
     found = []
@@ -280,7 +281,7 @@ def test_scalars_may_be_read_later_than_they_are_made(tmp_path, monkeypatch):
 
 
 def test_a_set_on_the_device_gives_the_batches_of_a_loader(monkeypatch):
-    monkeypatch.setattr("prsr.training.batches.READ", 10)
+    monkeypatch.setattr("prsr.training.batches.READ_IMAGES", 10)
     order = lambda: itertools.islice(EndlessBatches(24, 5, seed=3), 12)  # noqa: E731
     kept = list(ResidentBatches(images(), order(), CPU))
     loaded = list(batches_of(images(), list(order()), CPU))
@@ -291,8 +292,8 @@ def test_a_set_on_the_device_gives_the_batches_of_a_loader(monkeypatch):
 
 def test_a_set_is_kept_where_it_takes_a_quarter_of_the_free_memory(monkeypatch):
     size = 24 * 3 * (6 * 6 + 3 * 3)
-    assert fits(images(), 4 * size)
-    assert not fits(images(), 4 * size - 1)
+    assert fits_on_gpu(images(), 4 * size)
+    assert not fits_on_gpu(images(), 4 * size - 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * size, 0))
     monkeypatch.setattr(
         "prsr.training.batches.ResidentBatches", lambda *arguments: ("resident", arguments[2])
@@ -324,7 +325,7 @@ def test_where_compiling_is_impossible_training_goes_on(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, **k: compile_(f, backend=broken, **k))
     trainer, plain = (Trainer(SETTINGS, "data", CPU, compiled=c) for c in (True, False))
     batch = images().batch(slice(4))
-    with pytest.warns(UserWarning, match="torch.compile is not possible here.*no compiler here"):
+    with pytest.warns(UserWarning, match="torch.compile failed.*no compiler here"):
         first = trainer.train_step(*batch)
     assert torch.equal(first["loss"], plain.train_step(*batch)["loss"])
     assert_equal_tensors(trainer.model.state_dict(), plain.model.state_dict())
@@ -336,14 +337,14 @@ def test_where_there_is_no_compile_at_all_training_goes_on(monkeypatch):
         raise RuntimeError("Python 3.99 is not supported")
 
     monkeypatch.setattr(torch, "compile", unsupported)
-    with pytest.warns(UserWarning, match="not possible here.*Python 3.99"):
+    with pytest.warns(UserWarning, match="failed.*Python 3.99"):
         trainer = Trainer(SETTINGS, "data", CPU, compiled=True)
     trainer.train_step(*images().batch(slice(4)))
 
 
 def test_a_warning_without_words_names_the_error():
     with pytest.warns(UserWarning, match="RuntimeError"):
-        tell_uncompiled(RuntimeError())
+        warn_uncompiled(RuntimeError())
 
 
 def test_parameters_are_laid_out_for_convolutions():

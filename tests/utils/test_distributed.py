@@ -190,10 +190,10 @@ def test_shares_lie_side_by_side(monkeypatch, total, parts):
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
     assert distributed.join() is None
-    assert (distributed.rank(), distributed.count(), distributed.restarted()) == (0, 1, False)
+    assert (distributed.rank(), distributed.count(), distributed.is_restart()) == (0, 1, False)
     assert distributed.share(5) == range(5)
-    assert distributed.gathered("own") == ["own"]
-    distributed.wait()
+    assert distributed.gather("own") == ["own"]
+    distributed.barrier()
     distributed.leave()
 
 
@@ -220,7 +220,7 @@ from prsr.cli.options import torchrun_processes
 with torchrun_processes():
     if distributed.rank() == 1:
         os._exit(9)
-    distributed.wait()
+    distributed.barrier()
 """
 
 
