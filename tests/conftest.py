@@ -57,6 +57,12 @@ STUDY = dataclasses.replace(
 """Of the models and data that commands of a study are tried with."""
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts with torch's generator in the same state, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def threads():
     """A function to set torch's number of threads, which is put back."""

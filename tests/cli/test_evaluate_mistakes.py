@@ -1,5 +1,9 @@
-"""The commands evaluate, experiment and figure: clear lines for mistakes, before any work."""
+"""``prsr evaluate``, ``experiment`` and ``figure``: one line for each mistake, before any work.
 
+The line must name the option or the file that is wrong; the rest of its words is free.
+"""
+
+import shlex
 import sys
 import tempfile
 
@@ -8,12 +12,61 @@ import pytest
 
 from prsr import PRSR, PRSRConfig, Sampler
 
+OURS = "--data {data} --model {recursive}"
+L2 = "--data {data} --model {l2}"
+CORNERS = "experiment corners --data {tmp}/digits.npy --steps 1"
+CASES = {
+    "nearest": (f"evaluate {OURS} --out {{out}} --baselines nearest", "--training-data"),
+    "other sizes": (f"evaluate {OURS} --out {{out}} --baseline {{small}}", "(3, 8, 2, 3, 3)"),
+    "no model": (f"evaluate {OURS} --out {{out}} --baseline {{tmp}}/none", "{tmp}/none"),
+    "no baseline": (
+        f"evaluate {OURS} --out {{out}} --baseline bicubic --baseline biccubic",
+        "'biccubic'",
+    ),
+    "twice": (
+        f"evaluate {OURS} --out {{out}} --baseline bicubic --baseline bicubic",
+        "bicubic, bicubic",
+    ),
+    "its own baseline": (f"evaluate {OURS} --out {{out}} --baseline {{recursive}}", "baselines"),
+    "a run": (f"evaluate {OURS} --out {{out}} --baseline {{tmp}}/run", "{tmp}/run/model"),
+    "temperature": (
+        f"evaluate {OURS} --out {{out}} --temperature 1 --temperature -1",
+        "--temperature",
+    ),
+    "infinite": (
+        f"evaluate {OURS} --out {{out}} --temperature 1 --temperature inf",
+        "--temperature",
+    ),
+    "negative temperature of l2": (f"figure samples {L2} --temperature -1", "--temperature"),
+    "no number": (f"figure temperatures {L2} --temperature 1 --temperature nan", "--temperature"),
+    "seed": (f"evaluate {OURS} --out {{out}} --seed -1", "--seed"),
+    "seed of l2": (f"evaluate {L2} --out {{out}} --seed -1", "--seed"),
+    "seed of a figure": (f"figure growth {OURS} --seed {2**64}", "--seed"),
+    "seed of corners": (f"{CORNERS} --test {{tmp}}/digits.npy --out {{out}} --seed -1", "--seed"),
+    "large seed": (f"{CORNERS} --test {{tmp}}/digits.npy --out {{out}} --seed {2**63}", "--seed"),
+    "one digit": (f"{CORNERS} --test {{tmp}}/digit.npy --out {{out}}", "two"),
+    "a file": (f"evaluate {OURS} --out {{tmp}}/file", "--out"),
+    "below a file": (f"{CORNERS} --test {{tmp}}/digits.npy --out {{tmp}}/file/out", "{tmp}/file"),
+    "a folder": ("figure curves {tmp} -o {tmp}/folder.png", "--out"),
+    "one image": ("evaluate --data {tmp}/one.npy --model {recursive} --out {out}", "two"),
+    "one of them": (f"evaluate {OURS} --out {{out}} --images 1", "two"),
+    "too small": ("evaluate --data {tmp}/small.npy --model {small} --out {out}", "7"),
+    "no growth": (f"figure growth {L2}", "l2"),
+    "format": (f"figure samples {OURS} -o {{tmp}}/a.txt", "--out"),
+    "no folder": (f"figure samples {OURS} -o {{out}}/a.png", "{out}"),
+    "no run": ("figure curves {tmp} -o {tmp}/a.png", "{tmp}"),
+    "no digits": ("experiment corners --data {data} --test {data} --out {out}", "[N, 1, 28, 28]"),
+    "method": ("train --data {data} --steps 1 --out {out} --method l1", "--method"),
+    "start": ("train --data {data} --steps 1 --out {out} --from {l2}", "l2"),
+    "engine": ("sample {data} -o {out} --model {l2} --engine cpu", "prior"),
+}
+"""A command, and what its error must contain."""
 
-def mistakes(models, data, tmp_path):
-    """Arguments, and what the line must say."""
-    ours = ("--data", data, "--model", models["recursive"])
-    small = tmp_path / "small"
-    PRSR(PRSRConfig.preset("tiny")).save_pretrained(small)
+
+@pytest.fixture
+def places(tmp_path, models, data):
+    """Paths by the names that ``CASES`` has for them, with the files behind them."""
+    PRSR(PRSRConfig.preset("tiny")).save_pretrained(tmp_path / "small")
     PRSR(PRSRConfig.preset("tiny")).save_pretrained(tmp_path / "run" / "model")
     np.save(tmp_path / "small.npy", np.zeros((3, 3, 6, 6), np.uint8))
     np.save(tmp_path / "one.npy", np.load(data)[:1])
@@ -21,154 +74,44 @@ def mistakes(models, data, tmp_path):
     np.save(tmp_path / "digit.npy", np.ones((1, 1, 28, 28), np.uint8))
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
-    l2 = ("--data", data, "--model", models["l2"])
-    corners = ("experiment", "corners", "--data", tmp_path / "digits.npy", "--steps", 1, "--test")
-    into = ("--out", tmp_path / "out")
-    return {
-        "nearest": (("evaluate", *ours, "--baseline", "nearest"), "needs --training-data"),
-        "other sizes": (("evaluate", *ours, "--baseline", small), "are (3, 8, 2, 3, 3), not"),
-        "no model": (("evaluate", *ours, "--baseline", tmp_path / "none"), "no folder"),
-        "no baseline": (
-            ("evaluate", *ours, "--baseline", "bicubic", "--baseline", "biccubic"),
-            "baselines must be bicubic, nearest, or models: 'biccubic' is not a bundled model",
-        ),
-        "twice": (
-            ("evaluate", *ours, "--baseline", "bicubic", "--baseline", "bicubic"),
-            f"must be different ones, got bicubic, bicubic, {models['recursive']}",
-        ),
-        "its own baseline": (
-            ("evaluate", *ours, "--baseline", models["recursive"]),
-            "model and baselines must be different ones",
-        ),
-        "a run": (
-            ("evaluate", *ours, "--baseline", tmp_path / "run"),
-            f"{tmp_path / 'run'} is the folder of a run; its model is {tmp_path / 'run/model'}",
-        ),
-        "temperature": (
-            ("evaluate", *ours, "--temperature", 1, "--temperature", -1),
-            "'--temperature': temperature must be finite and not negative, got -1.0",
-        ),
-        "infinite": (
-            ("evaluate", *ours, "--temperature", 1, "--temperature", "inf"),
-            "temperature must be finite",
-        ),
-        "cold l2": (
-            ("figure", "samples", *l2, "--temperature", -1),
-            "'--temperature': temperature must be finite and not negative, got -1.0",
-        ),
-        "no number": (
-            ("figure", "temperatures", *l2, "--temperature", 1, "--temperature", "nan"),
-            "'--temperature': temperature must be finite and not negative, got nan",
-        ),
-        "seed": (("evaluate", *ours, "--seed", -1), "'--seed': seed must be from 0 to"),
-        "seed of l2": (("evaluate", *l2, "--seed", -1), "'--seed': seed must be from 0 to"),
-        "seed of a figure": (("figure", "growth", *ours, "--seed", 2**64), "seed must be from 0"),
-        "seed of corners": (
-            (*corners, tmp_path / "digits.npy", *into, "--seed", -1),
-            f"'--seed': seed must be from 0 to {2**63 - 1}, got -1",
-        ),
-        "large seed": (
-            (*corners, tmp_path / "digits.npy", *into, "--seed", 2**63),
-            f"seed must be from 0 to {2**63 - 1}, got {2**63}",
-        ),
-        "one digit": (
-            (*corners, tmp_path / "digit.npy", *into),
-            "testing must have at least two digits, got 1",
-        ),
-        "a file": (
-            ("evaluate", *ours, "--out", tmp_path / "file"),
-            "'--out': {0} must be a folder or a new name, but {0} is a file".format(
-                tmp_path / "file"
-            ),
-        ),
-        "below a file": (
-            (*corners, tmp_path / "digits.npy", "--out", tmp_path / "file" / "out"),
-            f"{tmp_path / 'file'} is a file",
-        ),
-        "a folder": (
-            ("figure", "curves", tmp_path, "-o", tmp_path / "folder.png"),
-            f"'--out': {tmp_path / 'folder.png'} is a folder",
-        ),
-        "one image": (
-            ("evaluate", "--data", tmp_path / "one.npy", "--model", models["recursive"]),
-            "at least two images",
-        ),
-        "one of them": (("evaluate", *ours, "--images", 1), "at least two images"),
-        "too small": (
-            ("evaluate", "--data", tmp_path / "small.npy", "--model", small),
-            "at least 7 pixels",
-        ),
-        "no growth": (
-            ("figure", "growth", "--data", data, "--model", models["l2"]),
-            "of the method l2, which does not sample row by row",
-        ),
-        "format": (("figure", "samples", *ours, "-o", tmp_path / "a.txt"), "must end in one of"),
-        "no folder": (
-            ("figure", "samples", *ours, "-o", tmp_path / "out" / "a.png"),
-            "no folder",
-        ),
-        "no run": (("figure", "curves", tmp_path, "-o", tmp_path / "a.png"), "no event files"),
-        "no digits": (
-            ("experiment", "corners", "--data", data, "--test", data, "--out", tmp_path / "out"),
-            "[N, 1, 28, 28]",
-        ),
-        "method": (
-            ("train", "--data", data, "--steps", 1, "--out", tmp_path / "out", "--method", "l1"),
-            "'l1' is not one of",
-        ),
-        "start": (
-            (
-                "train",
-                "--data",
-                data,
-                "--steps",
-                1,
-                "--out",
-                tmp_path / "o",
-                "--from",
-                models["l2"],
-            ),
-            "of the method l2, not recursive",
-        ),
-        "engine": (
-            ("sample", data, "-o", tmp_path / "o", "--model", models["l2"], "--engine", "cpu"),
-            "no prior network",
-        ),
-    }
+    made = {"data": data, "out": tmp_path / "out", "small": tmp_path / "small"}
+    return {"tmp": tmp_path} | made | models
 
 
-def test_a_mistake_is_one_clear_line(command, models, data, tmp_path):
-    for name, (arguments, message) in mistakes(models, data, tmp_path).items():
-        if arguments[0] == "evaluate" and "--out" not in arguments:
-            arguments = (*arguments, "--out", tmp_path / "out")
-        code, _, errors = command(*arguments)
-        assert (name, code) == (name, 2)
-        assert message in errors
-        assert len(errors.splitlines()) == 1, errors
-        assert not (tmp_path / "out").exists(), name
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line_and_exit_code_2(command, places, name):
+    arguments, named = (part.format(**places) for part in CASES[name])
+    before = set(places["tmp"].rglob("*"))
+    code, _, errors = command(*shlex.split(arguments))
+    assert code == 2
+    assert errors.startswith("prsr: ")
+    assert errors.count("\n") == 1
+    assert named in errors
+    assert set(places["tmp"].rglob("*")) == before
 
 
-def test_a_folder_that_cannot_be_written_is_told_of_before_the_work(
-    command, models, data, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"evaluate {OURS} --out {{tmp}}/out",
+        "experiment corners --data {data} --test {data} --out {tmp}/a/b",
+        f"figure samples {OURS} --out {{tmp}}/a.png",
+        "figure curves {tmp} --out {tmp}/a.png",
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    command, places, monkeypatch, call
 ):
-    # Said by the trial and not by a locked folder: the superuser may write to any.
+    # By the trial and not by a locked folder: the superuser may write to any.
     def refused(dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     monkeypatch.setattr("prsr.cli.options.open_model", None)
-    ours = ("--data", data, "--model", models["recursive"])
-    for call in (
-        ("evaluate", *ours, "--out", tmp_path / "out"),
-        ("experiment", "corners", "--data", data, "--test", data, "--out", tmp_path / "a" / "b"),
-        ("figure", "samples", *ours, "--out", tmp_path / "a.png"),
-        ("figure", "curves", tmp_path, "--out", tmp_path / "a.png"),
-    ):
-        code, _, errors = command(*call)
-        assert code == 2
-        assert errors.endswith(
-            f"'--out': cannot write to the folder {tmp_path}: Permission denied\n"
-        )
+    code, _, errors = command(*shlex.split(call.format(**places)))
+    assert code == 2
+    assert "--out" in errors
+    assert errors.endswith(f"{places['tmp']}: Permission denied\n")
 
 
 def test_a_comparison_that_fails_leaves_no_folder(command, models, data, tmp_path, monkeypatch):

@@ -1,99 +1,110 @@
-"""The command line: one clear line with exit code 2 for every mistake, before any work is done."""
+"""``prsr sample``, ``demo`` and ``train``: one line for each mistake, before any work.
+
+The line must name the option or the file that is wrong; the rest of its words is free.
+"""
 
 import os
+import shlex
 
 import numpy as np
+import pytest
 
 from prsr import Sampler
 
+SAMPLE = "sample {photos} -o {out} --model {model}"
+TRAIN = "train --data {photos} --preset tiny --steps 1"
+CASES = {
+    "no such image": ("sample {tmp}/nowhere.png -o {out}", "nowhere.png"),
+    "empty folder": ("sample {empty} -o {out} --model {model}", "{empty}"),
+    "text as an image": ("sample {text} -o {out} --model {model}", "text.png"),
+    "torn image": ("sample {tmp}/torn.png -o {out} --model {model}", "torn.png"),
+    "array without images": ("sample {tmp}/none.npy -o {out} --model {model}", "none.npy"),
+    "array of another shape": (
+        "sample {tmp}/other.npy -o {out} --model {model}",
+        "[2, 1, 6, 7]",
+    ),
+    "low-resolution array of another shape": (
+        "sample {tmp}/other.npy --low-resolution -o {out} --model {model}",
+        "[2, 1, 6, 7]",
+    ),
+    "no input": ("sample -o {out}", "IMAGES"),
+    "no output": ("sample {photos}", "--out"),
+    "folder without a model": ("sample {photos} -o {out} --model {empty}", "config.json"),
+    "negative temperature": (f"{SAMPLE} --temperature -1", "temperature"),
+    "temperature that is no number": (f"{SAMPLE} --temperature warm", "--temperature"),
+    "temperature NaN": (f"{SAMPLE} --temperature nan", "temperature"),
+    "no samples": (f"{SAMPLE} --samples 0", "--samples"),
+    "negative seed": (f"{SAMPLE} --seed -1", "seed"),
+    "resumed without a seed": (f"{SAMPLE} --resume", "seed"),
+    "unknown engine": (f"{SAMPLE} --engine warp", "engine 'warp'"),
+    "precision that the engine lacks": (f"{SAMPLE} --engine torch --precision bf16", "torch: "),
+    "unknown device": (f"{SAMPLE} --device warp", "device 'warp'"),
+    "device meta": (f"{SAMPLE} --device meta", "device 'meta'"),
+    "device that is not here": (f"{SAMPLE} --device cuda:99", "device 'cuda:99'"),
+    "output in no folder": ("sample {photos} -o {tmp}/no/s.png --model {model}", "{tmp}/no"),
+    "output that is a file": ("sample {photos} -o {tmp}/file --model {model}", "{tmp}/file"),
+    "output over the inputs": ("sample {photos} -o {photos} --model {model}", "a.png"),
+    "output over the input": ("sample {photos}/a.png -o {photos}/a.png --model {model}", "a.png"),
+    "output of another format": ("sample {photos} -o {tmp}/s.avif --model {model}", ".bmp, "),
+    "demo of another format": ("demo -o {tmp}/demo.txt", "demo.txt"),
+    "demo in no folder": ("demo -o {tmp}/no/demo.png", "{tmp}/no"),
+    "demo over a folder": ("demo -o {empty}", "{empty}"),
+    "empty output": ("sample {photos} -o '' --model {model}", "--out"),
+    "empty input": ("sample '' -o {out} --model {model}", "IMAGES"),
+    "empty output of a training": (f"{TRAIN} --out ''", "--out"),
+    "unknown command": ("unknown", "unknown"),
+    "no batch": (f"{TRAIN} --out {{out}} --batch-size 0", "batch_size"),
+    "training into a file": (f"{TRAIN} --out {{tmp}}/file", "{tmp}/file"),
+    "nothing to resume": (f"{TRAIN} --out {{out}} --resume", "{out}"),
+    "unknown precision": (f"{TRAIN} --out {{out}} --precision fp8", "precision"),
+    "training on an empty folder": ("train --data {empty} --out {out} --steps 1", "{empty}"),
+    "training on text": ("train --data {text} --out {out} --steps 1", "text.png"),
+    "negative seed of a training": (f"{TRAIN} --out {{out}} --seed -1", "seed"),
+    "preset and model": (f"{TRAIN} --out {{out}} --from {{model}}", "--preset and --from"),
+    "preset and empty model": (f"{TRAIN} --out {{out}} --from ''", "--preset and --from"),
+    "start without a model": (
+        "train --data {photos} --out {out} --steps 1 --from {empty}",
+        "config.json",
+    ),
+}
+"""A command, and what its error must contain."""
 
-def mistakes(tmp_path, photos, model):
-    """Arguments, and what the one line must say."""
-    text, torn, empty = tmp_path / "text.png", tmp_path / "torn.png", tmp_path / "empty"
-    text.write_text("hello")
-    torn.write_bytes((photos / "a.png").read_bytes()[:100])
-    empty.mkdir()
+
+@pytest.fixture
+def places(tmp_path, photos, model):
+    """Paths by the names that ``CASES`` has for them, with the files behind them."""
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "torn.png").write_bytes((photos / "a.png").read_bytes()[:100])
+    (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "none.npy", np.zeros((0, 3, 6, 6), np.uint8))
     np.save(tmp_path / "other.npy", np.zeros((2, 1, 6, 7), np.uint8))
-    out, with_model = tmp_path / "out", ("--model", model)
-    sample = ("sample", photos, "-o", out, *with_model)
-    train = ("train", "--data", photos, "--preset", "tiny", "--steps", 1)
-    return [
-        (("sample", tmp_path / "nowhere.png", "-o", out), "no such image or folder"),
-        (("sample", empty, "-o", out, *with_model), "no image in folder"),
-        (("sample", text, "-o", out, *with_model), "cannot be read as an image"),
-        (("sample", torn, "-o", out, *with_model), "cannot be read as an image"),
-        (("sample", tmp_path / "none.npy", "-o", out, *with_model), "none.npy holds no images"),
-        (
-            ("sample", tmp_path / "other.npy", "-o", out, *with_model),
-            "must hold images [N, 3, 6, 6], it holds [2, 1, 6, 7]",
-        ),
-        (
-            ("sample", tmp_path / "other.npy", "--low-resolution", "-o", out, *with_model),
-            "must hold images [N, 3, h, w], it holds [2, 1, 6, 7]",
-        ),
-        (("sample", "-o", out), "Missing argument"),
-        (("sample", photos), "Missing option"),
-        (("sample", photos, "-o", out, "--model", empty), "no config.json"),
-        ((*sample, "--temperature", "-1"), "temperature must be finite and not negative"),
-        ((*sample, "--temperature", "warm"), "not a valid float"),
-        ((*sample, "--temperature", "nan"), "temperature must be finite"),
-        ((*sample, "--samples", "0"), "samples"),
-        ((*sample, "--seed", "-1"), "seed must be from 0"),
-        ((*sample, "--resume"), "seed must be given"),
-        ((*sample, "--engine", "warp"), "no engine 'warp'; there are: auto, "),
-        ((*sample, "--engine", "torch", "--precision", "bf16"), "torch: it computes in fp32 only"),
-        ((*sample, "--device", "warp"), "device 'warp' is not available"),
-        ((*sample, "--device", "meta"), "device 'meta' is not available"),
-        ((*sample, "--device", "cuda:99"), "device 'cuda:99' is not available"),
-        (("sample", photos, "-o", tmp_path / "no" / "s.png", *with_model), "no folder"),
-        (("sample", photos, "-o", tmp_path / "file", *with_model), "exists"),
-        (("sample", photos, "-o", photos, *with_model), "would be replaced"),
-        (("sample", photos / "a.png", "-o", photos / "a.png", *with_model), "would be replaced"),
-        (("sample", photos, "-o", tmp_path / "s.avif", *with_model), "an image file (.bmp, "),
-        (("demo", "-o", tmp_path / "demo.txt"), "must have an image suffix"),
-        (("demo", "-o", tmp_path / "no" / "demo.png"), "no folder"),
-        (("demo", "-o", empty), "must have an image suffix"),
-        ((*sample[:2], "-o", "", *with_model), "a path must not be empty"),
-        (("sample", "", "-o", out, *with_model), "a path must not be empty"),
-        ((*train, "--out", ""), "a path must not be empty"),
-        (("unknown",), "No such command"),
-        ((*train, "--out", out, "--batch-size", 0), "batch_size must be from 1"),
-        ((*train, "--out", tmp_path / "file"), "Not a directory"),
-        ((*train, "--out", out, "--resume"), "nothing to resume"),
-        ((*train, "--out", out, "--precision", "fp8"), "precision must be fp32 or bf16"),
-        (("train", "--data", empty, "--out", out, "--steps", 1), "no image in folder"),
-        (("train", "--data", text, "--out", out, "--steps", 1), "nor a readable .npy"),
-        ((*train, "--out", out, "--seed", -1), "seed must be from 0"),
-        ((*train, "--out", out, "--from", model), "--preset and --from exclude each other"),
-        ((*train, "--out", out, "--from", ""), "--preset and --from exclude each other"),
-        (
-            ("train", "--data", photos, "--out", out, "--steps", 1, "--from", empty),
-            "no config.json",
-        ),
-    ]
+    made = {name: tmp_path / name for name in ("out", "empty")}
+    return {"tmp": tmp_path, "photos": photos, "model": model, "text": tmp_path / "text.png"} | made
 
 
-def test_every_mistake_is_one_line_and_exit_code_2(command, model, photos, tmp_path):
-    cases = mistakes(tmp_path, photos, model)
-    before = set(tmp_path.rglob("*"))
-    for arguments, told in cases:
-        code, _, errors = command(*arguments)
-        assert code == 2, (arguments, errors)
-        assert errors.startswith("prsr: "), (arguments, errors)
-        assert errors.count("\n") == 1, (arguments, errors)
-        assert told in errors, (arguments, errors)
-    assert set(tmp_path.rglob("*")) == before
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line_and_exit_code_2(command, places, name):
+    arguments, named = (part.format(**places) for part in CASES[name])
+    before = set(places["tmp"].rglob("*"))
+    code, _, errors = command(*shlex.split(arguments))
+    assert code == 2
+    assert errors.startswith("prsr: ")
+    assert errors.count("\n") == 1
+    assert named in errors
+    assert set(places["tmp"].rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "call", ["sample {photos} -o {tmp} --model {model}", "demo -o {tmp}/a.png"]
+)
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    command, model, photos, tmp_path, monkeypatch
+    command, places, monkeypatch, call
 ):
-    # Said by os.access and not by a locked folder: the superuser may write to any.
+    # By os.access and not by a locked folder: the superuser may write to any.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     monkeypatch.setattr(Sampler, "sample", None)
-    sheet = tmp_path / "sheet.png"
-    for call in (("sample", photos, "-o", tmp_path, "--model", model), ("demo", "-o", sheet)):
-        code, _, errors = command(*call)
-        assert (code, errors) == (2, f"prsr: cannot write to the folder {tmp_path}\n")
+    code, _, errors = command(*shlex.split(call.format(**places)))
+    assert code == 2
+    assert str(places["tmp"]) in errors
+    assert errors.count("\n") == 1

@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -86,32 +85,35 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
     assert_equal_tensors(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize("reported", [True, False])
-def test_a_run_that_was_killed_goes_on_exactly(tmp_path, reported):
+# `prsr`, which kills itself before the fifth step.
+KILLED = """
+import os, signal
+from prsr.cli.main import main
+from prsr.training.trainer import Trainer
+train_step = Trainer.train_step
+def deadly(self, lr, hr):
+    if self.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(self, lr, hr)
+Trainer.train_step = deadly
+main()
+"""
+
+
+@pytest.mark.parametrize("every", [3, 9999])  # killed behind a checkpoint, and before the first
+def test_a_run_that_was_killed_goes_on_exactly(tmp_path, every):
     folder, data = tmp_path / "killed", tmp_path / "set.npy"
     np.save(data, images().pixels)
-    command = [sys.executable, "-m", "prsr", "train", "--data", str(data), "--validation"]
-    command += [str(data), "--preset", "tiny", "--out", str(folder), "--batch-size", "4"]
-    command += ["--device", "cpu", "--report-every"]
+    arguments = ["train", "--data", data, "--validation", data, "--preset", "tiny", "--steps", "7"]
+    arguments += ["--batch-size", "4", "--device", "cpu", "--report-every", str(every)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    endless = subprocess.Popen(
-        [*command, "3" if reported else "9999", "--steps", "100000"], **quiet
-    )
-    while not (folder / ("checkpoint.safetensors" if reported else "sheets")).exists():
-        assert endless.poll() is None
-        time.sleep(0.01)
-    endless.send_signal(signal.SIGKILL)
-    endless.wait()
-    trainer = Trainer(TrainSettings(TINY, batch_size=4), DATA, CPU)
-    if reported:
-        trainer.restore(folder / "checkpoint.safetensors")
-    else:
-        assert not (folder / "checkpoint.safetensors").exists()
-    end = str(trainer.step + 7)
-    command += ["3"]
-    subprocess.run([*command, "--steps", end, "--resume"], check=True, **quiet)
-    whole = [str(tmp_path / "whole") if part == str(folder) else part for part in command]
-    subprocess.run([*whole, "--steps", end], check=True, **quiet)
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments, "--out", folder], **quiet)
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / "sheets").is_dir()
+    assert (folder / "checkpoint.safetensors").exists() == (every == 3)
+    command = [sys.executable, "-m", "prsr", *arguments]
+    subprocess.run([*command, "--out", folder, "--resume"], check=True, **quiet)
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, **quiet)
     assert_equal_tensors(checkpoint(folder), checkpoint(tmp_path / "whole"))
 
 
