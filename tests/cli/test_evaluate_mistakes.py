@@ -16,7 +16,7 @@ OURS = "--data {data} --model {recursive}"
 L2 = "--data {data} --model {l2}"
 CORNERS = "experiment corners --data {tmp}/digits.npy --steps 1"
 CASES = {
-    "nearest": (f"evaluate {OURS} --out {{out}} --baselines nearest", "--training-data"),
+    "nearest": (f"evaluate {OURS} --out {{out}} --baseline nearest", "--training-data"),
     "other sizes": (f"evaluate {OURS} --out {{out}} --baseline {{small}}", "(3, 8, 2, 3, 3)"),
     "no model": (f"evaluate {OURS} --out {{out}} --baseline {{tmp}}/none", "{tmp}/none"),
     "no baseline": (
