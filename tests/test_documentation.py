@@ -21,6 +21,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/*/*.md", "prsr/**/*.md")
     for page in ROOT.glob(pattern)
 )
+SOURCES = ("prsr", "csrc", "kernels", "benchmarks", "tests", "examples", "docs")
 RECORD = """
 call() { printf '%s\\0' "$@"; printf '\\n\\0'; }
 prsr() { call "$@"; }
@@ -82,6 +83,24 @@ def test_commands_are_in_shell_blocks(page):
     """Blocks that are only indented, or of another language, would not be checked."""
     text = re.sub(r"(?ms)^```sh$.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"))
     assert not re.findall(r"(?m)^ {4}.*\bprsr [a-z]+.*|^```(?:bash|console|shell)$", text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_named_exists(page):
+    """Links, paths and file names, modules that `python -m` runs, and targets of make."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    paths = re.findall(rf"`((?:{'|'.join(SOURCES)})/[\w./-]*)`", text)
+    modules = re.findall(r"python -m ((?:benchmarks|tests)[\w.]*)", text)
+    paths += [module.replace(".", "/") + ".py" for module in modules]
+    names = {*re.findall(r"`(\w+\.(?:py|h|cpp|cu))`", text)}
+    targets = {*re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    files = {file.name for folder in SOURCES for file in (ROOT / folder).rglob("*")}
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert names - files - {"setup.py"} == set()
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
 
 
 def commands(page: Path, folder: Path) -> list[list[str]]:
