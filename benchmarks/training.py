@@ -177,8 +177,8 @@ def compare(report: Report, options: argparse.Namespace, threads: int, batch: in
             Column("over bound", "over bound", "{:.2f}".format),
         ],
         records,
-        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less CPU "
-        f"time. "
+        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less "
+        f"processor time. "
         f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
     )
     if threads == 2:
@@ -198,7 +198,7 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
         records.append({"path": path, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
     report.table(
         "busy",
-        f"seconds per step: {options.preset}, batch {batch}, {cores} threads, busy neighbours",
+        f"seconds per step: {options.preset}, batch {batch}, {cores} threads and busy processes",
         [
             Column("path", ""),
             *(Column(name, name, "{:.2f}".format) for name in ("quiet", "busy", "ratio")),
