@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
-from benchmarks.contention import busy_neighbours
+from benchmarks.contention import busy_processes
 from benchmarks.report import Column, Record, Report
 from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.testing import plain_loss
@@ -192,7 +192,7 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
     for path in reversed(PATHS):
         worker = Worker(path, options.preset, batch, cores)
         quiet = statistics.median(worker.step()[0] for _ in range(options.runs))
-        with busy_neighbours(cores):
+        with busy_processes(cores):
             beside = statistics.median(worker.step()[0] for _ in range(options.runs))
         worker.end()
         records.append({"path": path, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
