@@ -126,8 +126,8 @@ def test_a_process_that_cannot_be_replaced_goes_on(monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "")  # so that it is put back afterwards
         monkeypatch.delenv(name)
-    startup.start_anew_to_train()
-    startup.start_anew_to_train()  # everything is set: it is not tried again
+    startup.restart_with_training_environment()
+    startup.restart_with_training_environment()  # everything is set: it is not tried again
     arguments = [sys.executable, "-O", "/bin/prsr", "train", "--steps", "1"]
     assert tried == [(sys.executable, arguments, MALLOC)]
 
