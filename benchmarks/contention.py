@@ -20,16 +20,16 @@ SPIN = "import os\nwhile os.getppid() == {parent}:\n    sum(range(100_000))"
 
 
 @contextmanager
-def busy_neighbours(count: int) -> Iterator[None]:
+def busy_processes(count: int) -> Iterator[None]:
     """Run ``count`` single-threaded processes that compute without pause."""
     command = [sys.executable, "-c", SPIN.format(parent=os.getpid())]
-    neighbours = [subprocess.Popen(command) for _ in range(count)]
+    processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
     finally:
-        for neighbour in neighbours:
-            neighbour.kill()
-            neighbour.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def contention(run: Run) -> None:
@@ -37,7 +37,7 @@ def contention(run: Run) -> None:
     call = run.subject.whole_call(1)
     call()
     quiet = [timed(call) for _ in range(IMAGES)]
-    with busy_neighbours(run.threads):
+    with busy_processes(run.threads):
         call()
         busy = [timed(call) for _ in range(IMAGES)]
     records: list[Record] = [

@@ -5,9 +5,9 @@
 
 The stages, most important first: **build** (the C++ and CUDA modules, into the Python that runs
 this), **engine-NAME** (checks of an engine on this GPU), **figures**, **cuda** (figures of that
-engine), and **train-NAME** for each data set, in the remaining time. Each is a process with a log
-and a time limit. All stages run, even if some fail. The exit code is 1 if one failed or timed
-out.
+engine), and **train-NAME** for each data set, in the remaining time. Each is a separate process
+with a log and a time limit. All stages run, even if some fail. The exit code is 1 if one failed or
+timed out.
 
 **Inputs:**
 
@@ -274,7 +274,7 @@ def options() -> argparse.Namespace:
         "--machines",
         type=positive,
         default=1,
-        help="number of machines that share a new training schedule",
+        help="machines that share a new training schedule",
     )
     add("--preset", default="paper-conditional", help="to train, and to check engines with")
     add("--device", default="cuda", choices=["cuda", "cpu"], help="cpu is a dry run")

@@ -173,8 +173,8 @@ def measure(bench: Bench, batches: list[int]) -> None:
         bench.report.bar("one image in bf16, ms", bars["bf16"], most=0.025, show=ms)
         bench.report.bar("one image in fp32, ms", bars["fp32"], most=0.015, show=ms)
         show = "{:,.0f}".format
-        bench.report.bar("images a second in bf16", rates["bf16"], least=40_000, show=show)
-        bench.report.bar("images a second in fp32", rates["fp32"], least=25_000, show=show)
+        bench.report.bar("images per second in bf16", rates["bf16"], least=40_000, show=show)
+        bench.report.bar("images per second in fp32", rates["fp32"], least=25_000, show=show)
 
 
 def main() -> None:

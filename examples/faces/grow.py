@@ -1,8 +1,8 @@
-"""A trained model as a larger one that computes the same, to train on.
+"""Convert a trained model to a larger one that computes the same function, to continue training.
 
-Blocks are added behind the last one and begin as nothing; kernels get a rim of zeros; new hidden
-units of the head are not read yet; conditional gates start at zero. So the hours that a small model
-was trained for are not lost to a large one, each step of which takes far longer. The idea is that
+New blocks follow the last one and initially have no effect; kernels are padded with zeros; the
+weights of new hidden units of the head and of conditional gates are zero. The large model, whose
+training steps are far slower, thus profits from the training of the small one. The method is that
 of Net2Net (Chen, Goodfellow and Shlens, arXiv 1511.05641).
 """
 
@@ -27,14 +27,14 @@ GROWING = (
     "conditioning_blocks",
     "conditional_gates",
 )
-"""The fields that may differ."""
+"""The fields of the configuration that may differ."""
 
 
 def grow(model: PRSR, config: PRSRConfig) -> PRSR:
-    """A model of a larger configuration that gives the same logits.
+    """Convert a model to a larger configuration with the same logits.
 
     Raises:
-        ValueError: ``config`` has less of something, or differs in what cannot grow.
+        ValueError: a field of ``config`` is smaller, or larger but not one of ``GROWING``.
     """
     for name, old in dataclasses.asdict(model.config).items():
         new = getattr(config, name)
@@ -48,7 +48,7 @@ def grow(model: PRSR, config: PRSRConfig) -> PRSR:
 
 
 def grow_prior(new: PriorNetwork, old: PriorNetwork) -> None:
-    """Both stacks and the head; a block whose ``mix`` is zero adds nothing to what is drawn."""
+    """Copy both stacks and the head; new blocks have a zero ``mix`` and therefore no effect."""
     new.first_vertical.load_state_dict(old.first_vertical.state_dict())
     new.first_horizontal.load_state_dict(old.first_horizontal.state_dict())
     for index, block in enumerate(cast("list[GatedBlock]", new.blocks)):
@@ -68,13 +68,14 @@ def grow_prior(new: PriorNetwork, old: PriorNetwork) -> None:
 
 
 def enlarge(new: nn.Conv2d, old: nn.Conv2d) -> None:
-    """Put the kernels of a convolution in the midst of larger ones, in place of the first ones.
+    """Copy the kernels of a convolution into larger ones, padded with zeros.
 
-    They end at the own row; those of a row, at the own pixel too.
+    The last row of a kernel stays the current row. In a row convolution, the last column stays the
+    current pixel.
     """
     outputs, inputs, rows, columns = old.weight.shape
-    rim = new.weight.shape[3] - columns
-    left = rim if isinstance(new, RowConvolution) else rim // 2
+    padding = new.weight.shape[3] - columns
+    left = padding if isinstance(new, RowConvolution) else padding // 2
     kernels = new.weight[:outputs]
     kernels.zero_()
     kernels[:, :inputs, kernels.shape[2] - rows :, left : left + columns] = old.weight
@@ -82,23 +83,23 @@ def enlarge(new: nn.Conv2d, old: nn.Conv2d) -> None:
 
 
 def grow_conditioning(new: ConditioningNetwork, old: ConditioningNetwork) -> None:
-    """ResNet blocks behind those of each resolution, whose last factors are zero."""
+    """Copy the network; new ResNet blocks of each resolution end with a scale of zero."""
     sources = list(old)
     for layer in new:
         if type(layer) is type(sources[0]):
             layer.load_state_dict(sources.pop(0).state_dict())
-        else:  # the old network has no more of them at this resolution
+        else:  # a new block of this resolution
             nn.init.zeros_(cast(nn.BatchNorm2d, cast(ResNetBlock, layer)[-1]).weight)
 
 
 def main() -> None:
     """Read the command line and write the grown model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="a folder, a bundled model, or one of the hub")
-    parser.add_argument("preset", choices=list(PRESETS), help="what it is to become")
+    parser.add_argument("model", help="a folder, a bundled model, or an id on the hub")
+    parser.add_argument("preset", choices=list(PRESETS), help="of the larger model")
     parser.add_argument("--out", type=Path, required=True, help="folder for the grown model")
     given = parser.parse_args()
-    torch.manual_seed(0)  # of what is new
+    torch.manual_seed(0)  # of the new weights
     model = PRSR.from_pretrained(given.model)
     grow(model, PRSRConfig.preset(given.preset)).save_pretrained(given.out)
 

@@ -1,10 +1,10 @@
-"""Builds the photographs: windows of photos in a Debian package to array files, reproducibly.
+"""Build array files of crops of the photos in a Debian package, reproducibly.
 
     python examples/photographs/build.py --out data/photographs
 
 writes ``photographs-train.npy``, ``photographs-validation.npy`` and ``photographs-test.npy``, each
-``uint8 [N, 3, 32, 32]``, what ``prsr train --data`` reads, and ``photographs-credits.csv``. Needs
-apt-get and dpkg-deb: Debian, or a system made from it. No photo is in two splits.
+``uint8 [N, 3, 32, 32]``, for ``prsr train --data``, and ``photographs-credits.csv``. It needs
+apt-get and dpkg-deb, as in Debian and its derivatives. No photo is in two splits.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from rich.progress import track
 from prsr.utils.files import replacing
 
 PACKAGE = "gcompris-qt-data"
-# explore_monuments is left out: some of its photos are in categorization too.
+# Without explore_monuments, some of whose photos are also in categorization.
 ACTIVITIES = ("categorization", "erase", "explore_farm_animals", "explore_world_animals")
 FREE = re.compile(r"public-domain|CC0-.*|CC-BY-\d.*")
-# The notices of these name another subject than the photo shows.
+# The copyright notices of these do not match the photos.
 DOUBTFUL = re.compile(r"fishes/.*|renewable/(dam3|solar3|windmill14)|tools/hammer3")
 SIZE = 32
-WINDOWS = {"train": 250, "validation": 60, "test": 100}  # of each photo
+CROPS = {"train": 250, "validation": 60, "test": 100}  # crops per photo
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What the package says of a file: who made it, under which licence, and where it is from."""
+    """The copyright notice of a file."""
 
     author: str = ""
     licence: str = ""
@@ -53,7 +53,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo by its folder and name, with the bytes of its file."""
+    """A photo: folder and name, content of the file, and copyright notice."""
 
     name: str
     data: bytes
@@ -61,17 +61,17 @@ class Photo:
 
     @property
     def free(self) -> bool:
-        """Whether its windows may be shown to others: public domain, CC0 or CC BY."""
+        """Whether its crops may be published: public domain, CC0 or CC BY."""
         if DOUBTFUL.fullmatch(self.name):
             return False
         return FREE.fullmatch(self.notice.licence) is not None
 
 
 def unpack(folder: Path) -> None:
-    """Fetch the package from the system's own archive, and unpack it in ``folder``."""
+    """Download the package with apt-get and unpack it in ``folder``."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            sys.exit(f"build.py needs {program}: Debian, or a system made from it")
+            sys.exit(f"build.py needs {program}: Debian or a derivative of it")
     subprocess.run(["apt-get", "download", "--quiet", PACKAGE], cwd=folder, check=True)
     (archive,) = folder.glob("*.deb")
     print(f"{hashlib.sha256(archive.read_bytes()).hexdigest()}  {archive.name}")
@@ -79,36 +79,36 @@ def unpack(folder: Path) -> None:
 
 
 def files_in(resources: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each file in a Qt resource file, compressed ones as they are.
+    """Path and content of each file in a Qt resource file; compressed files stay compressed.
 
-    The format is what Qt's qresource.cpp reads: a tree of nodes, directories of which name their
-    first child and how many there are, beside a heap of names and one of data.
+    The format is that of Qt's qresource.cpp: a tree of nodes, in which a directory refers to its
+    first child and their number, a table of names and a table of data.
     """
     magic, version, tree, data, names = struct.unpack_from(">4s4I", resources)
     if magic != b"qres" or version not in (1, 2, 3):
         raise ValueError("not a Qt resource file of version 1 to 3")
     size = 14 if version == 1 else 22
 
-    def below(node: int, path: str) -> Iterator[tuple[str, bytes]]:
+    def files_below(node: int, path: str) -> Iterator[tuple[str, bytes]]:
         name, flags, *directory = struct.unpack_from(">IHII", resources, tree + node * size)
         if node:
             (length,) = struct.unpack_from(">H", resources, names + name)
-            start = names + name + 6  # behind the length and a hash
+            start = names + name + 6  # after the length and a hash
             path += "/" + resources[start : start + 2 * length].decode("utf-16-be")
         if flags & 2:
             count, first = directory
             for child in range(first, first + count):
-                yield from below(child, path)
+                yield from files_below(child, path)
         else:
             start = data + directory[1]
             (length,) = struct.unpack_from(">I", resources, start)
             yield path, resources[start + 4 : start + 4 + length]
 
-    return below(0, "")
+    return files_below(0, "")
 
 
 def notices(copyright_file: str) -> dict[str, Notice]:
-    """The notices of a machine-readable copyright file, by paths without their endings."""
+    """The notices of a machine-readable copyright file, by path without suffix."""
     found = {}
     for paragraph in re.split(r"\n\s*\n", copyright_file):
         fields = dict(email.message_from_string(paragraph).items())
@@ -121,7 +121,7 @@ def notices(copyright_file: str) -> dict[str, Notice]:
 
 
 def photos(folder: Path) -> list[Photo]:
-    """Every photo of the unpacked package, in order of name."""
+    """All photos of the unpacked package, sorted by name."""
     share = folder / "usr" / "share"
     notice_of = notices((share / "doc" / PACKAGE / "copyright").read_text(encoding="utf-8"))
     found = []
@@ -136,28 +136,28 @@ def photos(folder: Path) -> list[Photo]:
 
 
 def split(every: list[Photo]) -> dict[str, list[Photo]]:
-    """Photos that may be shown take turns in test and validation; the others are for training."""
+    """Split photos: free ones alternate between test and validation; the others are to train."""
     free = [photo for photo in every if photo.free]
     others = [photo for photo in every if not photo.free]
     return {"train": others, "validation": free[1::2], "test": free[0::2]}
 
 
-def windows(photo: Photo, count: int) -> NDArray[np.uint8]:
-    """Squares of a photo, from a third of its shorter side to the whole, half of them mirrored.
+def random_crops(photo: Photo, count: int) -> NDArray[np.uint8]:
+    """Random square crops of a photo, a third to all of its shorter side, half of them mirrored.
 
     Returns:
-        ``uint8 [count, 3, SIZE, SIZE]``; window i is a function of the photo's name and i alone.
+        ``uint8 [count, 3, SIZE, SIZE]``; crop i depends only on the photo's name and i.
     """
     image = Image.open(io.BytesIO(photo.data)).convert("RGB")
-    taken = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    crops = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for i in range(count):
         random = np.random.default_rng((zlib.crc32(photo.name.encode()), i))
         side = round(min(image.size) * 3 ** -random.random())
         left, top = (int(random.integers(length - side + 1)) for length in image.size)
         box = (left, top, left + side, top + side)
         small = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box))
-        taken[i] = small[:, ::-1] if random.random() < 0.5 else small
-    return taken.transpose(0, 3, 1, 2)
+        crops[i] = small[:, ::-1] if random.random() < 0.5 else small
+    return crops.transpose(0, 3, 1, 2)
 
 
 def main() -> None:
@@ -174,10 +174,10 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, members in splits.items():
         path = out / f"photographs-{name}.npy"
-        taken = np.stack([windows(photo, WINDOWS[name]) for photo in track(members, name)])
+        crops = np.stack([random_crops(photo, CROPS[name]) for photo in track(members, name)])
         with replacing(path) as temporary:
-            # The photos take turns: the first windows of all, then the second ones.
-            np.save(temporary, taken.swapaxes(0, 1).reshape(-1, *taken.shape[2:]))
+            # Interleaved: the first crop of every photo, then the second ones.
+            np.save(temporary, crops.swapaxes(0, 1).reshape(-1, *crops.shape[2:]))
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
     with replacing(out / "photographs-credits.csv") as temporary, temporary.open("w") as file:
         table = csv.writer(file)

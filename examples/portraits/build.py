@@ -1,10 +1,10 @@
-"""Builds the portraits: photographs of faces to array files, reproducibly, no person in two splits.
+"""Build array files of portraits, reproducibly; no person is in two splits.
 
     python examples/portraits/build.py --lfw lfw-deepfunneled.tgz --out data/portraits
 
 writes ``portraits-train.npy``, ``uint8 [N, 3, 84, 84]``, which ``prsr train --augment`` crops, and
 ``portraits-validation.npy`` and ``portraits-test.npy``, ``uint8 [N, 3, 32, 32]``; with
-``--congress``, ``congress-test.npy`` too. With ``--packed``, it also writes each of them as a small
+``--congress``, also ``congress-test.npy``. With ``--packed``, it also writes each as a small
 ``.zip`` for another machine, which ``prsr data unpack`` reads.
 """
 
@@ -32,13 +32,15 @@ from prsr.data.images import Pixels, high_resolution
 from prsr.training.resampling import resize
 from prsr.utils.files import replacing
 
-PERSONS, PHOTOGRAPHS, TRAINING = 5_749, 13_233, 11_415  # LFW, and what is not held out
+PERSONS, PHOTOGRAPHS = 5_749, 13_233  # of LFW
+TRAINING = 11_415  # photographs of persons who are not held out
 PORTRAITS = 1_237  # of members of Congress
 HELD_OUT = 500  # persons, half of them for tests
-BOX = (54, 52, 198, 196)  # of 250×250 pixels, what FRAME holds
-FRAME, ROOM, FACE = 96, 84, 75  # pixels: a photograph, what is trained on, what a model sees of it
+BOX = (54, 52, 198, 196)  # crop of a 250×250 image that is resized to FRAME
+# Sides in pixels of a photograph, of a training image, and of the crop that a model learns.
+FRAME, TRAINING_SIZE, MODEL_CROP = 96, 84, 75
 MODEL = PRSRConfig.preset("paper")  # 32×32
-PACKED, QUALITY = 64, 95  # pixels of a packed training image, and its JPEG quality
+PACKED, QUALITY = 64, 95  # side in pixels of a packed training image, and its JPEG quality
 
 OFFICIAL = re.compile(r"(?:.*/)?([^/]+)/\1_(\d{4})\.jpg")
 NUMBERED = re.compile(r"(?:.*/)?(\d{4})_(\d{3})\.jpg")
@@ -47,7 +49,7 @@ PORTRAIT = re.compile(r"(?:.*/)?(\d{4})()\.jpg")
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph's file, by the number of its person and its own number among theirs."""
+    """A photograph: number of its person, its number among theirs, name and content."""
 
     person: int
     number: int
@@ -56,10 +58,10 @@ class Photograph:
 
 
 def files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of every JPEG in a folder, or in a tar archive, compressed or not."""
+    """Path and content of every JPEG file in a folder or tar archive."""
     if source.is_dir():
         for path in source.rglob("*.jpg"):
-            # With the folder's own name, for it may be that of a person.
+            # Include the folder's name, which may be that of a person.
             yield path.relative_to(source.parent).as_posix(), path.read_bytes()
         return
     if not source.is_file():
@@ -75,18 +77,18 @@ def files(source: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def photographs(source: Path, *layouts: re.Pattern[str]) -> list[Photograph]:
-    """Every photograph, in order of person and number.
+    """All photographs, sorted by person and number.
 
-    A person's number is their place among all names in ASCII order, capitals before small letters,
-    as in LFW's own ``lfw-names.txt``; names that are numbers stand for themselves.
+    A person's number is the index among all names in ASCII order, as in LFW's ``lfw-names.txt``;
+    names that are numbers are used directly.
 
     Args:
         source: folder or archive.
-        layouts: how paths may look; the first that some of them have counts.
+        layouts: alternative patterns of paths; the first one that matches any path is used.
 
     Raises:
-        FileNotFoundError: there is nothing at ``source``.
-        ValueError: it is not readable, or holds no photograph of these layouts.
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: it is not readable, or contains no photograph with such a path.
     """
     found = list(files(source))
     for layout in layouts:
@@ -99,11 +101,11 @@ def photographs(source: Path, *layouts: re.Pattern[str]) -> list[Photograph]:
                 for match, data in matches
             ]
             return sorted(every, key=lambda one: (one.person, one.number))
-    raise ValueError(f"{source} holds no photograph under a name that build.py knows")
+    raise ValueError(f"{source} holds no photograph with a known file name")
 
 
 def split(persons: list[int]) -> dict[str, list[int]]:
-    """The places of each split's photographs, in order, by the person of each photograph."""
+    """The indices of each split's photographs, given the person of each photograph."""
     held_out = np.random.default_rng(0).permutation(PERSONS)[:HELD_OUT]
     test, validation = (set(half.tolist()) for half in np.split(held_out, 2))
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
@@ -114,14 +116,14 @@ def split(persons: list[int]) -> dict[str, list[int]]:
 
 
 def frame(photograph: Photograph) -> Image.Image:
-    """A photograph at 96×96, its face in the middle.
+    """A photograph at 96×96 with the face at the centre.
 
     Raises:
-        ValueError: it cannot be read, or is of neither size.
+        ValueError: it cannot be read, or is neither 250×250 nor 96×96.
     """
     try:
         image = Image.open(io.BytesIO(photograph.data)).convert("RGB")
-    except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception as error:  # Pillow's decoders raise errors of many types
         raise ValueError(f"{photograph.name} cannot be read: {error}") from error
     if image.size == (FRAME, FRAME):
         return image
@@ -130,28 +132,28 @@ def frame(photograph: Photograph) -> Image.Image:
     raise ValueError(f"{photograph.name} is {image.size}, neither 250×250 nor {FRAME}×{FRAME}")
 
 
-def middle(image: Image.Image, side: int) -> Image.Image:
-    """The square of ``side`` pixels in the middle, half a pixel up and left where it is odd."""
+def centre_square(image: Image.Image, side: int) -> Image.Image:
+    """The square of ``side`` pixels at the centre, rounded up and left for an odd side."""
     start = (FRAME - side) // 2
     return image.crop((start, start, start + side, start + side))
 
 
-def room(photograph: Photograph) -> Pixels:
-    """A photograph to train on, ``uint8 [3, ROOM, ROOM]``."""
-    return np.asarray(middle(frame(photograph), ROOM)).transpose(2, 0, 1)
+def training_image(photograph: Photograph) -> Pixels:
+    """A photograph for training, ``uint8 [3, TRAINING_SIZE, TRAINING_SIZE]``."""
+    return np.asarray(centre_square(frame(photograph), TRAINING_SIZE)).transpose(2, 0, 1)
 
 
-def face(photograph: Photograph) -> Pixels:
-    """A photograph as a model sees it, ``uint8 [3, 32, 32]``."""
-    return high_resolution(middle(frame(photograph), FACE), MODEL)
+def model_image(photograph: Photograph) -> Pixels:
+    """A photograph at the resolution of a model, ``uint8 [3, 32, 32]``."""
+    return high_resolution(centre_square(frame(photograph), MODEL_CROP), MODEL)
 
 
 def lfw(source: Path) -> dict[str, Pixels]:
     """The three splits of LFW.
 
     Raises:
-        FileNotFoundError: there is nothing at ``source``.
-        ValueError: it is not the whole set, or a photograph cannot be read.
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: it is not the complete set, or a photograph cannot be read.
     """
     every = photographs(source, OFFICIAL, NUMBERED)
     persons = [one.person for one in every]
@@ -164,10 +166,10 @@ def lfw(source: Path) -> dict[str, Pixels]:
     if len(parts["train"]) != TRAINING:
         raise ValueError(
             f"{source} must have {TRAINING:,} photographs to train on, it has "
-            f"{len(parts['train']):,}: its persons are not numbered as they should be"
+            f"{len(parts['train']):,}: its persons are numbered differently"
         )
     return {
-        f"portraits-{name}": stacked([every[place] for place in places], name)
+        f"portraits-{name}": stack_images([every[place] for place in places], name)
         for name, places in parts.items()
     }
 
@@ -176,55 +178,58 @@ def congress(source: Path) -> dict[str, Pixels]:
     """The portraits of members of Congress, for tests.
 
     Raises:
-        FileNotFoundError: there is nothing at ``source``.
-        ValueError: it is not the whole set, or a portrait cannot be read.
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: it is not the complete set, or a portrait cannot be read.
     """
     every = photographs(source, PORTRAIT)
     if len(every) != PORTRAITS:
         raise ValueError(f"{source} must hold {PORTRAITS:,} portraits, it holds {len(every):,}")
-    return {"congress-test": stacked(every, "congress")}
+    return {"congress-test": stack_images(every, "congress")}
 
 
-def stacked(every: list[Photograph], name: str) -> Pixels:
-    """Photographs as an array, ``uint8 [N, 3, ROOM, ROOM]`` for training or ``[N, 3, 32, 32]``."""
-    made = room if name == "train" else face
+def stack_images(every: list[Photograph], name: str) -> Pixels:
+    """Photographs as an array, for training or at the resolution of a model."""
+    made = training_image if name == "train" else model_image
     return np.stack([made(one) for one in track(every, name)])
 
 
 def write_packed(array: Path) -> None:
-    """Pack an array file beside it: images to train on reduced, as JPEG; others without loss."""
+    """Pack an array file next to it: training images reduced, as JPEG; others losslessly."""
     out = array.with_suffix(".zip")
     out.unlink(missing_ok=True)
     pixels = np.load(array)
-    if pixels.shape[-1] != ROOM:
+    if pixels.shape[-1] != TRAINING_SIZE:
         pack(array, out, progress=True)
         print(f"{out.stat().st_size:,} bytes  {out}: lossless")
         return
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         reduced, restored = Path(folder, "reduced.npy"), Path(folder, "restored.npy")
-        np.save(reduced, resized(pixels, PACKED, 1.0))
+        np.save(reduced, resize_centre(pixels, PACKED, 1.0))
         pack(reduced, out, QUALITY, progress=True)
         unpack(out, restored)
-        seen = [resized(images, 32, FACE / ROOM) for images in (pixels, np.load(restored))]
+        seen = [
+            resize_centre(images, 32, MODEL_CROP / TRAINING_SIZE)
+            for images in (pixels, np.load(restored))
+        ]
     error = np.mean(np.square(np.subtract(*seen, dtype=np.float32)), dtype=np.float64)
     loss = 10 * np.log10(255**2 / error)
     print(f"{out.stat().st_size:,} bytes  {out}: {PACKED}×{PACKED}, pSNR at 32×32 {loss:.2f} dB")
 
 
-def resized(pixels: Pixels, size: int, share: float) -> Pixels:
-    """The middle of square images, of ``share`` of their side, resized bicubically.
+def resize_centre(pixels: Pixels, size: int, share: float) -> Pixels:
+    """Resize the centre of square images bicubically.
 
     Args:
         pixels: ``uint8 [N, 3, S, S]``.
         size: of the results in pixels.
-        share: above 0, up to 1.
+        share: of the side to resize, above 0, at most 1.
 
     Returns:
         ``uint8 [N, 3, size, size]``.
     """
     side = pixels.shape[-1]
-    rim = (1 - share) / 2 * side
-    box = torch.tensor([[rim, rim, side - rim, side - rim]])
+    margin = (1 - share) / 2 * side
+    box = torch.tensor([[margin, margin, side - margin, side - margin]])
     parts = torch.from_numpy(pixels).split(64)
     return torch.cat([resize(part, (size, size), box) for part in parts]).numpy()
 
@@ -240,7 +245,7 @@ def main() -> None:
     )
     parser.add_argument("--congress", type=Path, help="a tar or folder of 96×96 portraits")
     parser.add_argument("--out", type=Path, required=True, help="folder for the array files")
-    parser.add_argument("--packed", action="store_true", help="write .zip files too")
+    parser.add_argument("--packed", action="store_true", help="also write .zip files")
     options = parser.parse_args()
     try:
         arrays = lfw(options.lfw)

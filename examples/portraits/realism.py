@@ -1,13 +1,14 @@
-"""How real samples look to two automatic judges: a face detector and a classifier.
+"""Measure the realism of samples with a face detector and a classifier.
 
     pip install 'prsr[evaluate]' dlib-bin
     python examples/portraits/realism.py --data portraits-test.npy --l2 runs/l2/model
 
 *Face detector*: the share of images in which dlib's HOG detector of frontal faces finds a face,
 after bicubic enlargement to 128×128. *Classifier two-sample test* (Lopez-Paz and Oquab, arXiv
-1610.06545): a small convolutional network learns to tell real images from a method's images of the
-same inputs; its accuracy on images that it has not seen is 50% where it cannot tell them apart.
-Accuracy is over five folds; a real image and what is made of its input are in the same fold.
+1610.06545): a small convolutional network is trained to distinguish real images from a method's
+images of the same inputs. Its accuracy on held-out images is 50% if it cannot distinguish them.
+Accuracy is by five-fold cross-validation; a real image and the image made from its input are in the
+same fold.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from prsr.sampling.baselines import method_for
 from prsr.sampling.interpolation import Bicubic
 
 SIDE = 128
-"""Pixels of an image that the detector is given: it finds faces of 80 pixels and more."""
+"""Side of the detector's images in pixels; it finds faces of at least 80 pixels."""
 
 FOLDS, EPOCHS, BATCH = 5, 12, 64
 
 
 def detections(images: Tensor) -> NDArray[np.bool_]:
-    """In which images the detector finds a face: ``uint8 [N, 3, H, W]`` → ``bool [N]``."""
+    """Whether the detector finds a face in each image: ``uint8 [N, 3, H, W]`` → ``bool [N]``."""
     detector = dlib.get_frontal_face_detector()
     found = [
         len(
@@ -52,7 +53,7 @@ def detections(images: Tensor) -> NDArray[np.bool_]:
 
 
 def network() -> nn.Sequential:
-    """The classifier: 32×32 colour images to one logit."""
+    """The classifier: from 32×32 colour images to one logit."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 32), (32, 64), (64, 128)):
         layers += [
@@ -65,12 +66,12 @@ def network() -> nn.Sequential:
 
 
 def verdicts(real: Tensor, made: Tensor, seed: int = 0) -> NDArray[np.bool_]:
-    """Whether the classifier is right about each image of the fold that it has not seen.
+    """Whether the classifier is right about each image, when its fold is held out.
 
     Args:
         real: ``uint8 [N, 3, 32, 32]``.
         made: ``uint8 [N, 3, 32, 32]``, image i made from the input of real image i.
-        seed: of folds, first weights and batches.
+        seed: of folds, initial weights and batches.
 
     Returns:
         ``bool [2N]``.
@@ -88,12 +89,12 @@ def verdicts(real: Tensor, made: Tensor, seed: int = 0) -> NDArray[np.bool_]:
 
 
 def scaled(images: Tensor) -> Tensor:
-    """Values from −1 to 1."""
+    """Images scaled to −1 … 1."""
     return images.float() / 127.5 - 1
 
 
 def train(images: Tensor, real: int) -> nn.Module:
-    """A classifier in evaluation mode; the first ``real`` of the images are real ones."""
+    """Train a classifier; the first ``real`` images are the real ones."""
     model = network().train()
     steps = EPOCHS * -(-len(images) // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -112,7 +113,7 @@ def train(images: Tensor, real: int) -> nn.Module:
 
 
 def share(holds: NDArray[np.bool_]) -> str:
-    """A share in per cent, with Wilson's 95% interval."""
+    """A share in per cent with Wilson's 95% interval."""
     interval = binomtest(int(holds.sum()), len(holds)).proportion_ci(method="wilson")
     return f"{holds.mean():.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
@@ -126,7 +127,9 @@ def main() -> None:
     parser.add_argument("--model", default="portraits", help="a model, as for prsr sample")
     parser.add_argument("--l2", help="an L2 baseline to compare with")
     parser.add_argument("--temperature", type=float, action="append", help="[default: 0.8 and 1.0]")
-    parser.add_argument("--images", type=int, default=500, help="the first so many of the data")
+    parser.add_argument(
+        "--images", type=int, default=500, help="number of images from the start of the data"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     model = PRSR.from_pretrained(given.model)

@@ -92,7 +92,7 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path`` in one step.
+    """Yield a temporary path beside ``path``; on success it replaces ``path`` atomically.
 
     The temporary name keeps the suffix, because libraries choose the format by it. On an error
     the temporary file is removed and the file at ``path`` is unchanged.

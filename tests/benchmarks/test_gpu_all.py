@@ -214,7 +214,10 @@ def test_checks_go_on_after_a_failure_and_an_error(tmp_path, monkeypatch, capsys
 
 def test_an_engine_that_cannot_serve_is_left_out(monkeypatch, capsys):
     assert checks(monkeypatch, "--engine", "cpu", "--device", "cuda") == 77
-    assert "engine cpu cannot serve here: there is no device cuda" in capsys.readouterr().out
+    assert (
+        "engine cpu does not support this machine: there is no device cuda"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_module_that_was_not_built_is_told():
@@ -298,7 +301,7 @@ def test_what_is_ended_from_outside_leaves_a_summary_and_no_process(tmp_path):
         run.stdout.read()
     assert run.returncode == 143
     told = (tmp_path / "out" / "summary.txt").read_text()
-    assert "ended from outside: SystemExit" in told
+    assert "interrupted: SystemExit" in told
     mark = f"MARK_OF_THIS_TEST={tmp_path}".encode()
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):

@@ -14,4 +14,4 @@ def test_digits_are_split_by_index_and_take_turns():
         "test": [39, 42],
     }
     groups = [np.array(values, np.uint8) for values in ([1, 2, 3], [4], [5, 6])]
-    assert digits.taking_turns(groups).tolist() == [1, 4, 5, 2, 6, 3]
+    assert digits.interleave(groups).tolist() == [1, 4, 5, 2, 6, 3]

@@ -95,7 +95,7 @@ def test_only_free_photos_are_held_out():
 
 def test_windows_are_squares_of_the_photo_and_its_own():
     one = photo("a/one", "")
-    taken = photographs.windows(one, 3)
+    taken = photographs.random_crops(one, 3)
     assert (taken.shape, taken.dtype) == ((3, 3, 32, 32), np.uint8)
-    assert np.array_equal(photographs.windows(one, 5)[:3], taken)
-    assert not np.array_equal(photographs.windows(photo("a/two", ""), 3), taken)
+    assert np.array_equal(photographs.random_crops(one, 5)[:3], taken)
+    assert not np.array_equal(photographs.random_crops(photo("a/two", ""), 3), taken)
