@@ -5,7 +5,7 @@
 The model is that of Dahl, Norouzi and Shlens, *Pixel Recursive Super Resolution* (arXiv
 1702.00783).
 """
-# ruff: noqa: E402  (restart_with_training_environment must run before torch is imported)
+# ruff: noqa: E402  (the process must restart before torch is imported)
 
 from prsr.training_environment import restart_with_training_environment
 

@@ -98,7 +98,8 @@ baselines_option = click.option(
     "--baseline",
     "baselines",
     multiple=True,
-    help="Methods to compare with: bicubic, nearest, and models trained by `prsr train --method`.",
+    help="Method to compare with: bicubic, nearest, or a model trained by `prsr train --method`. "
+    "May be repeated.",
 )
 training_option = click.option(
     "--training-data",
@@ -131,8 +132,8 @@ def temperatures_option(*default: float) -> Callable[[Command], Command]:
         type=float,
         default=default,
         callback=temperature_callback,
-        help="One or more sampling temperatures: lower is sharper and less varied, 0 takes the "
-        "most likely level of each sub-pixel. The paper's τ is the inverse.",
+        help="Sampling temperature: lower is sharper and less varied, 0 takes the most likely "
+        "level of each sub-pixel. The paper's τ is its inverse. May be repeated.",
     )
 
 

@@ -52,8 +52,8 @@ def check_not_foreign(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite and provenance_of(path) is None:
         raise FileExistsError(
-            f"{path} is there already, and nothing in it says that prsr wrote it: --overwrite "
-            "replaces it, or choose another out"
+            f"{path} already exists and was not written by prsr: choose another out, or "
+            "--overwrite to replace it"
         )
 
 

@@ -144,6 +144,30 @@ def test_resuming_keeps_no_image_of_another_request(command, model, photos, tmp_
             assert (out / path.name).read_bytes() == path.read_bytes(), change
 
 
+def test_resuming_keeps_no_sample_with_the_noise_of_another_index(command, model, tmp_path):
+    black = Image.new("RGB", (6, 6))
+    (tmp_path / "folder").mkdir()
+    for name in ("a.png", "b.png"):
+        black.save(tmp_path / "folder" / name)
+    request = ("sample", tmp_path / "folder", "--model", model, "--seed", 5)
+    assert command(*request, "-o", tmp_path / "out")[0] == 0
+    (tmp_path / "folder" / "a.png").unlink()  # b.png was image 1 and is now image 0
+    assert command(*request, "-o", tmp_path / "out", "--resume")[0] == 0
+    expected = Sampler(PRSR.from_pretrained(model)).sample(np.zeros((1, 3, 3, 3), np.uint8), seed=5)
+    assert np.array_equal(
+        pixels(tmp_path / "out" / "b.png"), np.asarray(to_pil(expected[0].numpy(), TINY))
+    )
+
+
+def test_a_sheet_alone_is_sampled_again_on_resuming(command, model, photos, tmp_path):
+    request = ("sample", photos, "-o", tmp_path / "sheet.png", "--model", model, "--seed", 5)
+    assert command(*request)[0] == 0
+    before = (tmp_path / "sheet.png").read_bytes()
+    code, _, errors = command(*request, "--resume")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "sheet.png").read_bytes() == before
+
+
 def test_no_output_replaces_another(command, model, photos, tmp_path):
     names = ("a.png", "more/a.png", "other/a~2.png", "contact-sheet.png")
     (photos / "b.jpg").unlink()

@@ -28,7 +28,7 @@ def test_no_file_of_others_is_replaced(command, model, photos, tmp_path, samples
     before = own.read_bytes()
     code, _, errors = command("sample", photos, "-o", out, *arguments)
     assert code == 2
-    assert f"{own} is there already, and nothing in it says that prsr wrote it" in errors
+    assert f"{own} already exists and was not written by prsr" in errors
     assert [path.read_bytes() for path in out.iterdir()] == [before]
     for overwrite in (["--overwrite"], []):  # and what prsr wrote it replaces unasked
         code, _, errors = command("sample", photos, "-o", out, *arguments, *overwrite)
@@ -52,7 +52,7 @@ def test_the_demo_replaces_only_its_own(command, tmp_path, untouched):
     (tmp_path / "demo.png").write_bytes(b"of others")
     code, _, errors = command("demo", "-o", tmp_path / "demo.png")
     assert code == 2
-    assert "--overwrite replaces it" in errors
+    assert "--overwrite to replace it" in errors
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".gif"])

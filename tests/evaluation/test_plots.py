@@ -223,7 +223,7 @@ def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_p
         call = ("figure", "samples", *own, "--samples", 1, "--out", out)
         code, _, errors = command(*call)
         assert code == 2
-        assert "is there already, and nothing in it says that prsr wrote it" in errors
+        assert "already exists and was not written by prsr" in errors
         assert out.read_bytes() == b"of others"
         assert command(*call, "--overwrite")[0] == 0
         assert command(*call)[0] == (0 if says else 2)
