@@ -204,7 +204,7 @@ def test_a_step_sees_augmented_images(tmp_path, monkeypatch):
 def test_validation_is_not_augmented(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "prsr.training.loop.evaluate", lambda model, data: seen.append(data) or {"x": 1.0}
+        "prsr.training.loop.mean_metrics", lambda model, data: seen.append(data) or {"x": 1.0}
     )
     run(tmp_path, 1)
     lr, hr = seen[0].batch(slice(None))
