@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 	$(BIN)/prsr demo --out demo.png
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 	@[ "$$(uname)" != Linux ] || ! $(BIN)/python -c 'import prsr._native' 2>/dev/null \
 	  || $(MAKE) sanitize MARKERS='sanitize and quick'
 

@@ -13,7 +13,7 @@ from prsr.engines.cpu import chosen_instruction_set, instruction_sets
 from prsr.engines.registry import PRECISIONS, list_engines
 from prsr.models.saved import BUNDLED, CONFIG_FILE, bundled_models, read_description
 
-PACKAGES = ("prsr", "torch", "numpy", "safetensors", "huggingface_hub", "pillow")
+PACKAGES = ("prsr", "numpy", "safetensors", "huggingface_hub", "pillow")
 
 
 def devices() -> list[torch.device]:
@@ -83,6 +83,7 @@ def environment_tables() -> dict[str, list[tuple[str, ...]]]:
     return {
         "Versions": [
             ("python", platform.python_version()),
+            ("torch", torch.__version__),  # with the CUDA version, which its metadata may omit
             *((package, version(package)) for package in PACKAGES),
         ],
         "Machine": [

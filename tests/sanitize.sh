@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the extension with sanitizers and runs the tests of sampling on it: make sanitize.
+# Builds the extensions with a sanitizer, once for the same sources, and runs tests with them: make
+# sanitize.
 #
 #   tests/sanitize.sh address,undefined|thread MARKERS
 #
@@ -10,14 +11,25 @@ export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_BENCH=1 PRSR_BUILD_CUDA=0
 MARKERS=$2
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 SOURCE=$PWD
-ROOM=$PWD/build/sanitize/$1
-
 # A copy of the package beside the one that is in use.
-rm -rf "$ROOM"
-"$PYTHON" -m pip install --quiet --no-deps --target "$ROOM" .
+COPY=$PWD/build/sanitize/$1
+
+# What the extensions are built from.
+DIGEST=$({ "${CXX:-c++}" --version; "$PYTHON" -VV; cat setup.py CMakeLists.txt
+  find csrc -type f -print0 | sort -z | xargs -0 cat; } | sha256sum)
+if [ "$(cat "$COPY/digest" 2>/dev/null)" = "$DIGEST" ]; then
+  # The extensions stay; the Python files are copied anew.
+  find "$COPY/prsr" -name '*.py' -delete
+  tar --create --exclude='*.so' --exclude=__pycache__ prsr | tar --extract --directory "$COPY"
+  cp kernels/*.py "$COPY/prsr/kernels"
+else
+  rm -rf "$COPY"
+  "$PYTHON" -m pip install --quiet --no-deps --target "$COPY" .
+  echo "$DIGEST" > "$COPY/digest"
+fi
 # From here on prsr is that copy, for pytest as well as for the interpreters that tests start.
-cd "$ROOM"
-export PYTHONPATH=$ROOM
+cd "$COPY"
+export PYTHONPATH=$COPY
 
 # Python knows nothing of sanitizers, so their runtime must come in before everything else. The C++
 # library comes with it: AddressSanitizer takes hold of its exceptions only if it is there by then.

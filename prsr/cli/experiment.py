@@ -11,6 +11,7 @@ from prsr.cli.options import (
     choose_device,
     device_option,
     out_option,
+    overwrite_option,
     run_and_report,
     seed_option,
 )
@@ -39,14 +40,18 @@ def experiment() -> None:
 )
 @seed_option("Seed of corners, initial weights, data order and noise.", below=2**63)
 @device_option
-def corners(data: Path, test: Path, steps: int, out: Path, seed: int, device: str) -> None:
+@overwrite_option
+def corners(
+    data: Path, test: Path, steps: int, out: Path, seed: int, device: str, overwrite: bool
+) -> None:
     """MNIST corners: sample a digit whose corner, of two, is not in the input.
 
     Trains L2 regression, independent cross-entropy and the recursive model, samples the test
     digits with each, and counts the images with exactly one digit, in one corner.
     """
-    from prsr.experiments.corners import run_corners  # needs the extra `evaluate`
+    from prsr.experiments.corners import check_corners, run_corners  # needs the extra `evaluate`
 
+    check_corners(out, overwrite)
     training, testing = (
         place_digits(read_digits(path), corner_seed)
         for path, corner_seed in ((data, seed), (test, seed + 1))

@@ -25,9 +25,32 @@ from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
 from prsr.utils.torch_threads import single_threaded_section
 
+USED = frozenset({
+    "ConditioningConfig", "ConditioningJob", "Job", "PriorConfig", "Weights", "condition",
+    "draw_rows", "instruction_sets", "strips",
+})  # fmt: skip
+"""Names that the package uses of the extension."""
+
+
+def built_from_other_sources(extension: ModuleType) -> str:
+    """Why an extension does not fit this package; empty if it does.
+
+    An editable installation keeps its extension when the sources change.
+    """
+    missing = sorted(USED - set(dir(extension)))
+    if not missing:
+        return ""
+    return (
+        f"its extension was built from other sources (it has no {', '.join(missing)}): "
+        "install prsr again, as it was installed before"
+    )
+
+
 _native: ModuleType | None
 try:
     _native = import_module("prsr._native")
+    if _absence := built_from_other_sources(_native):
+        _native = None
 except ModuleNotFoundError:
     _native = None
     _absence = (

@@ -50,12 +50,28 @@ def check_tables(folder: Path, overwrite: bool) -> None:
     Raises:
         FileExistsError: a table by another program exists, and ``overwrite`` is false.
     """
+    check_results(folder, FILE_NAMES, {"about", "likelihood", "images"}, overwrite)
+
+
+def check_results(folder: Path, names: Sequence[str], keys: set[str], overwrite: bool) -> None:
+    """Check that the results of a command would not replace files that it did not write.
+
+    Args:
+        folder: may be missing.
+        names: the files of the results, the first a JSON file.
+        keys: of that file, if the command wrote it.
+        overwrite: whether any file may be replaced.
+
+    Raises:
+        FileExistsError: one of the files exists, the JSON file does not have the keys, and
+            ``overwrite`` is false.
+    """
     try:
-        content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-        ours = isinstance(content, dict) and {"about", "likelihood", "images"} <= content.keys()
+        content = json.loads((folder / names[0]).read_text(encoding="utf-8"))
+        ours = isinstance(content, dict) and keys <= content.keys()
     except (OSError, ValueError, RecursionError):
         ours = False
-    existing = [folder / name for name in FILE_NAMES if (folder / name).exists()]
+    existing = [folder / name for name in names if (folder / name).exists()]
     if existing and not ours and not overwrite:
         raise FileExistsError(
             f"{existing[0]} already exists and was not written by prsr: choose another out, or "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prsr.evaluation.metrics import Interval
 from prsr.evaluation.plots import image_grid, save_figure
-from prsr.evaluation.tables import interval_text, markdown_table
+from prsr.evaluation.tables import check_results, interval_text, markdown_table
 from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits, classify
 from prsr.models.base import TrainedModel
 from prsr.models.baselines import Independent, Regression
@@ -31,11 +31,26 @@ from prsr.utils.files import replacing
 LEARNING_RATE = 1e-3
 EMA = 0.99
 
+FILE_NAMES = ("corners.json", "corners.md", "corners.png")
+
 FIGURE_DIGITS = 10
 """Number of test digits in the figure."""
 
 VALIDATION_DIGITS = 200
 """Number of test digits on which training runs validate."""
+
+
+def check_corners(folder: Path, overwrite: bool) -> None:
+    """Check that :func:`run_corners` would not replace results that it did not write.
+
+    Args:
+        folder: may be missing.
+        overwrite: whether any file may be replaced.
+
+    Raises:
+        FileExistsError: results by another program exist, and ``overwrite`` is false.
+    """
+    check_results(folder, FILE_NAMES, {"steps", "seed", "shares"}, overwrite)
 
 
 def run_corners(
@@ -76,22 +91,21 @@ def run_corners(
             samples["argmax"] = method_for(model).sample(lr, 0.0, seed=seed)
     samples["truth"] = hr
 
-    columns = [lr, *samples.values()]
-    rows = list(zip(*(column[:FIGURE_DIGITS] for column in columns), strict=True))
-    save_figure(image_grid(rows, ["input", *samples], CONFIG), folder / "corners.png")
     found = {name: shares(classify(s.numpy(), testing)) for name, s in samples.items()}
     settings = {"steps": steps, "seed": seed, "test digits": len(lr)}
     values = {
         name: {share: asdict(value) for share, value in row.items()} for name, row in found.items()
     }
-    texts = {
-        "corners.json": json.dumps(settings | {"shares": values}, indent=2) + "\n",
-        "corners.md": as_markdown(found),
-    }
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
+    json_file, table, figure = (folder / name for name in FILE_NAMES)
+    content = json.dumps(settings | {"shares": values}, indent=2) + "\n"
+    # The JSON file first: it identifies the results as prsr's own.
+    for path, text in ((json_file, content), (table, as_markdown(found))):
+        with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return folder / "corners.md"
+    columns = [lr, *samples.values()]
+    rows = list(zip(*(column[:FIGURE_DIGITS] for column in columns), strict=True))
+    save_figure(image_grid(rows, ["input", *samples], CONFIG), figure)
+    return table
 
 
 def shares(classes: Classification) -> dict[str, Interval]:

@@ -1,21 +1,47 @@
 """``prsr experiment``: MNIST corners in one command."""
 
 import numpy as np
+import pytest
 
 from prsr.experiments.corner_digits import place_digits
 
 
-def test_the_corners_are_one_command(command, tmp_path):
+@pytest.fixture
+def corners(tmp_path):
+    """A command of six digits, but for its folder."""
     digits = np.zeros((6, 1, 28, 28), np.uint8)
     digits[:, :, 6:22, 12:16] = 255
     np.save(tmp_path / "digits.npy", digits)
-    code, printed, errors = command(
-        *("experiment", "corners", "--data", tmp_path / "digits.npy"),
-        *("--test", tmp_path / "digits.npy", "--steps", 1, "--out", tmp_path / "out"),
-    )
+    data = ("--data", tmp_path / "digits.npy", "--test", tmp_path / "digits.npy")
+    return ("experiment", "corners", *data, "--steps", 1, "--out")
+
+
+def test_the_corners_are_one_command(command, corners, tmp_path):
+    code, printed, errors = command(*corners, tmp_path / "out")
     assert (code, errors) == (0, "")
     assert (tmp_path / "out" / "corners.md").read_text() in printed
     assert (tmp_path / "out" / "corners.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["corners.json", "corners.md", "corners.png"])
+def test_results_of_another_program_are_not_replaced(command, corners, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("{}")
+    code, _, errors = command(*corners, out)
+    assert code == 2
+    assert name in errors
+    assert "--overwrite" in errors
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: "{}"}
+
+
+def test_results_are_replaced_by_a_later_run_and_when_asked(command, corners, tmp_path):
+    (tmp_path / "corners.md").write_text("another program's")
+    assert command(*corners, tmp_path, "--overwrite")[0] == 0
+    written = (tmp_path / "corners.md").read_text()
+    (tmp_path / "corners.md").write_text("")
+    assert command(*corners, tmp_path)[0] == 0
+    assert (tmp_path / "corners.md").read_text() == written
 
 
 def test_the_test_digits_have_corners_of_their_own(command, tmp_path, monkeypatch):

@@ -195,14 +195,16 @@ def test_what_a_file_says_of_itself_is_read_from_every_place(tmp_path):
     assert provenance_of(tmp_path / "nothing.png") is None
 
 
-def test_a_table_of_others_is_not_replaced(command, models, data, tmp_path):
+@pytest.mark.parametrize("name", ["table.json", "table.csv", "table.md"])
+def test_a_table_of_another_program_is_not_replaced(command, models, data, tmp_path, name):
     out = tmp_path / "table"
     out.mkdir()
-    (out / "table.csv").write_text("of others")
-    call = ("evaluate", "--data", data, "--model", models["recursive"], "--baseline", "bicubic")
-    code, _, errors = command(*call, "--out", out)
+    (out / name).write_text("{}")
+    call = ("evaluate", "--data", data, "--model", models["recursive"], "--out", out)
+    code, _, errors = command(*call)
     assert code == 2
-    assert "table.csv already exists and was not written by prsr" in errors
-    assert (out / "table.csv").read_text() == "of others"
-    assert command(*call, "--out", out, "--overwrite")[0] == 0
-    assert command(*call, "--out", out)[0] == 0
+    assert name in errors
+    assert "--overwrite" in errors
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: "{}"}
+    assert command(*call, "--overwrite")[0] == 0
+    assert command(*call)[0] == 0

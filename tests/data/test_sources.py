@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 
 import numpy as np
@@ -232,45 +233,60 @@ def test_other_images_of_the_same_names_are_another_source(lsun_folder, hub_fold
     assert HubDataset(str(hub), "test").description != before
 
 
+CASES = {
+    "folder without CelebA": ("celeba {empty} --split train -o {out}", "{empty}"),
+    "unknown split": ("celeba {celeba} --split 0 -o {out}", "--split"),
+    "no split": ("celeba {celeba} -o {out}", "--split"),
+    "no LSUN folder": ("lsun {tmp}/no -o {out}", "{tmp}/no"),
+    "folder without an LMDB": ("lsun {empty} -o {out}", "{empty}"),
+    "text as an LMDB": ("lsun {tmp}/text.txt -o {out}", "text.txt"),
+    "no folder": ("folder {tmp}/no -o {out}", "{tmp}/no"),
+    "empty folder": ("folder {empty} -o {out}", "{empty}"),
+    "unknown split of the hub": ("hub {hub} --split no -o {out}", "'no'"),
+    "folder without a data set": ("hub {empty} -o {out}", "{empty}"),
+    "column without images": ("hub {hub} --column label -o {out}", "face"),
+    "output of another format": ("folder {celeba} -o {tmp}/set.npz", ".npy"),
+    "output in no folder": ("folder {celeba} -o {empty}/no/set.npy", "{empty}/no"),
+    "output that is there": ("folder {celeba} -o {tmp}/done.npy", "done.npy"),
+    "no output": ("folder {celeba}", "--out"),
+    "unknown preset": ("folder {celeba} -o {out} --preset no", "--preset"),
+}
+"""Arguments of ``prsr data``, and what its error must contain."""
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_read_as_a_data_source_is_told(
-    data, celeba_folder, lsun_folder, hub_folder, tmp_path
+    data, celeba_folder, hub_folder, tmp_path, name
 ):
-    empty, text, out = tmp_path / "empty", tmp_path / "text.txt", tmp_path / "set.npy"
-    empty.mkdir()
-    text.write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("hello")
     (tmp_path / "done.npy").write_text("")
-    ours = ("--out", out)
-    listed = celeba_folder / "list_eval_partition.txt"
-    cases = [
-        (("celeba", empty, "--split", "train", *ours), f"no img_align_celeba in {empty}"),
-        (("celeba", celeba_folder, "--split", "0", *ours), "'0' is not one of 'train'"),
-        (("celeba", celeba_folder, *ours), "Missing option '--split'"),
-        (("lsun", tmp_path / "no", *ours), "no such folder"),
-        (("lsun", empty, *ours), "cannot be read as an LMDB"),
-        (("lsun", text, *ours), "cannot be read as an LMDB"),
-        (("folder", tmp_path / "no", *ours), "no such folder"),
-        (("folder", empty, *ours), "no image in folder"),
-        (("hub", hub_folder[0], "--split", "no", *ours), "cannot load the split 'no' of"),
-        (("hub", empty, *ours), "cannot load the split 'train' of"),
-        (("hub", hub_folder[0], "--column", "label", *ours), "image columns (face), got"),
-        (("folder", celeba_folder, "--out", tmp_path / "set.npz"), "out must end in .npy"),
-        (("folder", celeba_folder, "--out", empty / "no" / "set.npy"), "no folder"),
-        (("folder", celeba_folder, "--out", tmp_path / "done.npy"), "is there already"),
-        (("folder", celeba_folder), "Missing option"),
-        (("folder", celeba_folder, *ours, "--preset", "no"), "'no' is not one of"),
-    ]
-    for arguments, told in cases:
-        code, _, errors = data(*arguments)
-        assert code == 2, arguments
-        assert errors.startswith("prsr: "), (arguments, errors)
-        assert errors.count("\n") == 1, (arguments, errors)
-        assert told in errors, (arguments, errors)
-    listed.write_text("000001.jpg 0\n")
-    _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
-    assert "names no image of the split test" in errors
-    listed.unlink()
-    _, _, errors = data("celeba", celeba_folder, "--split", "test", *ours)
-    assert errors == f"prsr: no list_eval_partition.txt in {celeba_folder}\n"
+    places = {"tmp": tmp_path, "empty": tmp_path / "empty", "out": tmp_path / "set.npy"}
+    places |= {"celeba": celeba_folder, "hub": hub_folder[0]}
+    arguments, named = (part.format(**places) for part in CASES[name])
+    code, _, errors = data(*shlex.split(arguments))
+    assert code == 2
+    assert errors.startswith("prsr: ")
+    assert errors.count("\n") == 1
+    assert named in errors
+    assert not list(tmp_path.glob("set.np*"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "named"), [("000001.jpg 0\n", "test"), (None, "list_eval_partition.txt")]
+)
+def test_a_celeba_list_without_the_split_or_none_is_told(
+    data, celeba_folder, tmp_path, listed, named
+):
+    path = celeba_folder / "list_eval_partition.txt"
+    path.unlink()
+    if listed:
+        path.write_text(listed)
+    out = tmp_path / "set.npy"
+    code, _, errors = data("celeba", celeba_folder, "--split", "test", "--out", out)
+    assert code == 2
+    assert named in errors
+    assert errors.count("\n") == 1
     assert not list(tmp_path.glob("set.npy*"))
 
 

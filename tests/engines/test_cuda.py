@@ -30,10 +30,13 @@ from tests.engines.emulated import ROOT, build, emulated, load
 EPSILON = 1e-4
 ENGINE = cuda.CUDAEngine()
 
-pytestmark = pytest.mark.skipif(
-    os.uname().machine != "x86_64" or not shutil.which(os.environ.get("CXX", "c++")),
-    reason="the emulation takes x86-64 and a C++ compiler",
-)
+pytestmark = [
+    pytest.mark.xdist_group("emulation"),  # in one process, so that one compiles the emulation
+    pytest.mark.skipif(
+        os.uname().machine != "x86_64" or not shutil.which(os.environ.get("CXX", "c++")),
+        reason="the emulation takes x86-64 and a C++ compiler",
+    ),
+]
 
 ALONE = Plan(cluster=1, tiles=1, images_per_block=1, shared_loads=False)
 SHARING = Plan(cluster=1, tiles=1, images_per_block=2, shared_loads=True)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from prsr import PRSR, Sampler, noise, prsr_loss
+from prsr.models.layers import RowConvolution
 from prsr.testing import cdf_violation
 
 ENGINES = ["cpu", "torch", "reference"]
@@ -91,7 +92,8 @@ def test_effective_weights_are_sampled(model, pairs, engine, name):
     sampler = Sampler(model, engine=engine)
     lr = pairs[0]
     plain = sampler.sample(lr, seed=1)
-    for layer in LAYERS:
+    last = f"conditioning.{len(model.conditioning) - 1}"
+    for layer in [*LAYERS, last, "conditioning.0"]:
         CHANGES[name](model.get_submodule(layer))
     for _ in range(2):
         drawn = sampler.sample(lr, seed=1)
@@ -128,6 +130,25 @@ class Adapted(nn.Module):
 
     def forward(self, x):
         return 2 * self.base_layer(x)
+
+
+class Doubled(RowConvolution):
+    """A layer with the same weights that computes something else."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("change", ["another class", "another function"])
+@pytest.mark.parametrize("engine", ["cpu", "torch"])
+def test_a_layer_that_computes_something_else_is_refused(model, pairs, engine, change):
+    mix = model.prior.blocks[0].mix
+    if change == "another function":
+        mix.forward = lambda x: x
+    else:
+        mix.__class__ = Doubled
+    with pytest.raises(ValueError, match=r"prior\.blocks\.0\.mix must be RowConvolution"):
+        Sampler(model, engine=engine).sample(pairs[0], seed=1)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,6 +1,9 @@
 """The engine made for a device is missing: one warning at once, with reason and remedy."""
 
+import re
+import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +47,21 @@ def test_the_engine_of_another_device_is_not_missed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Sampler(PRSR(TINY)).engine == "cpu"
+
+
+def test_an_extension_built_from_other_sources_is_not_used():
+    assert native.built_from_other_sources(native._native) == ""
+    reason = native.built_from_other_sources(types.ModuleType("prsr._native"))
+    assert "ConditioningConfig" in reason
+    assert "install prsr again" in reason
+
+
+def test_all_names_that_are_used_of_the_extension_are_looked_for():
+    used = set()
+    for name, module in ("cpu", "_native"), ("cpu_conditioning", "extension"):
+        source = Path(native.__file__).with_name(f"{name}.py").read_text()
+        used |= set(re.findall(rf"(?<![\w.]){module}\.(\w+)\b", source))
+    assert used == native.USED
 
 
 def test_the_command_line_tells_it_in_one_line(absent, command, model, photos, tmp_path):

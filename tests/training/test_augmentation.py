@@ -227,31 +227,40 @@ def test_augmentation_is_a_setting_that_a_resumed_run_keeps(tmp_path):
     train(plain, RunPlan(tmp_path, 5), small, small, device, resume=True)
 
 
-def test_the_command_crops_larger_images(command, tmp_path):
-    np.save(tmp_path / "large.npy", tiny().pixels)
-    np.save(tmp_path / "small.npy", tiny(6, 6).pixels)
-    np.save(tmp_path / "between.npy", tiny(6, 7).pixels)
-    request = ("train", "--preset", "tiny", "--device", "cpu", "--steps", 2, "--batch-size", 4)
-    validated = ("--validation", tmp_path / "small.npy")
-    mistakes = {
-        ("large.npy", *validated): "(prsr train --augment crops larger ones)",
-        ("large.npy", "--augment"): "--validation must be given where --augment crops",
-        (
-            "between.npy",
-            "--augment",
-            *validated,
-        ): "6×6, or at least 8×8 to be cropped, they are 7×7",
-    }
-    for (data, *options), told in mistakes.items():
-        code, _, errors = command(
-            *request, "--data", tmp_path / data, "--out", tmp_path / "no", *options
-        )
-        assert code == 2
-        assert told in errors
-        assert not (tmp_path / "no").exists()
-    for number, options in enumerate((("large.npy", *validated), ("small.npy",))):
-        out = tmp_path / f"run{number}"
-        data = ("--data", tmp_path / options[0], "--out", out, "--augment", *options[1:])
-        assert command(*request, *data)[0] == 0
-        with safe_open(out / "checkpoint.safetensors", "pt") as file:
-            assert json.loads(file.metadata()["prsr"])["settings"]["augment"] is True
+@pytest.fixture
+def request_of(tmp_path):
+    """Arrays of three sizes, and a training of one of them."""
+    for name, size in {"large": (), "small": (6, 6), "between": (6, 7)}.items():
+        np.save(tmp_path / f"{name}.npy", tiny(*size).pixels)
+    common = ("train", "--preset", "tiny", "--device", "cpu", "--steps", 2, "--batch-size", 4)
+
+    def request(name, out, *options):
+        more = [tmp_path / each if str(each).endswith(".npy") else each for each in options]
+        return (*common, "--data", tmp_path / name, "--out", tmp_path / out, *more)
+
+    return request
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("large.npy", ("--validation", "small.npy"), "--augment"),
+        ("large.npy", ("--augment",), "--validation"),
+        ("between.npy", ("--augment", "--validation", "small.npy"), "7×7"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(command, request_of, tmp_path, name, options, named):
+    code, _, errors = command(*request_of(name, "no", *options))
+    assert code == 2
+    assert named in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("large.npy", ("--validation", "small.npy")), ("small.npy", ())]
+)
+def test_the_command_crops_larger_images(command, request_of, tmp_path, name, options):
+    assert command(*request_of(name, "run", "--augment", *options))[0] == 0
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["prsr"])["settings"]["augment"] is True

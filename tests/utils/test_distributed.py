@@ -197,20 +197,15 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     distributed.leave()
 
 
-def test_what_torchrun_needs_is_told(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("extra", "named"), [((), "seed"), (("--seed", "1"), "out")])
+def test_what_torchrun_needs_is_told(command, monkeypatch, tmp_path, extra, named):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     monkeypatch.setattr(distributed, "join", lambda: torch.device("cpu"))
     monkeypatch.setattr(distributed, "count", lambda: 2)
-    sheet = tmp_path / "sheet.png"
-    for extra, told in (((), "seed must be given"), (("--seed", "1"), "out must be a folder")):
-        arguments = ["prsr", "sample", str(tmp_path / "a.png"), "-o", str(sheet), *extra]
-        monkeypatch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        errors = capsys.readouterr().err
-        assert told in errors
-        assert errors.count("\n") == 1
+    code, _, errors = command("sample", tmp_path / "a.png", "-o", tmp_path / "s.png", *extra)
+    assert code == 2
+    assert f"{named} must be" in errors
+    assert errors.count("\n") == 1
 
 
 MOURNER = """
