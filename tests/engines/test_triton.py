@@ -409,7 +409,7 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 17
+    assert run.stdout.count("passed: ") == 17
     assert run.stdout.count("dry run on a CPU") == 2
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
