@@ -18,6 +18,7 @@ from prsr.cli.experiment import experiment
 from prsr.cli.figure import figure
 from prsr.cli.info import info
 from prsr.cli.sample import demo, sample_command
+from prsr.cli.study import study
 from prsr.cli.train import train_command
 from prsr.utils.messages import on_terminal, printable
 
@@ -43,6 +44,7 @@ for command in (
     evaluate_command,
     experiment,
     figure,
+    study,
 ):
     app.add_command(command)
 
