@@ -20,6 +20,7 @@ from prsr.cli.info import info
 from prsr.cli.sample import demo, sample_command
 from prsr.cli.study import study
 from prsr.cli.train import train_command
+from prsr.cli.two_sample import two_sample_command
 from prsr.cli.web import web
 from prsr.utils.messages import on_terminal, printable
 
@@ -45,6 +46,7 @@ for command in (
     evaluate_command,
     experiment,
     figure,
+    two_sample_command,
     study,
     web,
 ):

@@ -71,7 +71,7 @@ def create_app(models: Models, studies: Path, temporary: Path) -> FastAPI:
 
     gr.mount_gradio_app(
         app,
-        build_page(models),
+        build_page(models, temporary),
         path=SAMPLE_PATH,
         footer_links=[],
         run_history=False,

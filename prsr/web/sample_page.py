@@ -13,7 +13,7 @@ from PIL import Image
 
 from prsr.data.images import Pixels, high_resolution, pillow_mode, to_pil
 from prsr.engines.registry import PRECISIONS
-from prsr.web.result_view import STYLE, as_image, view_input, view_run
+from prsr.web.result_view import as_image, view_input, view_run
 from prsr.web.run_settings import KEEP, MOST_SAMPLES, NOTHING, PAINTED, RunSettings, from_query
 from prsr.web.runs import Models
 from prsr.web.uploads import MAX_PIXELS, MAX_UPLOAD_BYTES, RefusedError, read_upload
@@ -46,10 +46,11 @@ class SamplePage:
 
     Args:
         models: that are served.
+        temporary: the folder where Gradio puts uploads.
     """
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
+    def __init__(self, models: Models, temporary: Path) -> None:
+        self.models, self.temporary = models, temporary.resolve()
 
     def chosen(self, model: str) -> tuple[Any, Any, None, None, str]:
         """Engines and examples of a model; the image chosen for another is dropped."""
@@ -62,7 +63,9 @@ class SamplePage:
         self._check_model(model)
         if path is None:
             raise gr.Error("choose an image first", print_exception=False)
-        file = Path(path)
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.temporary):  # Gradio checks it too; this one is deleted
+            raise gr.Error("not an upload", print_exception=False)
         try:
             data = file.read_bytes()
         finally:
@@ -170,10 +173,10 @@ class SamplePage:
         return gr.Gallery(images, visible=bool(images))
 
     def _canvas(self, model: str, image: Pixels) -> dict[str, Any]:
-        picture = to_pil(image, self.models.configs[model]).convert("RGB")
-        scale = CANVAS / max(picture.size)
-        size = round(picture.width * scale), round(picture.height * scale)
-        background = np.asarray(picture.resize(size, Image.Resampling.NEAREST))
+        crop = to_pil(image, self.models.configs[model]).convert("RGB")
+        scale = CANVAS / max(crop.size)
+        size = round(crop.width * scale), round(crop.height * scale)
+        background = np.asarray(crop.resize(size, Image.Resampling.NEAREST))
         return {"background": background, "layers": [], "composite": None}
 
 
@@ -193,9 +196,14 @@ def painted_mask(editor: dict[str, Any] | None, height: int, width: int) -> Any:
     return mask if mask.any() else None
 
 
-def build_page(models: Models) -> gr.Blocks:
-    """The page with its queue; :data:`THEME` and ``STYLE`` go where it is mounted."""
-    page = SamplePage(models)
+def build_page(models: Models, temporary: Path) -> gr.Blocks:
+    """The page with its queue; :data:`THEME` and ``STYLE`` go where it is mounted.
+
+    Args:
+        models: that are served.
+        temporary: the folder where Gradio puts uploads.
+    """
+    page = SamplePage(models, temporary)
     names = list(models.configs)
     with gr.Blocks(
         title="prsr",
@@ -215,7 +223,7 @@ def build_page(models: Models) -> gr.Blocks:
                     height=180,
                 )
                 gallery = gr.Gallery(
-                    label="Or an example", columns=6, allow_preview=False, height=180
+                    label="Or an example", columns=6, allow_preview=False, height=220
                 )
                 shown = gr.HTML()
                 with gr.Accordion("Keep a part of the image, and complete the rest", open=False):
@@ -242,22 +250,14 @@ def build_page(models: Models) -> gr.Blocks:
                 query = gr.Textbox(visible=False)
                 link = gr.Textbox(label="Link to this result", interactive=False, max_lines=1)
         hidden: dict[str, Any] = {"api_visibility": "private"}
-        model.input(
-            page.chosen, model, [engine, gallery, chosen, editor, shown], queue=False, **hidden
-        )
-        upload.upload(page.take_file, [upload, model], [upload, chosen, editor, shown], **hidden)
-        gallery.select(page.take_example, model, [chosen, editor, shown], queue=False, **hidden)
+        quick = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
+        model.input(page.chosen, model, [engine, gallery, chosen, editor, shown], **quick)
+        upload.upload(page.take_file, [upload, model], [upload, chosen, editor, shown], **quick)
+        gallery.select(page.take_example, model, [chosen, editor, shown], **quick)
         settings = [model, engine, precision, temperature, seed, samples, keep]
-        started = button.click(
-            page.prepare, [chosen, editor, *settings], [checked, query], queue=False, **hidden
-        )
+        started = button.click(page.prepare, [chosen, editor, *settings], [checked, query], **quick)
         started.success(None, query, link, js=SHARE)
         running = started.success(page.run, checked, result, concurrency_limit=1, **hidden)
         stop.click(None, cancels=[running])
-        blocks.load(
-            page.restore, None, [*settings, gallery, chosen, editor, shown], queue=False, **hidden
-        )
+        blocks.load(page.restore, None, [*settings, gallery, chosen, editor, shown], **quick)
     return blocks.queue(max_size=MOST_WAITING)
-
-
-__all__ = ["STYLE", "THEME", "SamplePage", "build_page", "painted_mask"]
