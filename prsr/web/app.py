@@ -80,7 +80,7 @@ def create_app(models: Models, studies: Path, temporary: Path) -> FastAPI:
         css=STYLE,
         allowed_paths=[],
     )
-    app.add_middleware(BoundedBodies)
+    app.add_middleware(BoundedBodies, temporary=temporary)
     app.add_middleware(OwnHostOnly)
     return app
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -71,15 +73,22 @@ def read_upload(data: bytes, mode: str = "RGB") -> Image.Image:
 
 
 class BoundedBodies:
-    """ASGI middleware: refuses large bodies, and uploads that are not images within bounds.
+    """ASGI middleware: refuses large bodies, uploads that are not images, and files of others.
+
+    Gradio takes the files that a request names from anywhere where it is mounted on another
+    application (version 6.31): from any path that the server can read, and from other hosts.
 
     Args:
         app: to protect.
+        temporary: the folder where Gradio puts uploads.
         upload_suffix: how the paths of uploads end.
     """
 
-    def __init__(self, app: ASGIApp, upload_suffix: str = "/gradio_api/upload") -> None:
+    def __init__(
+        self, app: ASGIApp, temporary: Path, upload_suffix: str = "/gradio_api/upload"
+    ) -> None:
         self.app, self.upload_suffix = app, upload_suffix
+        self.temporary = temporary.resolve()
         self.decoders = anyio.CapacityLimiter(1)  # so that memory is bounded as well
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +103,8 @@ class BoundedBodies:
             if is_upload:
                 for data in await uploaded_files(scope, body):
                     await anyio.to_thread.run_sync(read_upload, data, limiter=self.decoders)
+            else:
+                check_files(body, self.temporary)
         except RefusedError as refused:
             response = PlainTextResponse(refused.message, refused.status, {"Connection": "close"})
             await response(scope, receive, send)
@@ -123,6 +134,36 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
             raise too_large
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def check_files(body: bytes, folder: Path) -> None:
+    """A JSON body names no files but those in a folder.
+
+    Raises:
+        RefusedError: it names others.
+    """
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return  # a form, or nothing that Gradio reads
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path, url = value.get("path"), value.get("url")
+            inside = not isinstance(path, str) or is_inside(path, folder)
+            if not inside or (isinstance(url, str) and url.startswith("data:")):
+                raise RefusedError(403, "A file must be uploaded first.")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def is_inside(path: str, folder: Path) -> bool:
+    """Whether a path lies in a folder, links followed."""
+    try:
+        return Path(path).resolve().is_relative_to(folder)
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 async def uploaded_files(scope: Scope, body: bytes) -> list[bytes]:
