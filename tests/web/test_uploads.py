@@ -123,6 +123,13 @@ def test_no_file_of_the_machine_is_served(path, client):
     assert "root:" not in answer.text
 
 
+def test_not_even_images_in_the_working_or_temporary_folder_are_served(client, tmp_path, noise):
+    planted = tmp_path / "planted.png"
+    noise.save(planted)
+    for path in (planted, Path("docs/faces.png").resolve(), Path("pyproject.toml").resolve()):
+        assert client.get(f"/sample/gradio_api/file={path}").status_code == 403
+
+
 def handler(client, name):
     """The number of a handler of the page."""
     page = client.get("/sample/config").json()
