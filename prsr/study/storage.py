@@ -1,8 +1,9 @@
 """A study on disk: one SQLite file with its images, raters, trials and answers.
 
-The file is in WAL mode with ``synchronous = FULL``: a committed answer survives a killed process
-and a power failure. Each call opens a connection of its own, so that calls may come from any thread
-and from several processes. Nothing about a rater is stored but a random token and the answers.
+The file is in WAL mode, and answers are committed with ``synchronous = FULL``: they survive a
+killed process and a power failure. Each call opens a connection of its own, so that calls may come
+from any thread and from several processes. Nothing about a rater is stored but a random token and
+the answers.
 """
 
 from __future__ import annotations
@@ -207,11 +208,19 @@ def create_study(
             database.close()
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection to a database in WAL mode that commits when :func:`transaction` ends."""
-    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
+    """A connection to a database in WAL mode that commits when :func:`transaction` ends.
+
+    Args:
+        path: of the file.
+        durable: a commit waits for the disk. Without, a power failure may undo the last commits,
+            but only together with all that follow.
+    """
+    database = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
     database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
+    database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     database.execute("PRAGMA foreign_keys = ON")
     return database
 
@@ -261,8 +270,8 @@ class Study:
         self.schedule = Schedule(inputs, len(self.methods), *found[-3:])
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        database = connect(self.path)
+    def _open(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        database = connect(self.path, durable=durable)
         try:
             yield database
         finally:
@@ -329,7 +338,7 @@ class Study:
             LookupError: there is no such rater.
             UnknownTrial: the rater has not been shown this trial.
         """
-        with self._open() as database, transaction(database):
+        with self._open(durable=True) as database, transaction(database):
             rater = self._rater(database, rater_token)
             shown = database.execute(
                 "SELECT chose_left IS NULL FROM trial"

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than a rater looks at a pair."""
+
 
 def serve(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM.
@@ -30,5 +33,7 @@ def serve(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> N
         address, number = listener.getsockname()[:2]
         name = f"[{address}]" if family == socket.AF_INET6 else address
         ready(f"http://{name}:{number}/")
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=2, timeout_keep_alive=KEEP_ALIVE
+        )
         uvicorn.Server(config).run(sockets=[listener])

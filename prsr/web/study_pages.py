@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import threading
 from base64 import b64encode
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +12,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Cookie, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
-from prsr.study.storage import Study, UnknownTrial
+from prsr.study.storage import Study, UnknownTrial, connect, study_path
 from prsr.web.pages import render
 
 COOKIE = "rater"
@@ -22,10 +25,11 @@ Rater = Annotated[str | None, Cookie(alias=COOKIE, max_length=64)]
 def study_router(folder: Path) -> APIRouter:
     """The routes below ``/study`` for the studies in a folder."""
     router = APIRouter(prefix="/study")
+    studies = OpenStudies(folder)
 
     def find(name: str) -> Study:
         try:
-            return Study(folder, name)
+            return studies.find(name)
         except (FileNotFoundError, ValueError) as error:
             raise HTTPException(404, "There is no such study.") from error
 
@@ -82,6 +86,39 @@ def study_router(folder: Path) -> APIRouter:
         return to_pair(request, name)
 
     return router
+
+
+class OpenStudies:
+    """Studies with an idle connection each: SQLite tidies a file up whenever the last one closes.
+
+    Args:
+        folder: of the studies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, tuple[os.stat_result, Study, sqlite3.Connection]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> Study:
+        """A study by name; read again if its file is another one.
+
+        Raises:
+            FileNotFoundError: there is no such study.
+            ValueError: the name is not valid, or the file is not a study.
+        """
+        path = study_path(self.folder, name)
+        with self._lock:
+            opened = self._open.get(name)
+            if opened and path.exists() and os.path.samestat(opened[0], path.stat()):
+                return opened[1]
+            if opened:
+                self._open.pop(name)[2].close()
+            study = Study(self.folder, name)
+            idle = connect(path)
+            idle.execute("SELECT 1 FROM study").fetchone()  # opens the file
+            self._open[name] = path.stat(), study, idle
+            return study
 
 
 def to_pair(request: Request, name: str) -> RedirectResponse:

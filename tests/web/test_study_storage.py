@@ -13,6 +13,7 @@ from prsr.study.storage import (
     Settings,
     Study,
     UnknownTrial,
+    connect,
     create_study,
     list_studies,
     study_path,
@@ -94,10 +95,21 @@ def test_a_pair_that_is_shown_again_is_counted_as_such(study):
     assert study.answers()[0].showings == 3
 
 
-def test_answers_are_durable_and_writers_do_not_block_readers(study):
-    with study._open() as database:
-        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+def test_answers_are_durable_and_writers_do_not_block_readers(study, monkeypatch):
+    opened = []
+
+    def watched(path, *, durable):
+        database = connect(path, durable=durable)
+        pragmas = ("journal_mode", "synchronous")
+        opened.append([database.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas])
+        return database
+
+    monkeypatch.setattr("prsr.study.storage.connect", watched)
+    rater = study.add_rater()
+    trial = study.next_trial(rater)
+    study.answer(rater, trial.token, True)
+    full, normal = 2, 1
+    assert opened == [["wal", normal], ["wal", normal], ["wal", full]]
 
 
 def test_a_study_is_never_replaced(study, folders):
