@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import facts
+from benchmarks.machine import describe
 from prsr.config import PRSRConfig
 from prsr.study.folders import as_png
 from prsr.study.storage import Settings, Study, StudyInput, create_study, study_path
@@ -149,7 +149,7 @@ def main() -> None:
     shown = (f"{1000 * value:.0f} ms" for value in np.quantile(seconds, (0.5, 0.95, 1)))
     table.add_row(*shown, f"{len(seconds) / whole:.0f}", str(wrong))
     console = Console(width=100, highlight=False)
-    for name, fact in facts().items():
+    for name, fact in describe().items():
         console.print(f"{name}: {fact}")
     console.print(table)
     if wrong:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from prsr.cli.options import PATH, out_option, overwrite_option, say, seed_option, timed
+from prsr.cli.options import (
+    PATH,
+    out_option,
+    overwrite_option,
+    print_line,
+    run_and_report,
+    seed_option,
+)
 from prsr.study.folders import read_inputs
 from prsr.study.storage import Settings, Study, create_study, study_path
 from prsr.utils.files import check_folder, replacing
@@ -43,7 +50,7 @@ def study() -> None:
     "--catch", default=8, help="Catch trials that a rater sees: bicubic against the photograph."
 )
 @click.option("--scale", default=4, help="By which the methods enlarged.")
-@seed_option("Of order and sides.", 2**63)
+@seed_option("Seed of order and sides.", 2**63)
 @studies_option
 def new(
     name: str,
@@ -65,7 +72,7 @@ def new(
     \b
     prsr evaluate --data faces-test.npy --save-images images/
     prsr study new faces --real images/real --method "prsr=images/recursive, temperature 1"
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     path = study_path(studies, name)
     check_folder(studies)
     if path.exists():
@@ -79,7 +86,7 @@ def new(
         create_study(path, settings, list(folders), inputs)
         return [path]
 
-    timed(work, "study")
+    run_and_report(work, "study")
 
 
 @study.command("report")
@@ -93,15 +100,15 @@ def report(name: str, studies: Path, out: Path, overwrite: bool) -> None:
     Raters who fail the catch trials are excluded. The tables have the format of those of
     `prsr evaluate`.
     """
-    from prsr.evaluation.plots import check_target, save_figure
-    from prsr.evaluation.tables import TABLES, as_markdown, check_tables, write_tables
+    from prsr.evaluation.plots import check_plot_path, save_figure
+    from prsr.evaluation.tables import FILE_NAMES, as_markdown, check_tables, write_tables
     from prsr.study.report import as_csv, make_report, plot_report
 
     found = Study(studies, name)
     check_tables(out, overwrite)
     if out.is_dir():
-        check_target(out / PLOT, ["png"], overwrite=overwrite)
-        if (out / ANSWERS).exists() and not (overwrite or (out / TABLES[0]).exists()):
+        check_plot_path(out / PLOT, ["png"], overwrite=overwrite)
+        if (out / ANSWERS).exists() and not (overwrite or (out / FILE_NAMES[0]).exists()):
             raise FileExistsError(f"{out / ANSWERS} exists already: --overwrite replaces it")
     answers = found.answers()
     comparison, about = make_report(
@@ -118,8 +125,8 @@ def report(name: str, studies: Path, out: Path, overwrite: bool) -> None:
             temporary.write_text(as_csv(answers), encoding="utf-8")
         return [*written, out / PLOT, out / ANSWERS]
 
-    timed(work, "report")
-    say(f"{len(answers)} answers")
+    run_and_report(work, "report")
+    print_line(f"{len(answers)} answers")
 
 
 def parse_methods(given: tuple[str, ...]) -> dict[str, Path]:

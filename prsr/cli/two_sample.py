@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from prsr.cli.methods import describe_origins, open_methods
+from prsr.cli.methods import describe_methods, open_methods
 from prsr.cli.options import (
-    ListsCommand,
     baselines_option,
     choose_device,
     console,
@@ -19,24 +18,24 @@ from prsr.cli.options import (
     model_option,
     out_option,
     overwrite_option,
+    run_and_report,
     seed_option,
     temperatures_option,
-    timed,
     training_option,
 )
 from prsr.data.dataset import SuperResolutionImages
 from prsr.utils.messages import printable
 
 
-@click.command("two-sample", cls=ListsCommand)
+@click.command("two-sample")
 @data_option
 @model_option
 @baselines_option
 @training_option
 @temperatures_option(1.0)
 @images_option(None)
-@seed_option("Of the noise and of the classifier.", 2**63)
-@out_option("two-sample", "Folder for table.json, table.csv and table.md.")
+@seed_option("Seed of the noise and of the classifier.", 2**63)
+@out_option("two-sample", "Folder to write table.json, table.csv and table.md to.")
 @overwrite_option
 @device_option
 def two_sample_command(
@@ -57,8 +56,8 @@ def two_sample_command(
     that the classifier cannot tell them apart.
 
     \b
-    prsr two-sample --data faces-test.npy --temperature 0.8 1.0 --baselines bicubic
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    prsr two-sample --data faces-test.npy --temperature 0.8 --temperature 1.0 --baseline bicubic
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     from prsr.evaluation.tables import as_markdown, check_tables, write_tables
     from prsr.evaluation.two_sample import ACCURACY, DESCRIPTION, FOLDS, two_sample_tests
 
@@ -68,14 +67,14 @@ def two_sample_command(
     images = SuperResolutionImages.open(data, config, progress=True).first(count)
     if len(images) < FOLDS:
         raise ValueError(f"a two-sample test needs at least {FOLDS} images, got {len(images)}")
-    about = {
+    notes = {
         "images": printable(f"{len(images):,} of {data}"),
-        "samples": f"1 of each image, seed {seed}",
-        **describe_origins(model, baselines, training_data, choose_device(device)),
+        "samples": f"1 per image, seed {seed}",
+        **describe_methods(model, baselines, training_data, choose_device(device)),
         ACCURACY: DESCRIPTION,
     }
     with Progress(transient=True, console=console) as progress:
-        found = two_sample_tests(methods, images, temperatures, seed=seed, progress=progress)
-    click.echo(as_markdown(found, about))
+        table = two_sample_tests(methods, images, temperatures, seed=seed, progress=progress)
+    click.echo(as_markdown(table, notes))
     out.mkdir(parents=True, exist_ok=True)
-    timed(lambda: write_tables(found, about, out), "two-sample test")
+    run_and_report(lambda: write_tables(table, notes, out), "two-sample test")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from prsr.cli.options import device_option, load, say
+from prsr.cli.options import device_option, load_model, print_line
 from prsr.cli.study import studies_option
 from prsr.models.prsr import PRSR
 from prsr.models.saved import bundled_models
@@ -37,7 +37,7 @@ def web(
     \b
     prsr web
     prsr web --model runs/faces/model --l2 runs/l2/model --studies studies/
-    """  # noqa: D301  (\b keeps lines apart, and must be that character)
+    """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     try:
         from prsr.web.app import create_app
         from prsr.web.runs import Models
@@ -45,15 +45,15 @@ def web(
     except ImportError as error:
         raise ImportError(f"prsr web needs pip install 'prsr[web]' ({error})") from error
 
-    opened = {name: load(name, device) for name in names}
+    opened = {name: load_model(name, device) for name in names}
     models: dict[str, PRSR] = {}
     for name, model in opened.items():
         if not isinstance(model, PRSR):
             raise ValueError(f"--model {name} is of the method {model.method}: give it as --l2")
         models[name] = model
-    baseline = None if l2 is None else method_for(load(l2, device))
+    baseline = None if l2 is None else method_for(load_model(l2, device))
     if baseline is not None and not isinstance(baseline, RegressionMethod):
         raise ValueError(f"--l2 must be a model of the method l2, got {l2}")
     with tempfile.TemporaryDirectory(prefix="prsr-web-") as temporary:
         app = create_app(Models(models, baseline), studies, Path(temporary))
-        serve(app, host, port, lambda address: say(f"serving at {address} (Ctrl-C ends it)"))
+        serve(app, host, port, lambda address: print_line(f"serving at {address} (Ctrl-C ends it)"))

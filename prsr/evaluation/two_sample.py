@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.compare import CHUNK, Comparison, Row, temperatures_of
+from prsr.evaluation.compare import CHUNK, ComparisonRow, ComparisonTable, method_temperatures
 from prsr.evaluation.metrics import Interval
 from prsr.sampling.method import Method
 
@@ -38,7 +38,7 @@ def two_sample_tests(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Comparison:
+) -> ComparisonTable:
     """Test what each method makes of the inputs of real images against these images.
 
     Args:
@@ -57,7 +57,7 @@ def two_sample_tests(
     real = torch.cat([images.batch(slice(i, i + CHUNK))[1] for i in range(0, len(images), CHUNK)])
     rows = []
     for label, method in methods.items():
-        for temperature in temperatures_of(method, temperatures):
+        for temperature in method_temperatures(method, temperatures):
             made = []
             for start in range(0, len(images), CHUNK):
                 lr, _ = images.batch(slice(start, start + CHUNK))
@@ -71,8 +71,8 @@ def two_sample_tests(
                     )
                 )
             right = verdicts(real, torch.cat(made), images.config.levels, seed)
-            rows.append(Row(label, temperature, {ACCURACY: share(right)}))
-    return Comparison(rows, [], {})
+            rows.append(ComparisonRow(label, temperature, {ACCURACY: share(right)}))
+    return ComparisonTable(rows, [], {})
 
 
 def verdicts(real: Tensor, made: Tensor, levels: int = 256, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from prsr.evaluation.compare import Comparison, Row
+from prsr.evaluation.compare import ComparisonRow, ComparisonTable
 from prsr.evaluation.metrics import Interval
 from prsr.study.storage import Answer
 
@@ -99,7 +99,7 @@ def clustered_share(hits: Sequence[int], counts: Sequence[int], level: float = 0
 
 def make_report(
     answers: Sequence[Answer], methods: Sequence[str], raters: int, has_catch: bool
-) -> tuple[Comparison, dict[str, str]]:
+) -> tuple[ComparisonTable, dict[str, str]]:
     """The share fooled of each method as a table of ``prsr evaluate``, and the facts about it.
 
     Args:
@@ -128,7 +128,7 @@ def make_report(
                 f"least two ({len(out)} of {raters} raters are excluded)"
             )
         shares = clustered_share([hits[r] for r in counts], list(counts.values()))
-        rows.append(Row(method, None, {FOOLED: shares}))
+        rows.append(ComparisonRow(method, None, {FOOLED: shares}))
     about = {
         "answers": f"{len(counted):,} counted, of {len({a.rater for a in counted})} raters",
         "raters": f"{raters} have begun, {len({a.rater for a in answers})} have answered",
@@ -138,7 +138,7 @@ def make_report(
         FOOLED: "answers that chose the generated image; 0.5 is perfect confusion",
         "intervals": "95%, clustered by rater",
     }
-    return Comparison(rows, [], {}), about
+    return ComparisonTable(rows, [], {}), about
 
 
 def as_csv(answers: Sequence[Answer]) -> str:
@@ -155,7 +155,7 @@ def as_csv(answers: Sequence[Answer]) -> str:
     return text.getvalue()
 
 
-def plot_report(comparison: Comparison) -> Any:
+def plot_report(comparison: ComparisonTable) -> Any:
     """The shares with their intervals as a matplotlib figure; a line marks perfect confusion."""
     from matplotlib.figure import Figure
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from prsr.data.decoding import decode, quietly
+from prsr.data.decoding import decode, no_warnings
 
 MAX_UPLOAD_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
@@ -55,7 +55,7 @@ def read_upload(data: bytes, mode: str = "RGB") -> Image.Image:
     if len(data) > MAX_UPLOAD_BYTES:
         raise RefusedError(413, f"The file has more than {MAX_UPLOAD_BYTES // 2**20} MiB.")
     try:
-        with quietly(), Image.open(io.BytesIO(data)) as image:
+        with no_warnings(), Image.open(io.BytesIO(data)) as image:
             width, height = image.size
     except Image.DecompressionBombError as error:
         raise RefusedError(413, f"The image has more than {MAX_PIXELS:,} pixels.") from error
@@ -66,7 +66,7 @@ def read_upload(data: bytes, mode: str = "RGB") -> Image.Image:
             413, f"The image has {width}×{height} pixels; at most {MAX_PIXELS:,} are accepted."
         )
     try:
-        with quietly():
+        with no_warnings():
             return decode(io.BytesIO(data), mode)
     except Exception as error:  # likewise
         raise RefusedError(422, "The image is damaged or incomplete.") from error

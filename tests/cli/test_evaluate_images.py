@@ -9,8 +9,17 @@ from prsr.study.storage import Study
 def test_evaluate_writes_folders_that_make_a_study(command, models, data, tmp_path):
     folder, studies = tmp_path / "images", tmp_path / "studies"
     arguments = ("evaluate", "--data", data, "--model", models["recursive"])
-    arguments += ("--temperature", 1, 0.5, "--save-images", folder, "--out", tmp_path / "out")
-    code, _, errors = command(*arguments, "--baselines", "bicubic", "--samples", 1)
+    arguments += (
+        "--temperature",
+        1,
+        "--temperature",
+        0.5,
+        "--save-images",
+        folder,
+        "--out",
+        tmp_path / "out",
+    )
+    code, _, errors = command(*arguments, "--baseline", "bicubic", "--samples", 1)
     assert (code, errors) == (0, "")
     names = ["bicubic", "real", "recursive, temperature 0.5", "recursive, temperature 1"]
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -49,7 +49,9 @@ def test_shapes_and_numbers_are_checked():
 def test_it_is_one_command(command, models, data, tmp_path):
     out = tmp_path / "out"
     arguments = ("two-sample", "--data", data, "--model", models["recursive"], "--out", out)
-    code, printed, errors = command(*arguments, "--temperature", 1, 0.5, "--baselines", "bicubic")
+    code, printed, errors = command(
+        *arguments, "--temperature", 1, "--temperature", 0.5, "--baseline", "bicubic"
+    )
     assert (code, errors) == (0, "")
     assert (out / "table.md").read_text() in printed
     table = json.loads((out / "table.json").read_text())

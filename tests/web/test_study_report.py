@@ -144,7 +144,7 @@ def test_new_and_report_are_one_command_each(command, folders, tmp_path):
     assert [row["values"][FOOLED]["mean"] for row in table["images"]] == [1, 0]
     assert "perfect confusion" in table["about"][FOOLED]
     with (out / "table.csv").open(newline="") as file:
-        assert [line["measure"] for line in csv.DictReader(file)] == [FOOLED] * 2
+        assert [line["metric"] for line in csv.DictReader(file)] == [FOOLED] * 2
     with (out / "answers.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 30
