@@ -13,7 +13,9 @@ from rich.progress import Progress
 
 from prsr.cli.methods import describe_methods, open_methods
 from prsr.cli.options import (
+    PATH,
     baselines_option,
+    check_value,
     choose_device,
     console,
     data_option,
@@ -29,7 +31,14 @@ from prsr.cli.options import (
     training_option,
 )
 from prsr.data.dataset import SuperResolutionImages
+from prsr.utils.files import check_folder
 from prsr.utils.messages import printable
+
+
+def check_optional_folder(folder: Path | None) -> None:
+    """Raise as :func:`prsr.utils.files.check_folder` does, if there is a folder to check."""
+    if folder is not None:
+        check_folder(folder)
 
 
 @click.command("evaluate")
@@ -42,6 +51,14 @@ from prsr.utils.messages import printable
 @images_option(None)
 @seed_option()
 @out_option("evaluation", "Folder to write table.json, table.csv and table.md to.")
+@click.option(
+    "--save-images",
+    "folder",
+    type=PATH,
+    callback=check_value(check_optional_folder),
+    help="New folder for the real images and the first sample of each method, a folder each, as "
+    "`prsr study new` takes them.",
+)
 @overwrite_option
 @device_option
 def evaluate_command(
@@ -54,6 +71,7 @@ def evaluate_command(
     count: int | None,
     seed: int,
     out: Path,
+    folder: Path | None,
     overwrite: bool,
     device: str,
 ) -> None:
@@ -71,6 +89,7 @@ def evaluate_command(
         --baseline bicubic --baseline nearest --baseline runs/l2/model
     """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     from prsr.evaluation.compare import compare
+    from prsr.evaluation.image_folders import ImageFolders
     from prsr.evaluation.metrics import describe_metrics
     from prsr.evaluation.tables import as_markdown, check_tables, write_tables
 
@@ -87,9 +106,18 @@ def evaluate_command(
         **describe_methods(model, baselines, training_data, choose_device(device)),
         **describe_metrics(*images.pixels.shape[2:]),
     }
+    folders = ImageFolders(folder, images) if folder else None
+    if folders:
+        folders.save_real()
     with Progress(transient=True, console=console) as progress:
         table = compare(
-            methods, images, temperatures, samples=samples, seed=seed, progress=progress
+            methods,
+            images,
+            temperatures,
+            samples=samples,
+            seed=seed,
+            progress=progress,
+            keep=folders.save if folders else None,
         )
     click.echo(as_markdown(table, notes))
     out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,10 @@ from prsr.cli.experiment import experiment
 from prsr.cli.figure import figure
 from prsr.cli.info import info
 from prsr.cli.sample import demo, sample_command
+from prsr.cli.study import study
 from prsr.cli.train import train_command
+from prsr.cli.two_sample import two_sample_command
+from prsr.cli.web import web
 from prsr.utils.messages import on_terminal, printable
 
 
@@ -43,6 +46,9 @@ for command in (
     evaluate_command,
     experiment,
     figure,
+    two_sample_command,
+    study,
+    web,
 ):
     app.add_command(command)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,10 @@ from prsr.sampling.method import DeterministicMethod, Method
 
 CHUNK = 64
 """Images whose samples are in memory at the same time."""
+
+
+Keep = Callable[[str, float | None, int, Tensor], None]
+"""Called with label, temperature, index of the first input and samples ``[n, S, D, H, W]``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def compare(
     samples: int = 2,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> ComparisonTable:
     """Sample the inputs of ``images`` with every method and compute the metrics.
 
@@ -84,6 +89,7 @@ def compare(
             diversity needs two or more.
         seed: seed of the noise.
         progress: display in which to show progress bars.
+        keep: called with all samples, some inputs at a time.
 
     Raises:
         ValueError: an argument is out of range, or the images are too small for a metric.
@@ -91,7 +97,9 @@ def compare(
     rows, likelihood, parameters = [], [], {}
     for label, method in methods.items():
         for temperature in method_temperatures(method, temperatures):
-            metrics = evaluate_method(method, images, temperature, samples, seed, progress, label)
+            metrics = evaluate_method(
+                method, images, temperature, samples, seed, progress, label, keep
+            )
             rows.append(ComparisonRow(label, temperature, with_intervals(metrics)))
         model = method.model
         parameters[label] = sum(p.numel() for p in model.parameters()) if model else 0
@@ -123,6 +131,7 @@ def evaluate_method(
     seed: int,
     progress: Progress | None = None,
     label: str = "",
+    keep: Keep | None = None,
 ) -> dict[str, Tensor]:
     """The metrics of a method: ``float32 [N]`` by name, the mean over the samples of each image.
 
@@ -134,13 +143,14 @@ def evaluate_method(
         seed: seed of the noise.
         progress: display in which to show a progress bar.
         label: label of the method, for the progress bar.
+        keep: called with all samples, some inputs at a time.
 
     Returns:
         pSNR in dB; SSIM; MS-SSIM; consistency, the mean squared error between the input and the
         reduced sample; diversity, if there are two or more samples per image.
     """
     chunks: dict[str, list[Tensor]] = {}
-    description = f"{label}{'' if temperature is None else f', temperature {temperature:g}'}"
+    description = describe_method(label, temperature)
     task = progress.add_task(description, total=len(images)) if progress else None
     for start in range(0, len(images), CHUNK):
         lr, hr = images.batch(slice(start, start + CHUNK))
@@ -151,6 +161,8 @@ def evaluate_method(
             num_samples=samples,
             first_index=start,
         )
+        if keep:
+            keep(label, temperature, start, sampled)
         for name, values in sample_metrics(sampled, lr, hr, images).items():
             chunks.setdefault(name, []).append(values)
         if progress and task is not None:
@@ -158,6 +170,11 @@ def evaluate_method(
     if progress and task is not None:
         progress.remove_task(task)
     return {name: torch.cat(values) for name, values in chunks.items()}
+
+
+def describe_method(label: str, temperature: float | None) -> str:
+    """A method and its temperature as text."""
+    return label if temperature is None else f"{label}, temperature {temperature:g}"
 
 
 def sample_metrics(

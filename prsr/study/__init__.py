@@ -1,0 +1,1 @@
+"""The human study: storage, schedule and report."""

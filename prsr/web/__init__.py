@@ -1,0 +1,1 @@
+"""The web application: the sampling page and the human study."""

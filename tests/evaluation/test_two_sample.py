@@ -1,0 +1,71 @@
+"""The classifier two-sample test knows what differs from what does not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from prsr.evaluation.two_sample import ACCURACY, FOLDS, share, verdicts
+
+
+def noise(seed, n=120, low=0, high=256):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (n, 3, 8, 8), generator=random, dtype=torch.uint8)
+
+
+def test_images_of_one_distribution_cannot_be_told_apart():
+    found = share(verdicts(noise(1), noise(2)))
+    assert found.low < 0.5 < found.high
+
+
+def test_images_that_differ_are_told_apart():
+    found = share(verdicts(noise(1), noise(2, low=60, high=196)))
+    assert found.low > 0.8
+
+
+def test_a_copy_is_never_judged_by_a_classifier_that_has_learnt_its_original():
+    # With separate folds, it would call an original generated after learning from its copy.
+    assert share(verdicts(noise(1), noise(1))).mean == 0.5
+
+
+def test_the_seed_decides_and_the_callers_generator_does_not_notice():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = verdicts(noise(1, 20), noise(2, 20), seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(verdicts(noise(1, 20), noise(2, 20), seed=3), one)
+    assert len(one) == 40
+
+
+def test_shapes_and_numbers_are_checked():
+    with pytest.raises(ValueError, match="like real"):
+        verdicts(noise(1), noise(1)[:, :1])
+    with pytest.raises(ValueError, match=f"at least {FOLDS}"):
+        verdicts(noise(1, 4), noise(1, 4))
+
+
+def test_it_is_one_command(command, models, data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("two-sample", "--data", data, "--model", models["recursive"], "--out", out)
+    code, printed, errors = command(
+        *arguments, "--temperature", 1, "--temperature", 0.5, "--baseline", "bicubic"
+    )
+    assert (code, errors) == (0, "")
+    assert (out / "table.md").read_text() in printed
+    table = json.loads((out / "table.json").read_text())
+    rows = [(row["method"], row["temperature"]) for row in table["images"]]
+    assert rows == [("bicubic", None), ("recursive", 1.0), ("recursive", 0.5)]
+    assert all(list(row["values"]) == [ACCURACY] for row in table["images"])
+
+
+def test_too_few_images_are_told_before_any_sampling(command, models, tmp_path):
+    np.save(tmp_path / "four.npy", np.zeros((4, 3, 8, 8), np.uint8))
+    code, _, errors = command(
+        *("two-sample", "--data", tmp_path / "four.npy", "--model", models["recursive"]),
+        *("--out", tmp_path / "out"),
+    )
+    assert code == 2
+    assert "at least 5 images" in errors
+    assert not (tmp_path / "out").exists()
