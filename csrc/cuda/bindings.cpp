@@ -1,4 +1,4 @@
-// What Python sees of the CUDA build; nothing here knows torch.
+// The module prsr._cuda. Nothing here depends on torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -24,7 +24,7 @@ std::vector<std::tuple<std::string, std::pair<int, int>, uint64_t>> devices() {
   return result;
 }
 
-// A struct as a class whose constructor takes every field by name; addresses are integers.
+// Binds a struct as a class whose constructor takes every field by name; addresses are integers.
 template <typename Struct>
 class Fields {
  public:
