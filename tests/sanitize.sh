@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the extension with sanitizers and runs the tests of sampling on it: make sanitize.
+# Builds the C++ extensions with sanitizers and runs the sampling tests on them: make sanitize.
 #
 #   tests/sanitize.sh address,undefined|thread MARKERS
 #
@@ -10,34 +10,34 @@ export PRSR_SANITIZE=$1 PRSR_BUILD_NATIVE=1 PRSR_BUILD_BENCH=1 PRSR_BUILD_CUDA=0
 MARKERS=$2
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 SOURCE=$PWD
-ROOM=$PWD/build/sanitize/$1
+TARGET=$PWD/build/sanitize/$1
 
-# A copy of the package beside the one that is in use.
-rm -rf "$ROOM"
-"$PYTHON" -m pip install --quiet --no-deps --target "$ROOM" .
-# From here on prsr is that copy, for pytest as well as for the interpreters that tests start.
-cd "$ROOM"
-export PYTHONPATH=$ROOM
+# A separate copy of the package.
+rm -rf "$TARGET"
+"$PYTHON" -m pip install --quiet --no-deps --target "$TARGET" .
+# From here on prsr is that copy, in pytest and in the interpreters that tests start.
+cd "$TARGET"
+export PYTHONPATH=$TARGET
 
-# Python knows nothing of sanitizers, so their runtime must come in before everything else. The C++
-# library comes with it: AddressSanitizer takes hold of its exceptions only if it is there by then.
+# Python is not built with sanitizers, so their runtime must be loaded first. So must the C++ library:
+# AddressSanitizer intercepts its exceptions only if it is already loaded.
 find_library() { "${CXX:-c++}" -print-file-name="$1"; }
 case $PRSR_SANITIZE in
   thread) LD_PRELOAD=$(find_library libtsan.so) ;;
   *) LD_PRELOAD="$(find_library libasan.so) $(find_library libstdc++.so)" ;;
 esac
 export LD_PRELOAD
-# What Python and torch keep until the end is not ours to free.
+# Memory that Python and torch keep until the end is not a leak of ours.
 export ASAN_OPTIONS=detect_leaks=0
 export UBSAN_OPTIONS=print_stacktrace=1
-# This takes the place of a list of suppressions. Torch, OpenMP and Python are not instrumented:
-# ThreadSanitizer sees what they copy and free, but not how their threads wait for each other, and
-# takes that for races. Only what our own code does is judged. A child of fork starts threads of its
-# own: it does not support that, but need not end the process for it.
+# Instead of a list of suppressions. Torch, OpenMP and Python are not instrumented: ThreadSanitizer
+# sees their memory accesses but not their synchronisation, and would report races. Only our own code
+# is checked. A child of fork starts threads, which ThreadSanitizer does not support; it need not end
+# the process for that.
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_fork=0
-# Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
-# Without the limit of time: a test takes here many times as long.
+# Output is not captured: a finding ends the process, and pytest with all captured output. There is no
+# time limit: a test takes many times as long here.
 export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
-  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,engines}.py \
+  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,cpu_operator,engines}.py \
   "$SOURCE"/tests/sampling/test_sampler.py
