@@ -18,7 +18,6 @@ from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, random_images, random_model
-from prsr.utils.torch_threads import single_threaded_section
 
 ENGINE = CPUEngine()
 
@@ -80,8 +79,7 @@ class Subject:
 
         @torch.no_grad()
         def work() -> None:
-            with single_threaded_section(batch):  # as in the sampler
-                state = ENGINE.start(packed, job)
+            state = ENGINE.start(packed, job)
             ENGINE.rows(state, 0, self.size[0] if rows is None else rows)
 
         return work

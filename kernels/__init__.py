@@ -1,15 +1,15 @@
-"""The Triton kernels, one source for every GPU; the engine ``triton`` launches them.
+"""The Triton kernels, which the engine ``triton`` launches on any GPU.
 
-A row of images takes two launches: ``vertical_row``, all layers' products over images and
-columns, and ``horizontal_row``, which walks the row pixel by pixel, colour by colour and layer by
-layer and draws. ``arithmetic`` is what both are made of. The kernels are programs of a *tile* of
-images each, and programs share nothing; within one, a barrier stands between every write to
-memory and the reads of it by other threads, and says which they are.
+Each row of images takes two launches: ``vertical_row`` computes all layers' GEMMs over images and
+columns, and ``horizontal_row`` draws the row pixel by pixel, colour by colour and layer by layer.
+``ops`` contains the functions that both use. A program processes a *tile* of images, and programs
+share nothing. Within a program, a barrier separates every write to memory from the reads of it by
+other threads; the comment at the barrier names both.
 
 Letters as in :class:`prsr.PRSRConfig`: N images of D colours and K levels; C features, L layers,
 reach p, first reach p0, M hidden units; F conditioning features that gated blocks read, 0 without
-conditional gates. Features and units stand in order of their colour group.
+conditional gates. Features and units are sorted by colour group.
 """
 
 if __name__ != "prsr.kernels":
-    raise ImportError("these kernels are the package prsr.kernels: install prsr, import them there")
+    raise ImportError("import these kernels as prsr.kernels, from an installed prsr")

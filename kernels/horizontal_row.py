@@ -1,19 +1,20 @@
-"""The horizontal stack, the head and the draws of one row: one launch walks all its pixels.
+"""The horizontal stack, the head and the draws of one row: one launch draws all its pixels.
 
-A program keeps a tile of IMAGES images. At each pixel it first adds up, for all layers, what the
-vertical stack and the pixels to the left give; then, colour by colour, it goes down the chain of
-layers with the colour's own features in registers, and hands on to the later colours what they will
-need of them: so of a layer only own centre tap, gate and own mix wait for the layer before.
+A program processes a tile of IMAGES images. At each pixel it first sums, for all layers, the
+contributions of the vertical stack and of the pixels to the left. Then, colour by colour, it goes
+through the chain of layers with the colour's own features in registers, and adds their
+contributions to the sums of later colours. Therefore only the colour's own centre tap, gate and own
+mix depend on the previous layer.
 
 Shapes (state): ``image`` uint8 ``[N, D, H, W]``, ``known`` bool likewise; ``values`` fp32
 ``[N, p0 + H, p0 + W + p0, D]``; ``above`` fp32 ``[N, L, W, 2C]``; ``horizontal``
-``[N, L + 1, p + W, C]``, each layer's input and the head's; ``given`` fp32 ``[N, L, 3C]``, what is
-added up of a layer's pre-activations (2C, group by group, both halves of the gate) and of its mix
-(C); ``gated`` ``[N, L, C_g]``; ``hidden`` ``[N, M]``; ``conditioning`` fp32 ``[N, H, W, D, K]``;
+``[N, L + 1, p + W, C]``, each layer's input and the head's; ``given`` fp32 ``[N, L, 3C]``, partial
+sums of a layer's pre-activations (2C, group by group, both halves of the gate) and of its mix (C);
+``gated`` ``[N, L, C_g]``; ``hidden`` ``[N, M]``; ``conditioning`` fp32 ``[N, H, W, D, K]``;
 ``noise`` fp32 ``[N, H, W, D]``; ``temperature`` fp32 ``[N]``.
 
-Shapes (weights; zero beyond what is said, C_g up to a multiple of GROUP, other inputs to one of IN,
-other outputs to one of HALF, UNITS or LEVELS): ``first`` ``[D, (p0 + 1)·D, C_g]``, ``taps``
+Shapes (weights; zero-padded, C_g to a multiple of GROUP, other inputs to a multiple of IN, other
+outputs to a multiple of HALF, UNITS or LEVELS): ``first`` ``[D, (p0 + 1)·D, C_g]``, ``taps``
 ``[L, p·C, 2C]``, ``centre`` ``[L, D, 2, C_g, C_g]``, ``mix`` ``[L, D, C_g, C_g]``, ``later_centre``
 ``[L, D, C_g, 2C]`` and ``later_mix`` ``[L, D, C_g, C]`` (to the colours after g), ``hidden_weight``
 ``[D, C, M_g]``, ``output`` ``[D, M, K]``, and biases, fp32: ``mix_bias`` ``[L, C]``, the others by
@@ -23,16 +24,16 @@ colour.
 import triton
 import triton.language as tl
 from prsr.kernels.autotune import tuned
-from prsr.kernels.ops import draw, gate, group_start, product
+from prsr.kernels.ops import draw, gate, gemm, group_start
 
-# Of the program's images, an array of the state is given by the address of the first one's part
-# and the `stride` from one to the next: addresses of single elements are then one address for all
-# threads and a short offset, where pointers would fill the registers.
+# An array of the state is passed as the address of the program's first image and the `stride`
+# between images. The address of an element is then a uniform address plus a short offset; a pointer
+# per element would fill the registers.
 
 
 @triton.jit
 def read(first, stride, column, seen, IMAGES: tl.constexpr):
-    """``[IMAGES, B]``: of each image, the elements at B columns, 0 where not ``seen``."""
+    """``[IMAGES, B]``: the elements of each image at B columns, 0 where not ``seen``."""
     image = tl.arange(0, IMAGES)[:, None]
     return tl.load(first + (image * stride + column[None, :]), mask=seen, other=0.0)
 
@@ -46,7 +47,7 @@ def write(first, stride, column, values, seen, IMAGES: tl.constexpr):
 
 @triton.jit
 def biased(bias, IMAGES: tl.constexpr):
-    """The bias at addresses ``[B]`` for each image, fp32 ``[IMAGES, B]``."""
+    """The bias at addresses ``[B]``, repeated for each image: fp32 ``[IMAGES, B]``."""
     return tl.zeros([IMAGES, bias.shape[0]], tl.float32) + tl.load(bias)[None, :]
 
 
@@ -56,15 +57,15 @@ def accumulate(total, source, stride, count, weight, row, live, IMAGES: tl.const
     """``total [IMAGES, B] + source [IMAGES, count] @ weight [count, B]``, IN inputs at a time.
 
     Args:
-        source: the first input of the first image, ``stride`` from one image to the next.
-        weight: addresses ``[B]`` of the first input's weights, ``row`` from one to the next; zeros
-            follow up to a multiple of IN.
+        source: address of the first input of the first image; images are ``stride`` apart.
+        weight: addresses ``[B]`` of the first input's weights; inputs are ``row`` apart, and padded
+            with zeros to a multiple of IN.
     """
     for i in range(0, count, IN):
         k = i + tl.arange(0, IN)
         seen = live[:, None] & (k < count)[None, :]
         inputs = read(source, stride, k, seen, IMAGES)
-        total = product(total, inputs, tl.load(weight[None, :] + k[:, None] * row))
+        total = gemm(total, inputs, tl.load(weight[None, :] + k[:, None] * row))
     return total
 
 
@@ -72,12 +73,12 @@ def accumulate(total, source, stride, count, weight, row, live, IMAGES: tl.const
 def add_left(sums, above, above_stride, above_size, left, left_stride, left_size, taps, mix_bias,
              live, C: tl.constexpr, L: tl.constexpr, P: tl.constexpr, IMAGES: tl.constexpr,
              HALF: tl.constexpr, IN: tl.constexpr):  # fmt: skip
-    """Begin the sums of all layers at a pixel: the vertical stack, the pixels to the left, biases.
+    """Initialise the sums of all layers at a pixel: vertical stack, pixels to the left, biases.
 
     Args:
         sums: ``[L, 3C]``.
-        above: ``[L, 2C]`` at this pixel, ``above_size`` from layer to layer.
-        left: ``[L, p·C]`` to the left of it, ``left_size`` from layer to layer.
+        above: ``[L, 2C]`` at this pixel; layers are ``above_size`` apart.
+        left: ``[L, p·C]`` to the left of it; layers are ``left_size`` apart.
     """
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
     ROWS: tl.constexpr = (P * C + IN - 1) // IN * IN
@@ -101,7 +102,7 @@ def add_left(sums, above, above_stride, above_size, left, left_stride, left_size
 def first_layer(inputs, stride, weight, bias, g, out, live, D: tl.constexpr, P0: tl.constexpr,
                 IMAGES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
                 IN: tl.constexpr):  # fmt: skip
-    """Of colour g, the first layer's features ``out`` ``[GROUP]``.
+    """The features ``out`` ``[GROUP]`` of colour g in the first layer.
 
     Args:
         inputs: ``[(p0 + 1)·D]``, the values to the left and those of this pixel.
@@ -115,13 +116,13 @@ def first_layer(inputs, stride, weight, bias, g, out, live, D: tl.constexpr, P0:
 def chain(own, kept, kept_stride, kept_size, sums, gates, centre, mix, g, live, D: tl.constexpr,
           C: tl.constexpr, L: tl.constexpr, IMAGES: tl.constexpr,
           GROUP: tl.constexpr):  # fmt: skip
-    """Take colour g's features of the first layer, ``own`` ``[IMAGES, GROUP]``, through all layers.
+    """Propagate colour g's features of the first layer, ``own`` ``[IMAGES, GROUP]``, to the head.
 
     Args:
-        kept: ``[L + 1, C]`` at this pixel, ``kept_size`` from layer to layer, where the inputs of
-            all layers and of the head are put.
-        sums: ``[L, 3C]``, complete for this colour but for what it gives itself.
-        gates: ``[L, GROUP]``, where the outputs of the gates are put.
+        kept: destination of the inputs of all layers and of the head, ``[L + 1, C]`` at this pixel;
+            layers are ``kept_size`` apart.
+        sums: ``[L, 3C]``, complete for this colour except for its own contribution.
+        gates: destination of the gates' outputs, ``[L, GROUP]``.
     """
     start = group_start(g, C, D)
     size = group_start(g + 1, C, D) - start
@@ -135,12 +136,10 @@ def chain(own, kept, kept_stride, kept_size, sums, gates, centre, mix, g, live, 
         mixed = read(given + 2 * C + start, L * 3 * C, feature, mine, IMAGES)
         square = feature[:, None] * GROUP + feature[None, :]
         taps = centre + (layer * D + g) * 2 * GROUP * GROUP + square
-        gated = gate(
-            product(one, own, tl.load(taps)), product(two, own, tl.load(taps + GROUP * GROUP))
-        )
+        gated = gate(gemm(one, own, tl.load(taps)), gemm(two, own, tl.load(taps + GROUP * GROUP)))
         write(gates + layer * GROUP, L * GROUP, feature, gated, mine, IMAGES)
         weights = tl.load(mix + (layer * D + g) * GROUP * GROUP + square)
-        own += product(mixed, gated, weights)
+        own += gemm(mixed, gated, weights)
     write(kept + L * kept_size + start, kept_stride, feature, own, mine, IMAGES)
 
 
@@ -149,10 +148,10 @@ def wide_chain(values, value_stride, first, first_bias, kept, kept_stride, kept_
                centre, mix, g, live, D: tl.constexpr, C: tl.constexpr, L: tl.constexpr,
                P0: tl.constexpr, IMAGES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
                IN: tl.constexpr):  # fmt: skip
-    """:func:`first_layer` and :func:`chain` for more features than registers hold.
+    """:func:`first_layer` and :func:`chain` for more features than fit the registers.
 
-    They go through memory, GROUP at a time. What a layer adds to is kept in its sums: that of the
-    mix is made one of the mix and the layer's input.
+    Features go through memory, GROUP at a time. The residual input of a layer is added to the sum
+    of its mix.
     """
     start = group_start(g, C, D)
     size = group_start(g + 1, C, D) - start
@@ -174,7 +173,7 @@ def wide_chain(values, value_stride, first, first_bias, kept, kept_stride, kept_
                 own += read(given + 2 * C + start, L * 3 * C, out, mine, IMAGES)
                 write(given + 2 * C + start, L * 3 * C, out, own, mine, IMAGES)
         if layer < L:
-            # Orders the writes of the layer's input before its reads by other parts.
+            # Orders the writes of the layer's input before the reads by other groups.
             tl.debug_barrier()
             for o in range(0, size, GROUP):
                 out = o + tl.arange(0, GROUP)
@@ -187,19 +186,20 @@ def wide_chain(values, value_stride, first, first_bias, kept, kept_stride, kept_
                 two = accumulate(two, inputs, kept_stride, size, taps + WHOLE * WHOLE, WHOLE, live,
                                  IMAGES, GROUP)  # fmt: skip
                 write(gates + layer * WHOLE, L * WHOLE, out, gate(one, two), mine, IMAGES)
-            # Orders the writes of the gates before their reads by other parts.
+            # Orders the writes of the gates before the reads by other groups.
             tl.debug_barrier()
 
 
 @triton.jit
-def hand_on(source, source_stride, source_size, sums, weight, g, first, end, live, D: tl.constexpr,
-            C: tl.constexpr, L: tl.constexpr, IMAGES: tl.constexpr, WHOLE: tl.constexpr,
-            IN: tl.constexpr, OUT: tl.constexpr, PADDED: tl.constexpr):  # fmt: skip
-    """Add to the sums of all layers, from output ``first`` to ``end``, what colour g gives them.
+def propagate(source, source_stride, source_size, sums, weight, g, first, end, live,
+              D: tl.constexpr, C: tl.constexpr, L: tl.constexpr, IMAGES: tl.constexpr,
+              WHOLE: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
+              PADDED: tl.constexpr):  # fmt: skip
+    """Add the contribution of colour g to the sums of all layers, outputs ``first`` to ``end``.
 
     Args:
-        source: ``[L, C_g]``, ``source_size`` from layer to layer.
-        sums: ``[L, 3C]``, from the first output that ``weight`` knows.
+        source: ``[L, C_g]``; layers are ``source_size`` apart.
+        sums: ``[L, 3C]``, starting at the first output of ``weight``.
         weight: ``[L, D, WHOLE, PADDED]``, read OUT outputs at a time.
     """
     size = group_start(g + 1, C, D) - group_start(g, C, D)
@@ -218,11 +218,11 @@ def hand_on(source, source_stride, source_size, sums, weight, g, first, end, liv
 def head_units(units, features, feature_stride, weight, bias, g, live, D: tl.constexpr,
                C: tl.constexpr, M: tl.constexpr, IMAGES: tl.constexpr, UNITS: tl.constexpr,
                IN: tl.constexpr):  # fmt: skip
-    """Colour g's hidden units, from the features of the colours up to it.
+    """Compute colour g's hidden units from the features of the colours up to and including g.
 
     Args:
-        units: ``[M]``, where they are put.
-        features: ``[C]``, the head's input.
+        units: destination, ``[M]``.
+        features: the head's input, ``[C]``.
     """
     ROWS: tl.constexpr = (C + IN - 1) // IN * IN
     PADDED: tl.constexpr = ((M + D - 1) // D + UNITS - 1) // UNITS * UNITS
@@ -282,7 +282,7 @@ def horizontal_row(
     IN: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Draw row y of images IMAGES · program … of n."""
+    """Draw row y of the program's IMAGES images, starting at IMAGES · program, of n images."""
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
     UNIT_ROWS: tl.constexpr = (M + IN - 1) // IN * IN
     WHOLE: tl.constexpr = ((C + D - 1) // D + GROUP - 1) // GROUP * GROUP
@@ -292,7 +292,7 @@ def horizontal_row(
     live = first_image + index < n
     level = tl.arange(0, LEVELS)
     feature = tl.arange(0, GROUP)
-    heat = tl.load(temperature + first_image + index, mask=live, other=1.0)
+    temperatures = tl.load(temperature + first_image + index, mask=live, other=1.0)
     value_row = (width + 2 * P0) * D
     value_stride = (P0 + height) * value_row
     kept_size = (P + width) * C
@@ -300,7 +300,7 @@ def horizontal_row(
     sums = given + first_image * L * 3 * C
     gates = gated + first_image * L * WHOLE
     units = hidden + first_image * M
-    # What does not change from pixel to pixel is cheap and much: kept, it would fill the registers.
+    # Loop-invariant values are cheap to recompute and many: hoisted, they would fill the registers.
     for x in tl.range(width, disable_licm=True):
         value = values + (first_image * (P0 + height) + P0 + y) * value_row + x * D
         left = horizontal + first_image * kept_stride + x * C
@@ -320,17 +320,17 @@ def horizontal_row(
                 wide_chain(value, value_stride, first, first_bias, kept, kept_stride, kept_size,
                            sums, gates, centre, mix, g, live, D, C, L, P0, IMAGES, GROUP, WHOLE,
                            IN)  # fmt: skip
-            # Orders the writes of the colour's features and gates before what follows reads them,
-            # and the reads of its sums before the next pixel's are written.
+            # Orders the writes of the colour's features and gates before the reads below, and the
+            # reads of its sums before the next pixel overwrites them.
             tl.debug_barrier()
             start = group_start(g, C, D)
             stop = group_start(g + 1, C, D)
             if g + 1 < D:
-                hand_on(kept + start, kept_stride, kept_size, sums, later_centre, g, 2 * stop,
-                        2 * C, live, D, C, L, IMAGES, WHOLE, OWN_IN, 2 * HALF,
-                        2 * OUTPUTS)  # fmt: skip
-                hand_on(gates, L * WHOLE, WHOLE, sums + 2 * C, later_mix, g, stop, C, live, D, C, L,
-                        IMAGES, WHOLE, OWN_IN, HALF, OUTPUTS)  # fmt: skip
+                propagate(kept + start, kept_stride, kept_size, sums, later_centre, g, 2 * stop,
+                          2 * C, live, D, C, L, IMAGES, WHOLE, OWN_IN, 2 * HALF,
+                          2 * OUTPUTS)  # fmt: skip
+                propagate(gates, L * WHOLE, WHOLE, sums + 2 * C, later_mix, g, stop, C, live, D, C,
+                          L, IMAGES, WHOLE, OWN_IN, HALF, OUTPUTS)  # fmt: skip
             head_units(units, kept + L * kept_size, kept_stride, hidden_weight, hidden_bias, g,
                        live, D, C, M, IMAGES, UNITS, IN)  # fmt: skip
             # Orders the writes of the hidden units before the logits read them, and those of the
@@ -345,7 +345,7 @@ def horizontal_row(
                                 output + g * UNIT_ROWS * LEVELS + level, LEVELS, live, IMAGES,
                                 IN)  # fmt: skip
             uniform = tl.load(noise + sub_pixel + index * sub_pixels, mask=live, other=0.0)
-            drawn = draw(logits, uniform, heat, K, LEVELS)
+            drawn = draw(logits, uniform, temperatures, K, LEVELS)
             place = ((first_image * D + g) * height + y) * width + x
             if MASKED:
                 taken = tl.load(image + place + index * sub_pixels, mask=live, other=0)
@@ -354,7 +354,7 @@ def horizontal_row(
             tl.store(image + place + index * sub_pixels, drawn.to(tl.uint8), mask=live)
             network = tl.div_rn(drawn.to(tl.float32), K - 1.0) - 0.5
             tl.store(value + P0 * D + g + index * value_stride, network, mask=live)
-            # Orders the write of the value before the next colour, and the next pixel, reads it;
-            # the reads of hidden units before the next pixel writes them; and those of features
-            # and gates before the next colour writes its own.
+            # Orders the write of the value before the next colour and the next pixel read it, the
+            # reads of hidden units before the next pixel overwrites them, and the reads of features
+            # and gates before the next colour overwrites them.
             tl.debug_barrier()

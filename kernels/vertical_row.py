@@ -1,18 +1,18 @@
-"""The vertical stack of one row, and what it adds to the horizontal one.
+"""The vertical stack of one row, and its contribution to the horizontal stack.
 
 v' = gate(a), a = v ∗ kernel over rows y − p … y of the layer's input v; above = a @ link. Row y of
-every layer depends on image rows above y alone, so all columns are one product: its rows are the
-columns of a tile of images, POSITIONS of them at a time. A layer reads what the layer below wrote
-of the columns beside, so a program keeps whole rows. With conditional gates, the F conditioning
-features of the pixel are further inputs of both products.
+every layer depends only on image rows above y, so all columns are one GEMM: its rows are the
+columns of a tile of images, POSITIONS of them at a time. A layer reads neighbouring columns of the
+layer below, so a program has whole rows. With conditional gates, the F conditioning features of the
+pixel are additional inputs of both GEMMs.
 
 Shapes (state): ``values`` fp32 ``[N, p0 + H, p0 + W + p0, D]``, the image as the network sees it,
-zero where it is not drawn yet; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input,
+zero where not yet drawn; ``vertical`` ``[N, L, p + 1, p + W + p, C]``, each layer's input,
 row y in slot y % (p + 1); ``gates`` ``[N, 2, W, 2C]``, pre-activations of the even and the odd
 layers; ``above`` fp32 ``[N, L, W, 2C]``. Read only: ``features`` ``[N, H, W, F]``, zero beyond F up
 to a multiple of IN.
 
-Shapes (weights, zero beyond what is said, inputs up to a multiple of IN and outputs of HALF):
+Shapes (weights, zero-padded, inputs to a multiple of IN and outputs to a multiple of HALF):
 ``first`` ``[p0, (2·p0 + 1)·D, C]``, ``weight`` ``[L, p + 1, (2p + 1)·C, 2, C]``, ``link``
 ``[L, 2C, 2C]``, and their biases, fp32. In each layer the inputs of ``weight`` and of ``link`` are
 followed by the conditioning features, F up to a multiple of IN.
@@ -21,12 +21,12 @@ followed by the conditioning features, F up to a multiple of IN.
 import triton
 import triton.language as tl
 from prsr.kernels.autotune import tuned
-from prsr.kernels.ops import gate, product
+from prsr.kernels.ops import gate, gemm
 
 
 @triton.jit
 def places(q, n, width, IMAGES: tl.constexpr, POSITIONS: tl.constexpr):
-    """Image and column of POSITIONS places from place q of the program's on, and which exist."""
+    """Image and column of the program's POSITIONS positions from q on, and which exist."""
     place = q + tl.arange(0, POSITIONS)
     image = (tl.program_id(0) * IMAGES + place // width).to(tl.int64)
     return image, place % width, (place < IMAGES * width) & (image < n)
@@ -34,7 +34,7 @@ def places(q, n, width, IMAGES: tl.constexpr, POSITIONS: tl.constexpr):
 
 @triton.jit
 def or_features(at, exists, features, step, IN: tl.constexpr):
-    """A step's inputs and which exist: those given, or from step 0 on the conditioning features."""
+    """A step's inputs and which exist: ``at``, or from step 0 on the conditioning features."""
     k = step * IN + tl.arange(0, IN)
     return tl.where(step >= 0, features[:, None] + k[None, :], at), exists | (step >= 0)
 
@@ -68,7 +68,7 @@ def vertical_row(
     HALF: tl.constexpr,
     IN: tl.constexpr,
 ):
-    """Fill row y of ``vertical`` and ``above`` for images IMAGES · program … of n."""
+    """Compute row y of ``vertical`` and ``above`` for the program's IMAGES images of n."""
     OUTPUTS: tl.constexpr = (C + HALF - 1) // HALF * HALF
     FIRST: tl.constexpr = (2 * P0 + 1) * D  # inputs in one row of the image
     FIRST_STEPS: tl.constexpr = (FIRST + IN - 1) // IN
@@ -97,10 +97,10 @@ def vertical_row(
                 at = seen[:, None] + step // FIRST_STEPS * value_row + k[None, :]
                 x = tl.load(at, mask=live[:, None] & (k < FIRST)[None, :], other=0.0)
                 w = (step * IN + step_input)[:, None] * OUTPUTS + (o + half)[None, :]
-                total = product(total, x, tl.load(first + w))
+                total = gemm(total, x, tl.load(first + w))
             place = live[:, None] & (o + half < C)[None, :]
             tl.store(kept[:, None] + (o + half)[None, :], total, mask=place)
-    # Orders the writes of layer 0's row before its reads by the columns beside.
+    # Orders the writes of layer 0's row before the reads by neighbouring columns.
     tl.debug_barrier()
 
     for layer in tl.range(L, disable_licm=True):
@@ -124,8 +124,8 @@ def vertical_row(
                     x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
                     inputs = (layer * LAYER_STEPS + step) * IN + step_input
                     w = weight + inputs[:, None] * 2 * OUTPUTS + (o + half)[None, :]
-                    one = product(one, x, tl.load(w))
-                    two = product(two, x, tl.load(w + OUTPUTS))
+                    one = gemm(one, x, tl.load(w))
+                    two = gemm(two, x, tl.load(w + OUTPUTS))
                 place = live[:, None] & (o + half < C)[None, :]
                 at = scratch[:, None] + (o + half)[None, :]
                 tl.store(at, one, mask=place)
@@ -133,9 +133,9 @@ def vertical_row(
                 at = rows[:, None] + ((P + 1) * row_size + slot * row_size) + P * C
                 at += (o + half)[None, :]
                 tl.store(at, gate(one, two), mask=place & (layer + 1 < L))
-        # Orders the writes of the next layer's row before its reads by the columns beside, and of
-        # this layer's pre-activations before the link reads them. The next layer but one writes
-        # where this one's pre-activations are: behind the next barrier, when they have been read.
+        # Orders the writes of the next layer's row before the reads by neighbouring columns, and
+        # those of this layer's pre-activations before the link reads them. The next layer but one
+        # overwrites these pre-activations, after the next barrier, when they have been read.
         tl.debug_barrier()
         for q in range(0, IMAGES * width, POSITIONS):
             image, column, live = places(q, n, width, IMAGES, POSITIONS)
@@ -154,6 +154,6 @@ def vertical_row(
                     x = tl.load(at, mask=live[:, None] & exists[None, :], other=0.0)
                     inputs = (layer * (LINK_STEPS + GATE_STEPS) + step) * IN + step_input
                     w = link + inputs[:, None] * 2 * OUTPUTS + (o + both)[None, :]
-                    total = product(total, x, tl.load(w))
+                    total = gemm(total, x, tl.load(w))
                 place = live[:, None] & (o + both < 2 * C)[None, :]
                 tl.store(out[:, None] + (o + both)[None, :], total, mask=place)

@@ -31,25 +31,25 @@ fi
 cd "$COPY"
 export PYTHONPATH=$COPY
 
-# Python knows nothing of sanitizers, so their runtime must come in before everything else. The C++
-# library comes with it: AddressSanitizer takes hold of its exceptions only if it is there by then.
+# Python is not built with sanitizers, so their runtime must be loaded first. So must the C++ library:
+# AddressSanitizer intercepts its exceptions only if it is already loaded.
 find_library() { "${CXX:-c++}" -print-file-name="$1"; }
 case $PRSR_SANITIZE in
   thread) LD_PRELOAD=$(find_library libtsan.so) ;;
   *) LD_PRELOAD="$(find_library libasan.so) $(find_library libstdc++.so)" ;;
 esac
 export LD_PRELOAD
-# What Python and torch keep until the end is not ours to free.
+# Memory that Python and torch keep until the end is not a leak of ours.
 export ASAN_OPTIONS=detect_leaks=0
 export UBSAN_OPTIONS=print_stacktrace=1
-# This takes the place of a list of suppressions. Torch, OpenMP and Python are not instrumented:
-# ThreadSanitizer sees what they copy and free, but not how their threads wait for each other, and
-# takes that for races. Only what our own code does is judged. A child of fork starts threads of its
-# own: it does not support that, but need not end the process for it.
+# Instead of a list of suppressions. Torch, OpenMP and Python are not instrumented: ThreadSanitizer
+# sees their memory accesses but not their synchronisation, and would report races. Only our own code
+# is checked. A child of fork starts threads, which ThreadSanitizer does not support; it need not end
+# the process for that.
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_fork=0
-# Not captured: what a sanitizer finds ends the process, and pytest with all that it has captured.
-# Without the limit of time: a test takes here many times as long.
+# Output is not captured: a finding ends the process, and pytest with all captured output. There is no
+# time limit: a test takes many times as long here.
 export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
-  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,engines}.py \
+  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,cpu_operator,engines}.py \
   "$SOURCE"/tests/sampling/test_sampler.py

@@ -4,8 +4,10 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstring>
 #include <stdexcept>
 #include <type_traits>
+#include <vector>
 
 #include "dispatch.h"
 #include "instruction_sets.h"
@@ -146,6 +148,22 @@ bool condition(const std::string& instruction_set, const prsr::ConditioningConfi
   return prsr::condition_images(kernel, config, network, job, threads);
 }
 
+// Whether each of some pairs of arrays, given by their addresses, holds the same bytes.
+bool same_memory(const std::vector<uintptr_t>& first, const std::vector<uintptr_t>& second,
+                 const std::vector<size_t>& sizes) {
+  if (first.size() != sizes.size() || second.size() != sizes.size()) {
+    throw std::invalid_argument("each array must have an address in both lists and a size");
+  }
+  const py::gil_scoped_release released;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (std::memcmp(reinterpret_cast<const void*>(first[i]),
+                    reinterpret_cast<const void*>(second[i]), sizes[i]) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -178,4 +196,6 @@ PYBIND11_MODULE(_native, module) {
       "condition", &condition, py::arg("instruction_set"), py::arg("config"), py::arg("weights"),
       py::arg("job"), py::arg("threads"),
       "Compute the features and logits of a conditioning network; return whether they are finite.");
+  module.def("same_memory", &same_memory, py::arg("first"), py::arg("second"), py::arg("sizes"),
+             "Whether arrays, given by lists of addresses and of sizes in bytes, are equal.");
 }

@@ -42,8 +42,7 @@ struct Job {
   float* ahead;  // [N, (L, W, 2C) and 1]: partial sums of the vertical stack's next row, over the
                  // rows drawn so far; then the number of that row, counted from 1. Empty unless b
                  // is 1
-  float*
-      horizontal;  // [N/b, p + W, L + 1, C, b]: input of each block, and of the head, on this row
+  float* horizontal;          // [N/b, p + W, L + 1, C, b]: input of each block and the head
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* features;      // conditioning features, [N/b, H, W, F, b]
   const float* noise;         // [N, H, W, D]

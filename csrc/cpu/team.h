@@ -25,7 +25,7 @@ class Team {
   void wait_for_helpers(Kind kind, int64_t count);
   bool has(int64_t member, Kind kind, int64_t count) const;
 
-  // Registers from 0 on, each for whoever asks for it first.
+  // Returns 0, 1, 2, …: each number once, to whichever member asks first.
   int64_t next_task();
 
   // Whether members have waited for counts so long that other processes must be using the cores.

@@ -1,10 +1,11 @@
-// What the kernels are given: sizes, and addresses on the device. Python has checked them all
-// (prsr/engines/cuda.py), where the shapes stand as well.
+// Arguments of the kernels: sizes, and addresses on the device. Python has checked them
+// (prsr/engines/cuda.py), which also has the shapes.
 //
-// Letters as in prsr.PRSRConfig. Features and units are in the order of their colour groups. In the
-// horizontal stack and the head each group is padded with zeros to whole steps of 16: S of
-// features, U of units; P counts the pairs of tiles, 16 levels each, of a colour's logits. A uint4
-// array's shape leaves out its last dimensions, [kVectors, 32] for a step (operands.h).
+// Letters as in prsr.PRSRConfig. Features and hidden units are sorted by colour group. In the
+// horizontal stack and the head, each group is padded with zeros to whole steps of 16: S steps of
+// features, U steps of units. P is the number of pairs of tiles, 16 levels each, of a colour's
+// logits. The shape of a uint4 array omits its last dimensions, [kVectors, 32] for each step
+// (mma.h).
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,12 @@ struct uint4;
 
 namespace prsr {
 
-// The vertical stack of one row of all images, and what it gives the horizontal stack.
+// The vertical stack of one row of all images, and its contribution to the horizontal stack.
 struct VerticalRow {
   int images, height, width, y;
   int channels, layers, reach, first_reach;
-  int feature_steps;     // of the C features, a padded to steps of 16: E
-  int condition_steps;   // of the F features that conditional gates read; 0 without them
+  int feature_steps;     // steps of the C features: E
+  int condition_steps;   // steps of the F conditioning features; 0 without conditional gates
   int group_steps;       // S
   int images_per_block;  // B
 
@@ -29,15 +30,15 @@ struct VerticalRow {
   const uint4* link;        // [L, D·2·S pairs of both halves, 2·E + F/16]
   const float* link_bias;   // [L, D, 2, 16·S]
 
-  const float* values;    // [N, p0 + H, p0 + W + p0, D]: images as the network sees them
-  void* cache;            // Element [N, L, p + 1, p + W + p, 16·E]: each layer's input, row y in
-                          // slot y % (p + 1)
-  const void* condition;  // Element [N, H, W, F]: the conditioning network's features
-  uint4* preactivations;  // [blocks, 2, tiles of B·W positions, 2·E]: of the even and odd layers
+  const float* values;  // [N, p0 + H, p0 + W + p0, D]: images as the network sees them
+  void* cache;  // Element [N, L, p + 1, p + W + p, 16·E]: input of each layer; row y is in slot y %
+                // (p + 1)
+  const void* condition;  // Element [N, H, W, F]: conditioning features
+  uint4* preactivations;  // [blocks, 2, tiles of B·W positions, 2·E]: even and odd layers
   float* above;           // [N, W, L, D, 2, 16·S]
 };
 
-// What a sub-pixel's time goes into, as far as a block's first thread sees it that leads a tile.
+// Phases of a sub-pixel, timed by the first thread of a block that leads a tile.
 enum Phase { kChain, kHead, kLate, kLogits, kDraw, kPhases };
 
 // The horizontal stack, the head and the draws of one row of all images.
@@ -47,27 +48,27 @@ struct HorizontalRow {
   int group_steps;  // S
   int unit_steps;   // U
   int level_pairs;  // P
-  int tiles;        // of a cluster: block r of it leads tile r; no more than it has blocks
-  // Bytes from the start of shared memory, or -1 where they are in global memory.
+  int tiles;        // tiles per cluster, at most its number of blocks; block r leads tile r
+  // Offsets in bytes in shared memory, or -1 for arrays in global memory.
   int given_offset, chain_offset;
 
-  const float* first;        // [D, (p0 + 1)·D, 16·S]: the pixels to the left, then the own one
-  const float* first_bias;   // [D, 16·S]
-  const uint4* gates;        // [L, D, 2·S pairs of both halves, (p + 1)·D·S]: likewise
-  const uint4* mix;          // [L, D, S pairs, D·S]
-  const float* mix_bias;     // [L, D, 16·S]
-  const uint4* chain;        // [L, D, 2·S·S and S·S]: of both, a colour's own inputs
+  const float* first;       // [D, (p0 + 1)·D, 16·S]: pixels to the left, then the pixel itself
+  const float* first_bias;  // [D, 16·S]
+  const uint4* gates;       // [L, D, 2·S pairs of both halves, (p + 1)·D·S]: likewise
+  const uint4* mix;         // [L, D, S pairs, D·S]
+  const float* mix_bias;    // [L, D, 16·S]
+  const uint4* chain;  // [L, D, 2·S·S and S·S]: the parts of both that read a colour's own features
   const uint4* hidden;       // [D, U pairs, D·S]
   const float* hidden_bias;  // [D, 16·U]
   const uint4* output;       // [D, P pairs, D·U]
   const float* output_bias;  // [D, 16·P]
 
-  float* values;       // as above, 16 images for each tile
-  const float* above;  // as above, 16 images for each tile
-  uint4* kept;         // [tiles, L + 1, p + W, D·S]: each layer's input, and the head's
-  uint4* gated;        // [tiles, L, D·S]: outputs of the gates at the pixel
-  float* given;     // [tiles, 2, L, 6·S, 32, 4]: sums that wait for a colour's own features, of the
-                    // even and odd sub-pixels of a row
+  float* values;       // as in VerticalRow, 16 images per tile
+  const float* above;  // as in VerticalRow, 16 images per tile
+  uint4* kept;         // [tiles, L + 1, p + W, D·S]: input of each layer and of the head
+  uint4* gated;        // [tiles, L, D·S]: gate outputs at the pixel
+  float* given;     // [tiles, 2, L, 6·S, 32, 4]: sums without a colour's own features, for the even
+                    // and odd sub-pixels of a row
   float* residual;  // [tiles, 2, 2·S, 32, 4]: a colour's own features in fp32, likewise
   uint4* units;     // [blocks, tiles of a cluster, D·U]: hidden units of the pixel
   const float* conditioning;  // logits, [N, H, W, D, K]
@@ -75,7 +76,7 @@ struct HorizontalRow {
   const float* temperature;   // [N]
   const uint8_t* known;       // bool [N, D, H, W], or null if no sub-pixel is known
   uint8_t* image;             // [N, D, H, W]
-  int64_t* clocks;            // [kPhases] to add to, by block 0; or null
+  int64_t* clocks;            // [kPhases], to which block 0 adds; or null
 };
 
 }  // namespace prsr

@@ -1,4 +1,4 @@
-// What Python sees of the CUDA build; nothing here knows torch.
+// The module prsr._cuda. Nothing here depends on torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -24,7 +24,7 @@ std::vector<std::tuple<std::string, std::pair<int, int>, uint64_t>> devices() {
   return result;
 }
 
-// A struct as a class whose constructor takes every field by name; addresses are integers.
+// Binds a struct as a class whose constructor takes every field by name; addresses are integers.
 template <typename Struct>
 class Fields {
  public:
@@ -143,30 +143,31 @@ void bind_rows(py::module_& module) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
-  module.doc() = "The CUDA kernels for prsr.engines.cuda, and what prsr.info tells of the build.";
-  module.def("version", &prsr::cuda_version, "Of the CUDA runtime that is linked in.");
-  module.def("architectures", &prsr::architectures, "That there is code for, the newest last.");
+  module.doc() = "The CUDA kernels of the engine cuda, and properties of the build.";
+  module.def("version", &prsr::cuda_version, "Version of the CUDA runtime that is linked in.");
+  module.def("architectures", &prsr::architectures,
+             "Architectures that the build has code for, the newest last.");
   module.def("devices", &devices,
              "Name, compute capability and bytes of memory of each GPU; RuntimeError if none.");
   bind_rows(module);
   module.attr("phases") = py::make_tuple("chain", "head", "late", "logits", "draw");
-  module.def("use", &prsr::use, py::arg("device"), "Make a device this thread's current one.");
+  module.def("use", &prsr::use, py::arg("device"), "Select this thread's current device.");
   module.def("shared_limit", &prsr::shared_limit,
-             "Bytes of shared memory that a block may have on the current device.");
+             "The most bytes of shared memory per block on the current device.");
   module.def(
       "plan_shared_memory",
       [](const std::string& name, prsr::HorizontalRow& row, int cluster, int limit) {
         return prsr::plan_shared_memory(precision(name), row, cluster, limit);
       },
       py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("limit"),
-      "Choose what lies in shared memory; a block's bytes, more than the limit if too little is.");
+      "Choose the arrays in shared memory; bytes per block, above the limit if they do not fit.");
   module.def(
       "active_clusters",
       [](const std::string& name, int cluster, int shared) {
         return prsr::active_clusters(precision(name), cluster, shared);
       },
       py::arg("precision"), py::arg("cluster"), py::arg("shared"),
-      "How many clusters of so many blocks the current device runs at a time.");
+      "The number of clusters of this size that run concurrently on the current device.");
   module.def(
       "launch_vertical",
       [](const std::string& name, const prsr::VerticalRow& row, bool shared_loads,
@@ -182,5 +183,5 @@ PYBIND11_MODULE(_cuda, module) {
       py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("shared"),
       py::arg("stream"), "Queue the draws of a row on a stream of the current device.");
   module.def("measure", &prsr::measure, py::arg("scratch"), py::arg("bytes"), py::arg("stream"),
-             "For benchmarks: what the current device can do (csrc/cuda/measure.h).");
+             "For benchmarks: limits of the current device (csrc/cuda/measure.h).");
 }

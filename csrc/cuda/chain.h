@@ -1,11 +1,12 @@
-// A colour's own features from the first layer to the head: the part that waits for itself.
+// The chain: a colour's own features from the first layer to the head. This is the sequential part
+// of a sub-pixel.
 #pragma once
 
 #include "partial_sums.h"
 
 namespace prsr {
 
-// A step of features to every block that has levels.
+// Sends a step of features to every block that computes levels.
 template <typename P>
 PRSR_DEVICE void send_step(const RowContext<P>& r, const typename P::Inputs& inputs, int step) {
 #pragma unroll
@@ -19,7 +20,7 @@ PRSR_DEVICE void send_step(const RowContext<P>& r, const typename P::Inputs& inp
   }
 }
 
-// What a layer of the chain reads, in registers, from this lane's part of it in memory.
+// This lane's part of the sums that one layer of the chain reads.
 template <int S>
 struct Sums {
   float gates[2 * S][2][4], mix[S][2][4];
@@ -52,7 +53,7 @@ struct ChainWeights {
   }
 };
 
-// Features as inputs of a product, and into memory.
+// Packs features as inputs of the next product and stores them.
 template <typename P, int S>
 PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4], uint4* to) {
 #pragma unroll
@@ -63,9 +64,9 @@ PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4]
   }
 }
 
-// One warp takes S steps of features through all layers in its registers. A layer is two products
-// that wait for each other. `Halves` is 1 where the tile has at most 8 images: the gates of the
-// other eight rows would take as long as those of the first.
+// One warp takes S steps of features through all layers in its registers. A layer is two dependent
+// products. `Halves` is 1 if the tile has at most 8 images: gates of the other eight rows would
+// take as long as those of the first.
 template <typename P, int S, int Halves>
 PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
@@ -92,7 +93,7 @@ PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
     own[i][2] += other * w.x;
     own[i][3] += other * w.y;
   }
-  // What a layer reads is asked for a layer before; of its weights only where registers hold both.
+  // Operands of a layer are loaded one layer ahead; weights only if the registers can hold both.
   constexpr bool kAhead = S == 1;
   Sums<S> next_sums;
   ChainWeights<P, S> next_weights;
@@ -152,8 +153,8 @@ PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
   }
 }
 
-// The same for any number of features, by all warps: 8 features each in turn, through memory. A
-// warp adds to the features that it wrote itself.
+// The chain for any number of features, by all warps, 8 features at a time, through memory. A warp
+// updates only features that it wrote itself.
 template <typename P>
 PRSR_DEVICE void wide_chain(const RowContext<P>& r, int n) {
   const InputsOf<P> in(r, n);
@@ -167,7 +168,7 @@ PRSR_DEVICE void wide_chain(const RowContext<P>& r, int n) {
       P::store_tile(r.kept(0, in.x) + column + vectors<P>(i), j, features);
     }
   }
-  // Orders the writes of the first layer's features before their reads by other warps.
+  // Orders the writes of the first layer's features before the reads by other warps.
   device::block_barrier();
   for (int l = 0; l < r.a.layers; ++l) {
     for (int i = r.warp; i < 2 * S; i += kWarps) {
@@ -176,7 +177,7 @@ PRSR_DEVICE void wide_chain(const RowContext<P>& r, int n) {
       gate_tile<P>(sum, gates);
       P::store_tile(r.gated(l) + vectors<P>(in.mix_steps + i / 2), i % 2, gates);
     }
-    // Orders the writes of the gates before their reads by other warps.
+    // Orders the writes of the gates before the reads by other warps.
     device::block_barrier();
     for (int i = r.warp; i < S; i += kWarps) {
       float sum[2][4];
@@ -191,7 +192,7 @@ PRSR_DEVICE void wide_chain(const RowContext<P>& r, int n) {
         P::store_tile(r.kept(l + 1, in.x) + column + vectors<P>(i), j, features);
       }
     }
-    // Orders the writes of the next layer's features before their reads by other warps.
+    // Orders the writes of the next layer's features before the reads by other warps.
     device::block_barrier();
   }
   if (!r.sends) return;

@@ -1,4 +1,4 @@
-// Errors of the CUDA runtime as exceptions that name the call.
+// Converts errors of the CUDA runtime into exceptions that name the call.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,7 +10,7 @@ namespace prsr {
 
 inline void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would be blamed for it
+  cudaGetLastError();  // resets the error, which the next call would report otherwise
   throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
 }
 

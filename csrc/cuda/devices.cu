@@ -9,7 +9,7 @@ std::string cuda_version() {
 
 std::vector<std::string> architectures() {
   std::vector<std::string> result;
-  for (const int architecture : {__CUDA_ARCH_LIST__}) {  // nvcc's own list, as in 800, 900
+  for (const int architecture : {__CUDA_ARCH_LIST__}) {  // nvcc's list, such as 800, 900
     result.push_back("sm_" + std::to_string(architecture / 10));
   }
   return result;

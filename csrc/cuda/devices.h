@@ -1,4 +1,4 @@
-// What this build was made for, and the GPUs that it sees.
+// Properties of this build, and the available GPUs.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace prsr {
 
-// Of the CUDA runtime that is linked in, as in "13.0".
+// Version of the CUDA runtime that is linked in, such as "13.0".
 std::string cuda_version();
 
-// Those that there is machine code for, as in "sm_90"; of the last one, the newest, PTX too.
+// Architectures with machine code, such as "sm_90"; the last and newest one also has PTX.
 std::vector<std::string> architectures();
 
 struct Device {
@@ -19,7 +19,7 @@ struct Device {
   uint64_t memory;   // bytes
 };
 
-// Throws std::runtime_error with CUDA's words for it where there is none to be seen.
+// Throws std::runtime_error with CUDA's message if there is no usable GPU.
 std::vector<Device> devices();
 
 }  // namespace prsr

@@ -6,7 +6,7 @@
 namespace prsr {
 
 constexpr int kMostLevels = 256;
-constexpr int kLaneLevels = kMostLevels / 32;  // a lane has 8 that follow each other
+constexpr int kLaneLevels = kMostLevels / 32;  // each lane has 8 adjacent levels
 
 PRSR_DEVICE float warp_max(float x) {
 #pragma unroll
@@ -17,11 +17,11 @@ PRSR_DEVICE float warp_max(float x) {
   return x;
 }
 
-// The smallest level v with Σ_{j≤v} p_j > u, p = softmax(logits / temperature); collective.
+// Returns the smallest level v with Σ_{j≤v} p_j > u, p = softmax(logits / temperature); collective.
 //
-// Greedy (temperature 0) is the same with u = 0 and mass on the largest logits alone. A level
-// without mass is never drawn: neither for rounding, nor because sums over lanes of nothing but
-// zeros may not be constant. The result is below `levels`, whatever the logits.
+// Temperature 0 (greedy) is the same with u = 0 and all mass on the largest logits. A level without
+// mass is never drawn, neither by rounding nor because partial sums over lanes differ. The result
+// is below `levels` for any logits.
 PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float temperature) {
   const int lane = device::lane();
   float most = -INFINITY;
@@ -32,10 +32,10 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
   }
   most = warp_max(most);
   const bool stochastic = temperature > 0;
-  // Finite, for what is infinite times the largest logit's zero is nothing at all.
+  // Kept finite, because infinity times the zero of the largest logit would be NaN.
   const float sharpness = stochastic && 1.f / temperature < 3e38f ? 1.f / temperature : 3e38f;
   float cdf[kLaneLevels], total = 0;
-  uint32_t massive = 0;  // which of this lane's levels have mass
+  uint32_t massive = 0;  // bit mask of this lane's levels with mass
 #pragma unroll
   for (int i = 0; i < kLaneLevels; ++i) {
     const float below = logits[i] - most;
@@ -46,7 +46,7 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
     total += mass;
     cdf[i] = total;
   }
-  float through = total;  // sum over the lanes up to and with this one
+  float through = total;  // sum over the lanes up to and including this one
 #pragma unroll
   for (int by = 1; by < 32; by *= 2) {
     const float lower = device::shuffle_up(through, by);
@@ -60,8 +60,8 @@ PRSR_DEVICE int draw(float (&logits)[kLaneLevels], int levels, float u, float te
   for (int i = 0; i < kLaneLevels; ++i) reached |= before + cdf[i] > mark ? 1u << i : 0u;
   reached &= massive;
   const uint32_t lanes = device::ballot(reached != 0), backed = device::ballot(massive != 0);
-  if (backed == 0) return 0;  // logits that overflowed: any level is as wrong
-  // Where rounding leaves no level above the mark, the last one with mass.
+  if (backed == 0) return 0;  // the logits overflowed: any level is acceptable
+  // If rounding leaves no level above the mark, the last level with mass.
   const int from = lanes ? device::lowest_bit(lanes) : device::highest_bit(backed);
   const uint32_t own = lanes ? reached : massive;
   const int bit = own == 0 ? 0 : lanes ? device::lowest_bit(own) : device::highest_bit(own);

@@ -1,20 +1,19 @@
-// The horizontal stack, the head and the draws of one row: a launch walks all its sub-pixels.
+// The horizontal stack, the head and the draws of one row: one launch draws all its sub-pixels.
 //
-//   leader of a tile                                      every block that has levels
+//   leader of a tile                                      every block with levels
 //     warp 0: chain(n), send features            ──────▶   head(): hidden units and logits of its
-//     the other warps meanwhile: early(n + 1)              levels for each tile, to the tile's
-//     late(n + 1)                                ◀──────   leader
-//     a value for each image
+//     other warps meanwhile: early(n + 1)                  levels for each tile, sent to the
+//     late(n + 1)                                ◀──────   tile's leader
+//     draw a level for each image
 //
-// Two things are waited for across blocks, each by a barrier that counts bytes; everything else is
-// ordered by barriers of the block. A cluster of one sends nothing: its head reads the features
-// where the chain has put them. Colours too wide for registers go through wide_chain(), by all
-// warps.
+// Blocks wait for each other in two places, each at a barrier that counts bytes; all other order is
+// by block barriers. A cluster of one sends nothing: its head reads the features where the chain
+// stored them. Colours too wide for the registers go through wide_chain(), by all warps.
 //
-// Why one buffer for features and one for logits are enough: a leader sends features n + 1 when it
-// has drawn n, so when it has the logits n of every block that has levels, and a block has sent
-// those when all its warps have read features n. And a block sends logits n + 1 when it has
-// features n + 1, which the leader sends when its warps have read the logits n.
+// One buffer for features and one for logits suffice. A leader sends features n + 1 after drawing
+// n, hence after receiving the logits n of every block with levels, and a block sends these only
+// after all its warps have read features n. A block sends logits n + 1 after receiving features n +
+// 1, which the leader sends only after its warps have read logits n.
 #pragma once
 
 #include "chain.h"
@@ -23,7 +22,7 @@
 
 namespace prsr {
 
-// A value for each of the tile's images, a warp for each in turn.
+// Draws a value for each of the tile's images; the warps take turns.
 template <typename P>
 PRSR_DEVICE void draw_values(const RowContext<P>& r, int n) {
   const int x = n / r.a.channels, colour = n % r.a.channels;
@@ -53,9 +52,9 @@ PRSR_DEVICE void draw_values(const RowContext<P>& r, int n) {
   }
 }
 
-// For benchmarks: adds up the clocks of each phase.
+// For benchmarks: adds up the clock cycles of each phase.
 struct Stopwatch {
-  int64_t* const clocks;  // null but in one thread of one block, and there unless wanted
+  int64_t* const clocks;  // null except in one thread of one block, if measuring
   int64_t before;
 
   PRSR_DEVICE explicit Stopwatch(int64_t* wanted)
@@ -79,7 +78,7 @@ PRSR_DEVICE int logits_bytes(const RowContext<P>& r) {
   return r.a.level_pairs * 2 * 512;
 }
 
-// What lies in shared memory all the time, and the barriers between blocks.
+// Fills shared memory and initialises the barriers between blocks.
 template <typename P>
 PRSR_DEVICE void begin(const RowContext<P>& r) {
   if (r.leads) {
@@ -91,7 +90,7 @@ PRSR_DEVICE void begin(const RowContext<P>& r) {
       for (int64_t i = r.thread; i < count; i += kThreads) to[i] = r.a.chain[i];
     }
     if (r.thread < r.live_images()) r.temperature()[r.thread] = r.a.temperature[r.image(r.thread)];
-    // The value before the row's first sub-pixel lies outside of the image.
+    // The value before the first sub-pixel of the row is outside the image.
     if (r.thread < kImages) r.drawn()[r.thread] = 0;
     if (!r.wide()) early(r, 0, r.warp, kWarps);
   }
@@ -105,11 +104,11 @@ PRSR_DEVICE void begin(const RowContext<P>& r) {
     device::publish_barriers();
   }
   if (r.sends) {
-    // Nothing is sent before every block runs and has its barriers. It orders the block's own
-    // writes above as well.
+    // Nothing may be sent before every block runs and has initialised its barriers. Also orders the
+    // block's own writes above.
     device::cluster_barrier();
   } else {
-    // Orders all writes above before their reads by other warps.
+    // Orders all writes above before the reads by other warps.
     device::block_barrier();
   }
 }
@@ -134,8 +133,8 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
       } else {
         chain<P, 2>(r, n);
       }
-      // Orders the chain's writes of features and gates, and those of early() and prepare_draw(),
-      // before their reads by head(), late() and the draw.
+      // Orders the writes of chain(), early() and prepare_draw() before the reads by head(), late()
+      // and draw_values().
       device::block_barrier();
       watch.ends(kChain);
     }
@@ -144,7 +143,7 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
         const uint4* features = r.received(t);
         if (r.sends) {
           device::wait(r.features_arrived(t), parity);
-          // For the next sub-pixel, whose features come when this block has sent its logits.
+          // For the next sub-pixel; its features arrive after this block has sent its logits.
           if (r.thread == 0) device::arrive_expecting(r.features_arrived(t), features_bytes(r));
         } else {
           features = r.kept(a.layers, n / a.channels) + vectors<P>(a.reach * r.colour_steps());
@@ -158,16 +157,16 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
       watch.ends(kLate);
       if (r.sends) {
         device::wait(r.logits_arrived(), parity);
-        // For the next sub-pixel, whose logits come when this block has sent features.
+        // For the next sub-pixel; its logits arrive after this block has sent features.
         if (r.thread == 0) device::arrive_expecting(r.logits_arrived(), logits_bytes(r));
       } else {
-        // Orders the writes of logits before the draw reads them.
+        // Orders the writes of the logits before draw_values() reads them.
         device::block_barrier();
       }
       watch.ends(kLogits);
       draw_values(r, n);
-      // Orders the writes of values and of late() before their reads in the next round, and the
-      // reads of what prepare_draw() wrote, and of logits, before these are written again.
+      // Orders the writes of draw_values() and late() before the reads in the next round, and the
+      // reads of logits and of prepare_draw()'s results before these are overwritten.
       device::block_barrier();
       watch.ends(kDraw);
     }

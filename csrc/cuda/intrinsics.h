@@ -1,5 +1,5 @@
-// Every instruction that is not C++, one function each. The kernels use nothing else of CUDA, so
-// that tests/engines/emulation.h, which implements the same functions, runs them on a CPU.
+// One function for each instruction that is not standard C++. The kernels use nothing else of CUDA,
+// so that tests/engines/emulation.h, which implements the same functions, can run them on a CPU.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -11,22 +11,22 @@
 #define PRSR_DEVICE __device__ __forceinline__
 #define PRSR_BOTH __host__ __device__ __forceinline__
 #define PRSR_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
-// The block's dynamic shared memory.
+// Declares the block's dynamic shared memory.
 #define PRSR_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
 namespace prsr::device {
 
 PRSR_DEVICE int thread() { return static_cast<int>(threadIdx.x); }
 PRSR_DEVICE int lane() { return static_cast<int>(threadIdx.x & 31); }
-// Through a shuffle, so that the compiler knows it to be the same in all lanes.
+// Through a shuffle, so that the compiler knows that the value is uniform in a warp.
 PRSR_DEVICE int warp() { return __shfl_sync(~0u, static_cast<int>(threadIdx.x >> 5), 0); }
 PRSR_DEVICE int block() { return static_cast<int>(blockIdx.x); }
 PRSR_DEVICE int64_t clock() { return clock64(); }
 
-// All threads of the block wait; what any of them wrote before, each can read behind it.
+// Barrier for all threads of the block; earlier writes of any thread become visible to all.
 PRSR_DEVICE void block_barrier() { __syncthreads(); }
 
-// Collective: all lanes of a warp call them together.
+// Collective: all lanes of a warp must call these together.
 PRSR_DEVICE float shuffle(float value, int from) { return __shfl_sync(~0u, value, from); }
 PRSR_DEVICE float shuffle_up(float value, int by) { return __shfl_up_sync(~0u, value, by); }
 PRSR_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
@@ -37,8 +37,8 @@ PRSR_DEVICE int highest_bit(uint32_t bits) { return 31 - __clz(static_cast<int>(
 PRSR_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 PRSR_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
-// d += a·b of a warp, collective. Of the product's 16 rows, 8 columns and 16 (for tf32, 8) inputs,
-// lane l has in d rows l/4 and l/4 + 8, columns 2(l%4) and one more: {d0, d1} and {d2, d3}.
+// d += a·b, collective over a warp. The product has 16 rows, 8 columns and 16 inputs (8 for tf32).
+// In d, lane l holds rows l/4 and l/4 + 8, columns 2(l%4) and 2(l%4) + 1: {d0, d1} and {d2, d3}.
 PRSR_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
@@ -58,7 +58,7 @@ PRSR_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Two floats rounded to the nearest bf16 or fp16, the first in the lower half.
+// Two floats rounded to nearest bf16 or fp16, the first in the lower half.
 PRSR_DEVICE uint32_t pack_bf16(float lower, float upper) {
   uint32_t both;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(upper), "f"(lower));
@@ -69,21 +69,22 @@ PRSR_DEVICE uint32_t pack_fp16(float lower, float upper) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(upper), "f"(lower));
   return both;
 }
-// The lower and the upper half of two packed fp16 numbers.
+// The lower and the upper of two packed fp16 numbers.
 PRSR_DEVICE float lower_fp16(uint32_t both) {
   float x;
   asm("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low;}" : "=f"(x) : "r"(both));
   return x;
 }
 PRSR_DEVICE float upper_fp16(uint32_t both) { return lower_fp16(both >> 16); }
-// Rounded to the nearest tf32, as its bits.
+// Rounds to nearest tf32 and returns the bits.
 PRSR_DEVICE uint32_t to_tf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
 }
 
-// 2 to the x and 1/x within 2 and 1 units in the last place, tanh within 2^-11; denormals are zero.
+// 2^x and 1/x with errors up to 2 and 1 units in the last place, tanh with 2^-11; denormals are
+// flushed to zero.
 PRSR_DEVICE float power_of_two(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -104,7 +105,7 @@ PRSR_DEVICE float tanh_approximate(float x) {
 
 constexpr bool kClusters = true;
 
-// The block's number in its cluster, and how many blocks that has.
+// The block's rank in its cluster, and the number of blocks in a cluster.
 PRSR_DEVICE int rank() {
   uint32_t r;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
@@ -115,7 +116,7 @@ PRSR_DEVICE int ranks() {
   asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
   return static_cast<int>(r);
 }
-// All threads of the cluster wait.
+// Barrier for all threads of the cluster.
 PRSR_DEVICE void cluster_barrier() {
   asm volatile(
       "barrier.cluster.arrive.release.aligned;\n"
@@ -123,8 +124,8 @@ PRSR_DEVICE void cluster_barrier() {
           : "memory");
 }
 
-// A barrier in shared memory. A phase ends when all arrivals and all bytes that it expects have
-// come in, and the next begins; phases are told apart by the parity of their number.
+// A barrier in shared memory (mbarrier). A phase ends when all arrivals and bytes that it expects
+// have come in, and the next begins; phases are distinguished by the parity of their number.
 using Barrier = uint64_t;
 
 PRSR_DEVICE uint32_t shared_address(const void* p) {
@@ -135,11 +136,12 @@ PRSR_DEVICE void init(Barrier* barrier, int arrivals) {
                "r"(arrivals)
                : "memory");
 }
-// Makes initialised barriers known to other blocks of the cluster, before a cluster barrier.
+// Makes initialised barriers visible to the other blocks of the cluster; called before a cluster
+// barrier.
 PRSR_DEVICE void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-// One arrival, and so many bytes more to wait for in this phase.
+// Arrives once, and adds `bytes` to those that this phase waits for.
 PRSR_DEVICE void arrive_expecting(Barrier* barrier, int bytes) {
   asm volatile(
       "{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(
@@ -162,9 +164,8 @@ PRSR_DEVICE uint64_t nanoseconds() {
   return t;
 }
 constexpr uint64_t kPatience = 10'000'000'000;
-// Waits for the end of the phase of that parity; behind it, what was sent can be read. What is
-// waited for takes microseconds: after ten seconds the kernel ends with an error, which would else
-// never end.
+// Waits for the end of the phase of that parity; what was sent can then be read. A wait normally
+// lasts microseconds: after ten seconds the kernel traps, because it would hang otherwise.
 PRSR_DEVICE void wait(Barrier* barrier, uint32_t parity) {
   if (over(barrier, parity)) return;
   const uint64_t start = nanoseconds();
@@ -172,8 +173,8 @@ PRSR_DEVICE void wait(Barrier* barrier, uint32_t parity) {
     if (nanoseconds() - start > kPatience) __trap();
   }
 }
-// Stores 16 bytes at the same place of another block's shared memory, and there counts them on the
-// barrier; both are given by their addresses in this block.
+// Stores 16 bytes at the same offset in another block's shared memory and counts them on the
+// barrier there. `to` and `barrier` are addresses in this block.
 PRSR_DEVICE void send(uint4* to, const uint4& value, Barrier* barrier, int rank) {
   uint32_t target, counter;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(target) : "r"(shared_address(to)), "r"(rank));
@@ -189,7 +190,7 @@ PRSR_DEVICE void send(uint4* to, const uint4& value, Barrier* barrier, int rank)
 
 #else
 
-// Before sm_90 there are no clusters: what is below is never called.
+// Before sm_90 there are no clusters; these functions are never called.
 constexpr bool kClusters = false;
 using Barrier = uint64_t;
 PRSR_DEVICE int rank() { return 0; }

@@ -1,5 +1,5 @@
-// The kernels of one precision; each precision is compiled by itself, so that they build in
-// parallel.
+// The kernels of one precision. Each precision is a translation unit of its own, so that they
+// compile in parallel.
 #pragma once
 
 #include "horizontal.h"

@@ -1,4 +1,4 @@
-// The launches on GPUs.
+// Launches on GPUs.
 #include "check.h"
 #include "kernels.h"
 #include "shared_memory.h"
@@ -29,8 +29,8 @@ HorizontalKernel horizontal_of(Precision precision) {
   }
 }
 
-// Of clusters of so many blocks; a cluster of one is no cluster to the runtime, for GPUs before
-// sm_90 know none.
+// A launch configuration with clusters of `cluster` blocks. A cluster of one omits the attribute,
+// because GPUs before sm_90 do not support clusters.
 struct Configuration {
   cudaLaunchAttribute attribute{};
   cudaLaunchConfig_t config{};
@@ -47,7 +47,7 @@ struct Configuration {
   }
 };
 
-// An attribute of the current device.
+// Queries an attribute of the current device.
 int attribute_of(cudaDeviceAttr which) {
   int device, value;
   check(cudaGetDevice(&device), "cudaGetDevice");
@@ -55,7 +55,7 @@ int attribute_of(cudaDeviceAttr which) {
   return value;
 }
 
-constexpr int kReserved = 1024;  // bytes of a block that the system takes
+constexpr int kReserved = 1024;  // bytes per block that the system reserves
 
 void allow(HorizontalKernel kernel, int cluster, int shared) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
@@ -64,7 +64,8 @@ void allow(HorizontalKernel kernel, int cluster, int shared) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)");
   }
-  // One block fills a multiprocessor's registers: what it leaves of the shared memory is cache.
+  // One block fills a multiprocessor's registers, so the shared memory that it does not need serves
+  // as cache.
   const int whole = attribute_of(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   const int share = static_cast<int>((100ll * (shared + kReserved) + whole - 1) / whole);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -86,7 +87,7 @@ int active_clusters(Precision precision, int cluster, int shared) {
   const Configuration launch(cluster, cluster, shared, 0);
   int count = 0;
   if (cudaOccupancyMaxActiveClusters(&count, kernel, &launch.config) != cudaSuccess) {
-    cudaGetLastError();  // a size that the device cannot run at all
+    cudaGetLastError();  // a cluster size that the device does not support
     return 0;
   }
   return count;

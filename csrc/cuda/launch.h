@@ -1,5 +1,5 @@
-// The host's side of the kernels. Implemented by kernels.cu for GPUs, and for tests on a CPU by
-// tests/engines/emulated_cuda.cpp.
+// The host interface of the kernels. launch.cu implements it for GPUs, and
+// tests/engines/emulated_cuda.cpp on a CPU, for tests.
 #pragma once
 
 #include "arguments.h"
@@ -8,24 +8,26 @@ namespace prsr {
 
 enum class Precision { kFp32, kFp16, kBf16 };
 
-// Errors of the CUDA runtime are std::runtime_error, which name the call.
+// These functions throw std::runtime_error, naming the CUDA call, on errors of the CUDA runtime.
 
-// Makes a device the current one of this thread, as torch's runtime is not this one.
+// Selects this thread's current device; needed because torch's copy of the runtime is a different
+// one.
 void use(int device);
 
-// Bytes of shared memory that a block may have on the current device.
+// The most bytes of shared memory per block on the current device.
 int shared_limit();
 
-// Puts sums and weights that fit into shared memory, behind what must be there: sets their offsets
-// for clusters of so many blocks and returns a block's bytes, which are more than `limit` if what
-// must be there does not fit.
+// Decides which sums and weights go into shared memory, after the arrays that must be there: sets
+// the offsets in `row` for clusters of `cluster` blocks and returns the bytes per block. The result
+// exceeds `limit` if the mandatory arrays do not fit.
 int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int limit);
 
-// How many such clusters the current device can run at a time; 0 where it knows none of that size.
+// The number of such clusters that run concurrently on the current device; 0 if it does not support
+// that cluster size.
 int active_clusters(Precision precision, int cluster, int shared);
 
-// A warp's products take one tile of positions and of outputs, or two of each where `shared_loads`
-// is true: then both share what is loaded, and there is less work to divide.
+// A warp computes one tile of positions and outputs, or two of each if `shared_loads` is true: then
+// tiles share loads, and there are fewer units of work.
 void launch_vertical(Precision precision, const VerticalRow& row, bool shared_loads,
                      uint64_t stream);
 void launch_horizontal(Precision precision, const HorizontalRow& row, int cluster, int shared,

@@ -1,11 +1,11 @@
-// Hidden units and logits: what every block of a cluster computes for its levels of each tile.
+// Hidden units and logits: each block of a cluster computes its share of the levels for each tile.
 #pragma once
 
 #include "row_context.h"
 
 namespace prsr {
 
-// 16 hidden units of a colour, ready as inputs.
+// Computes 16 hidden units of a colour, packed as inputs.
 template <typename P>
 PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* features, int colour,
                                       int step) {
@@ -23,11 +23,13 @@ PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* featu
   return P::pack(sum[0], sum[1]);
 }
 
-// Logits of this block's levels for one of the cluster's tiles, from the features at `features`.
+// Computes the logits of this block's levels for one of the cluster's tiles from the features at
+// `features`.
 //
-// A warp adds up every eighth step of a colour's units, and warps are added in order: how levels
-// are divided over blocks changes no sum. Units of earlier colours are what the warp itself, lane
-// by lane, wrote when they were computed. `half` is which half of the partial sums is written next.
+// Each warp sums every eighth step of a colour's units, and the sums of the warps are added in
+// order, so the division of levels among blocks does not change any result. Units of earlier
+// colours are read back by the lane that wrote them. `half` alternates between the two buffers of
+// partial sums.
 template <typename P>
 PRSR_DEVICE void head(const RowContext<P>& r, const uint4* features, int of_tile, int colour,
                       int& half) {
@@ -62,8 +64,8 @@ PRSR_DEVICE void head(const RowContext<P>& r, const uint4* features, int of_tile
       write(r.partial(half, r.warp, q) + r.lane, sum[q][0]);
       write(r.partial(half, r.warp, q) + 32 + r.lane, sum[q][1]);
     }
-    // Orders the writes of the sums before they are added up; and, since the two halves take turns,
-    // the reads of the other half before it is written again.
+    // Orders the writes of the sums before they are added up and, because the two buffers
+    // alternate, the reads of the other buffer before it is overwritten.
     device::block_barrier();
     if (r.thread < 64 * count) {
       const int q = r.thread / 64, element = r.thread % 64;

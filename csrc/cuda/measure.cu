@@ -11,9 +11,9 @@ namespace prsr {
 namespace {
 
 constexpr int kRounds = 256;
-constexpr int kMeasured = 256;  // threads of a block
+constexpr int kMeasured = 256;  // threads per block
 
-// Block 0 of 16 sends a vector of each lane to the last `targets` of them, and each sends one back.
+// Block 0 of 16 sends a vector per lane to the last `targets` blocks, and each sends one back.
 __global__ void hop(int targets, int64_t* clocks) {
 #if __CUDA_ARCH__ >= 900
   __shared__ __align__(128) uint4 there[32];
@@ -59,7 +59,7 @@ __global__ void barriers(int64_t* clocks) {
   if (blockIdx.x == 0 && threadIdx.x == 0) *clocks = clock64() - start;
 }
 
-// Eight independent products a warp, over and over.
+// Eight independent products per warp, repeatedly.
 __global__ void products(int64_t* clocks, float* out) {
   float sums[8][4] = {};
   const uint32_t a[4] = {threadIdx.x, 0, 0, 0};
@@ -77,7 +77,7 @@ __global__ void products(int64_t* clocks, float* out) {
   out[threadIdx.x] = sum;
 }
 
-// Every block reads the same bytes, past its own cache.
+// Every block reads the same bytes, bypassing its L1 cache.
 __global__ void reads(const uint4* from, int count, int64_t* clocks, uint4* out) {
   uint4 sum = {0, 0, 0, 0};
   __syncthreads();
@@ -113,7 +113,7 @@ std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t 
   check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device),
         "cudaDeviceGetAttribute(ClusterLaunch)");
   std::map<std::string, double> result;
-  // The second of two launches counts.
+  // The second of two launches is measured.
   const auto clocks_of = [&](const std::function<void()>& launch) {
     int64_t taken = 0;
     for (int i = 0; i < 2; ++i) {

@@ -1,4 +1,4 @@
-// What benchmarks ask of a GPU, to hold the kernels' times against.
+// Limits of a GPU, for benchmarks.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,13 @@
 
 namespace prsr {
 
-// Measures on the current device; takes some milliseconds. In clocks, if not said otherwise:
-// "hop to 1", "hop to 16": from st.async of 512 bytes to the end of the wait, half a round trip;
-// "cluster barrier"; "MAC a clock": of 16-bit products on one multiprocessor; "L2 bytes a clock,
-// one" and "…, all" of a multiprocessor; "launch gap, us": microseconds from kernel to kernel of a
-// stream. What the device cannot do is left out.
+// Measures the current device; takes some milliseconds. Results are in clock cycles unless stated
+// otherwise: "hop to 1", "hop to 16": from st.async of 512 bytes to the end of the wait, half a
+// round trip; "cluster barrier"; "MAC a clock": 16-bit products on one multiprocessor; "L2 bytes a
+// clock, one" and "…, all": per multiprocessor; "launch gap, us": microseconds between kernels of a
+// stream. Measurements that the device does not support are omitted.
 //
-// `scratch`: device memory of so many bytes, at least 32 MiB.
+// `scratch`: device memory of `bytes` bytes, at least 32 MiB.
 std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t stream);
 
 }  // namespace prsr

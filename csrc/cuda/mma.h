@@ -1,12 +1,12 @@
-// The products that all layers are made of, in each precision.
+// Matrix products on tensor cores in each precision; all layers consist of them.
 //
-// A product is made of steps. A step adds, for 16 images (or columns of images), what 16 inputs
-// give to 16 outputs. Its weights are two tiles of 8 outputs, so that one load serves both; which
-// outputs these are is up to the layer. Sums are fp32, in the layout of accumulators (device.h):
-// lane l has of each tile outputs 2(l%4) and the one behind it, of images l/4 and l/4 + 8.
+// A product consists of steps. A step adds, for 16 images (or columns of images), the contributions
+// of 16 inputs to 16 outputs. Its weights are two tiles of 8 outputs, so that one load serves both;
+// the layer determines which outputs these are. Sums are fp32, in the accumulator layout of
+// intrinsics.h: in each tile, lane l holds outputs 2(l%4) and 2(l%4) + 1 of images l/4 and l/4 + 8.
 //
-// A lane's inputs are those of the same places in two tiles of 8 features. So what a product gives
-// is, packed, the next product's input without moving between lanes.
+// A lane's inputs are those at the same positions of two tiles of 8 features. The packed result of
+// one product is therefore an input of the next without exchange between lanes.
 //
 // In memory, inputs and weights of a step are kVectors × 32 uint4: every lane reads its own 16
 // bytes.
@@ -18,18 +18,18 @@ namespace prsr {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kImages = 16;  // of a tile: rows of a product
+constexpr int kImages = 16;  // images per tile: rows of a product
 
 constexpr float kLog2e = 1.44269504f;
 
-// Where lane l is in a tile of accumulators.
+// The position of a lane in a tile of accumulators.
 struct LanePosition {
   int row, column;
   PRSR_DEVICE static LanePosition of(int lane) { return {lane / 4, lane % 4 * 2}; }
 };
 
-// tanh(a)·σ(b) within a few units in the last place. Exponents are cut off where the result no
-// longer depends on them, so that no product of two is infinite.
+// tanh(a)·σ(b) within a few units in the last place. Exponents are clamped where the result no
+// longer depends on them, so that the product below stays finite.
 PRSR_DEVICE float exact_gate(float a, float b) {
   const float x = -2 * kLog2e * a, y = -kLog2e * b;
   const float s = device::power_of_two(x < 60.f ? x : 60.f);
@@ -37,13 +37,14 @@ PRSR_DEVICE float exact_gate(float a, float b) {
   return (1.f - s) * device::reciprocal((1.f + s) * (1.f + t));
 }
 
-// The same within 2^-11 of its operands, with half the instructions of the slow unit.
+// The same with an error of 2^-11 in each factor, and half the instructions on the special-function
+// unit.
 PRSR_DEVICE float quick_gate(float a, float b) {
   const float half = 0.5f * device::tanh_approximate(a);
   return half * device::tanh_approximate(0.5f * b) + half;
 }
 
-// Operands of two bytes. `Format` rounds and multiplies.
+// Operands of two bytes. `Format` defines rounding and multiplication.
 template <typename Format>
 struct Half {
   static constexpr int kVectors = 1;
@@ -67,11 +68,11 @@ struct Half {
   PRSR_DEVICE static uint4 vector(const Inputs& a, int) {
     return {a.words[0], a.words[1], a.words[2], a.words[3]};
   }
-  // One tile of a step: its first or second half.
+  // Stores one tile of a step: its first or second half.
   PRSR_DEVICE static void store_tile(uint4* at, int half, const float (&x)[4]) {
     reinterpret_cast<uint2*>(at)[half] = {Format::pack(x[0], x[1]), Format::pack(x[2], x[3])};
   }
-  // From two rows of features, each at this lane's column.
+  // Loads inputs from two rows of features, at this lane's column.
   PRSR_DEVICE static Inputs gather(const Element* one, const Element* other) {
     const uint32_t* a = reinterpret_cast<const uint32_t*>(one);
     const uint32_t* b = reinterpret_cast<const uint32_t*>(other);
@@ -103,15 +104,15 @@ struct Fp16Format {
 using Bf16 = Half<Bf16Format>;
 using Fp16 = Half<Fp16Format>;
 
-// fp32 on tensor cores: an operand is the sum of two tf32 numbers, x = high + low, which leaves out
-// less than 2^-22 of it whatever its range; of the four products low·low is left out. Tensor cores
-// truncate their sums, so each step's begin at zero and are added in fp32.
+// fp32 on tensor cores: an operand is split into two tf32 numbers, x = high + low, with an error
+// below 2^-22 relative to x at any scale. The product low·low is omitted. Tensor cores truncate
+// their sums, so each step starts from zero, and its result is added in fp32.
 struct Tf32 {
   static constexpr int kVectors = 2;
   using Element = float;
 
   struct Inputs {
-    float values[8];  // of two tiles
+    float values[8];  // two tiles
   };
   struct Weights {
     uint4 tiles[2];
@@ -143,7 +144,7 @@ struct Tf32 {
   }
   PRSR_DEVICE static Weights weights(const uint4* at) { return {{at[0], at[32]}}; }
   PRSR_DEVICE static void add(float (&sum)[2][4], const Inputs& a, const Weights& w) {
-    // Inputs 2t and 2t + 1 of a tile are what the instruction calls inputs t and t + 4.
+    // Inputs 2t and 2t + 1 of a tile are inputs t and t + 4 of the instruction.
     uint32_t high[2][4], low[2][4];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -172,19 +173,19 @@ struct Tf32 {
 
  private:
   PRSR_DEVICE static void split(float x, uint32_t& high, uint32_t& low) {
-    high = device::to_tf32(x) & 0xFFFFE000;  // the bits below are not defined
+    high = device::to_tf32(x) & 0xFFFFE000;  // the lower bits are undefined
     low = device::to_tf32(x - device::float_of(high));
   }
 };
 
-// Of sums in accumulators: gates of the first tile by the second.
+// Gates of accumulated sums: the first tile holds a, the second b.
 template <typename P>
 PRSR_DEVICE void gate_tile(const float (&sum)[2][4], float (&out)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) out[i] = P::gate(sum[0][i], sum[1][i]);
 }
 
-// uint4 of so many steps of inputs or weights.
+// The number of uint4 in `steps` steps of inputs or weights.
 template <typename P>
 PRSR_DEVICE constexpr int64_t vectors(int64_t steps) {
   return steps * P::kVectors * 32;

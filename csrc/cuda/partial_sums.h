@@ -1,17 +1,17 @@
-// What a sub-pixel is given before its own features are known: sums over the vertical stack, the
-// pixels to the left and the earlier colours of the pixel.
+// Partial sums of a sub-pixel, computed before its own features are known: contributions of the
+// vertical stack, of the pixels to the left and of the earlier colours of the pixel.
 //
-// In the order of their drawing, the last inputs of sub-pixel n are the features of n − 1, whatever
-// its colour. So all but these can be summed while n − 1 goes through its chain: early() does, and
-// late() adds what is missing.
+// In drawing order, the last inputs of sub-pixel n are the features of sub-pixel n − 1, whatever
+// its colour. All other inputs can be summed while n − 1 goes through its chain: early() does that,
+// and late() adds the rest.
 #pragma once
 
 #include "row_context.h"
 
 namespace prsr {
 
-// Both halves of 8 features of a layer: from the vertical stack, and so many steps from p pixels to
-// the left on.
+// Sums both halves of 8 features of a layer: the vertical stack's contribution, then `steps` steps
+// of inputs, starting p pixels to the left.
 template <typename P>
 PRSR_DEVICE void gate_sums(const RowContext<P>& r, float (&sum)[2][4], int x, int colour, int layer,
                            int feature_tile, int steps) {
@@ -31,7 +31,7 @@ PRSR_DEVICE void gate_sums(const RowContext<P>& r, float (&sum)[2][4], int x, in
   accumulate<P>(sum, r.kept(layer, x), r.gate_weights(colour, layer, feature_tile), steps);
 }
 
-// The mix of 16 features of a layer: its bias, and so many steps of the pixel's gates.
+// Sums the mix of 16 features of a layer: its bias, then `steps` steps of the pixel's gates.
 template <typename P>
 PRSR_DEVICE void mix_sums(const RowContext<P>& r, float (&sum)[2][4], int colour, int layer,
                           int pair, int steps) {
@@ -40,7 +40,7 @@ PRSR_DEVICE void mix_sums(const RowContext<P>& r, float (&sum)[2][4], int colour
   accumulate<P>(sum, r.gated(layer), r.mix_weights(colour, layer, pair), steps);
 }
 
-// 8 of a colour's features in the first layer from its first inputs, by multiply-adds in fp32.
+// Sums 8 of a colour's features in the first layer over its first inputs, in fp32 multiply-adds.
 template <typename P>
 PRSR_DEVICE void first_sums(const RowContext<P>& r, float (&sum)[4], int x, int colour,
                             int feature_tile, int inputs) {
@@ -64,7 +64,7 @@ PRSR_DEVICE void first_sums(const RowContext<P>& r, float (&sum)[4], int x, int 
   }
 }
 
-// How many steps, or numbers, sub-pixel n reads, the last of them those of n − 1.
+// The number of steps, or values, that sub-pixel n reads; the last ones are those of n − 1.
 template <typename P>
 struct InputsOf {
   int x, colour, gate_steps, mix_steps, values;
@@ -77,7 +77,8 @@ struct InputsOf {
         values(r.a.first_reach * r.a.channels + colour) {}
 };
 
-// Sums of sub-pixel n, but for what n − 1 gives; by `warps` warps, of which this is number `warp`.
+// Sums sub-pixel n except for the contribution of n − 1. Called by `warps` warps; `warp` is this
+// one's index.
 template <typename P>
 PRSR_DEVICE void early(const RowContext<P>& r, int n, int warp, int warps) {
   const InputsOf<P> in(r, n);
@@ -112,7 +113,7 @@ PRSR_DEVICE void early(const RowContext<P>& r, int n, int warp, int warps) {
   }
 }
 
-// Adds to the sums of sub-pixel n what n − 1 gives, but for its value.
+// Adds to the sums of sub-pixel n the contribution of n − 1, except for its value.
 template <typename P>
 PRSR_DEVICE void late(const RowContext<P>& r, int n) {
   const InputsOf<P> in(r, n);
@@ -142,7 +143,8 @@ PRSR_DEVICE void late(const RowContext<P>& r, int n) {
   }
 }
 
-// What the draw of sub-pixel n adds to logits, and what it reads beside them; by `threads` threads.
+// Loads what the draw of sub-pixel n needs: the initial logits, noise and known levels. Called by
+// `threads` threads.
 template <typename P>
 PRSR_DEVICE void prepare_draw(const RowContext<P>& r, int n, int thread, int threads) {
   const int x = n / r.a.channels, colour = n % r.a.channels;

@@ -1,8 +1,8 @@
-// Where everything of a block of the horizontal kernel is: sizes, shared and global memory.
+// Addresses and sizes of one block of the horizontal kernel, in shared and global memory.
 //
 // A tile is 16 images, the rows of a product. A cluster of X blocks serves T ≤ X tiles: block r < T
-// leads tile r, and the levels of a colour are divided over all blocks. n counts sub-pixels, from 0
-// at the row's first.
+// leads tile r, and the levels of a colour are divided among all blocks. n counts the sub-pixels of
+// a row from 0.
 #pragma once
 
 #include "arguments.h"
@@ -10,18 +10,18 @@
 
 namespace prsr {
 
-constexpr int kPairsAtOnce = 2;  // of a block's levels whose sums registers hold
-constexpr int kLevelTile = 33;   // float4 from one tile of 8 logits to the next: no bank twice
-constexpr int kNarrow = 2;       // steps of a colour's features that one warp's registers hold
+constexpr int kPairsAtOnce = 2;  // pairs of level tiles that a block accumulates at a time
+constexpr int kLevelTile = 33;   // stride of tiles of 8 logits in float4; avoids bank conflicts
+constexpr int kNarrow = 2;       // steps of a colour's features that fit one warp's registers
 
-// Pairs of levels of each block, but for the last that have any.
+// Level pairs per block; the last block with levels may have fewer.
 PRSR_BOTH int share_of(int level_pairs, int ranks) { return (level_pairs + ranks - 1) / ranks; }
 
-// Offsets in shared memory, for the host as well. Behind its end lies what place() puts there.
+// Offsets in shared memory, also for the host. plan_shared_memory() appends to its end.
 struct SharedLayout {
   int barriers, features, partial, logits, start, draws, end;
-  int feature_bytes;  // of a tile's features of all colours
-  int partial_pairs;  // of levels at a time
+  int feature_bytes;  // bytes of a tile's features of all colours
+  int partial_pairs;  // level pairs at a time
 
   PRSR_BOTH static SharedLayout of(int channels, int group_steps, int level_pairs, int tiles,
                                    int vectors, int ranks) {
@@ -29,7 +29,7 @@ struct SharedLayout {
     const int share = share_of(level_pairs, ranks);
     s.partial_pairs = share < kPairsAtOnce ? share : kPairsAtOnce;
     s.feature_bytes = channels * group_steps * vectors * 512;
-    s.barriers = 0;  // of the logits, and of each tile's features
+    s.barriers = 0;  // one for the logits, and one for each tile's features
     s.features = 128 * ((8 * (1 + tiles) + 127) / 128);
     s.partial = s.features + (ranks > 1 ? tiles * s.feature_bytes : 0);
     s.logits = s.partial + 2 * kWarps * s.partial_pairs * 2 * 512;
@@ -48,13 +48,13 @@ struct RowContext {
   const int lane, warp, thread;
   const LanePosition lane_position;
   const int rank, ranks;
-  const bool sends;         // whether there is another block
-  const int cluster;        // number of the cluster
-  const int cluster_tiles;  // its tiles that have an image
-  const int64_t tile;       // that this block leads, if it does
+  const bool sends;         // whether the cluster has several blocks
+  const int cluster;        // index of the cluster
+  const int cluster_tiles;  // tiles of the cluster that have an image
+  const int64_t tile;       // the tile that this block leads, if any
   const bool leads;
-  const int first_pair, pairs;  // of the levels that are this block's
-  const int owners;             // blocks with levels: those of the lowest ranks
+  const int first_pair, pairs;  // level pairs of this block
+  const int owners;             // blocks with levels: those with the lowest ranks
 
   PRSR_DEVICE RowContext(const HorizontalRow& arguments, unsigned char* shared)
       : a(arguments),
@@ -85,7 +85,7 @@ struct RowContext {
     return left < a.tiles ? left : a.tiles;
   }
 
-  // Shared memory. What belongs to one lane begins at its own 16 bytes.
+  // Shared memory. Pointers to data of one lane point to its own 16 bytes.
 
   PRSR_DEVICE device::Barrier* logits_arrived() const {
     return reinterpret_cast<device::Barrier*>(memory + at.barriers);
@@ -96,7 +96,7 @@ struct RowContext {
   PRSR_DEVICE uint4* received(int of_tile) const {
     return reinterpret_cast<uint4*>(memory + at.features + of_tile * at.feature_bytes) + lane;
   }
-  // A warp's sums of a pair of levels, in one of two halves that take turns.
+  // A warp's partial sums of a level pair, in one of two alternating buffers.
   PRSR_DEVICE float4* partial(int half, int of_warp, int pair) const {
     float4* const first = reinterpret_cast<float4*>(memory + at.partial);
     return first + ((half * kWarps + of_warp) * at.partial_pairs + pair) * 64;
@@ -104,14 +104,14 @@ struct RowContext {
   PRSR_DEVICE float4* logits(int level_tile) const {
     return reinterpret_cast<float4*>(memory + at.logits) + level_tile * kLevelTile;
   }
-  // What logits begin with: the bias and the conditioning network's, [16, 16·P].
+  // Initial logits: the bias plus the conditioning network's logits, [16, 16·P].
   PRSR_DEVICE float* start() const { return reinterpret_cast<float*>(memory + at.start); }
-  // Of each image: its noise, its temperature, the level that is known or -1, the value drawn last.
+  // Per image: noise, temperature, the known level or -1, and the last value drawn.
   PRSR_DEVICE float* noise() const { return reinterpret_cast<float*>(memory + at.draws); }
   PRSR_DEVICE float* temperature() const { return noise() + 32; }
   PRSR_DEVICE int* known() const { return reinterpret_cast<int*>(temperature() + 32); }
   PRSR_DEVICE float* drawn() const { return temperature() + 64; }
-  // The first layer's weights of that value, for an even and an odd n.
+  // The first layer's weights for the last value drawn, for an even and an odd n.
   PRSR_DEVICE float* last_weights(int n) const { return drawn() + 32 + n % 2 * 16 * kNarrow; }
 
   // Sizes.
@@ -127,7 +127,7 @@ struct RowContext {
 
   // Global memory.
 
-  // A layer's input of this block's tile, from p pixels left of x on.
+  // The input of a layer for this block's tile, starting p pixels to the left of x.
   PRSR_DEVICE uint4* kept(int layer, int x) const {
     const int64_t column = (tile * (a.layers + 1) + layer) * (a.reach + a.width) + x;
     return a.kept + vectors<P>(column * colour_steps()) + lane;
@@ -135,7 +135,7 @@ struct RowContext {
   PRSR_DEVICE uint4* gated(int layer) const {
     return a.gated + vectors<P>((tile * a.layers + layer) * colour_steps()) + lane;
   }
-  // Of a sub-pixel: sums of both halves of 8 features, then those of the mix, a tile each.
+  // Partial sums of a sub-pixel: both halves of 8 features, then the mix, one tile each.
   PRSR_DEVICE float4* given(int n, int layer) const {
     float4* const first = a.given_offset >= 0 ? reinterpret_cast<float4*>(memory + a.given_offset)
                                               : reinterpret_cast<float4*>(a.given) +
@@ -162,13 +162,13 @@ struct RowContext {
   PRSR_DEVICE int64_t image_index(int of_row, int x, int colour) const {
     return ((image(of_row) * a.channels + colour) * a.height + a.y) * a.width + x;
   }
-  // A horizontal layer's weights of both halves of 8 features.
+  // A horizontal layer's weights for both halves of 8 features.
   PRSR_DEVICE const uint4* gate_weights(int colour, int layer, int feature_tile) const {
     const int64_t pair =
         (static_cast<int64_t>(layer) * a.channels + colour) * 2 * a.group_steps + feature_tile;
     return a.gates + vectors<P>(pair * (a.reach + 1) * colour_steps()) + lane;
   }
-  // Those of the mix of 16 features.
+  // A horizontal layer's weights for the mix of 16 features.
   PRSR_DEVICE const uint4* mix_weights(int colour, int layer, int pair) const {
     const int64_t number = static_cast<int64_t>(layer) * a.channels + colour;
     return a.mix + vectors<P>((number * a.group_steps + pair) * colour_steps()) + lane;
@@ -184,7 +184,7 @@ PRSR_DEVICE void read(const float4* from, float (&x)[4]) {
 }
 PRSR_DEVICE void write(float4* to, const float (&x)[4]) { *to = {x[0], x[1], x[2], x[3]}; }
 
-// sum += so many steps of inputs by a pair's weights.
+// Adds `steps` steps of inputs times the weights of a pair of tiles.
 template <typename P>
 PRSR_DEVICE void accumulate(float (&sum)[2][4], const uint4* inputs, const uint4* weights,
                             int steps) {
@@ -194,7 +194,7 @@ PRSR_DEVICE void accumulate(float (&sum)[2][4], const uint4* inputs, const uint4
   }
 }
 
-// Sums of a pair of tiles begin at the bias of 16 outputs.
+// Initialises the sums of a pair of tiles with the bias of 16 outputs.
 PRSR_DEVICE void begin_at(float (&sum)[2][4], const float* bias, int column) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

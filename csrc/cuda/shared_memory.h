@@ -1,4 +1,4 @@
-// place() of launch.h, and what else the host computes from the sizes; included once.
+// plan_shared_memory() of launch.h, and other sizes that the host computes. Included once.
 #pragma once
 
 #include "horizontal.h"
@@ -15,8 +15,8 @@ int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int
   int64_t end =
       SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;
   const auto put = [&](int64_t bytes) {
-    // Wide colours read neither. Where a block reads its weights for several tiles, the memory does
-    // more as a cache of these.
+    // Wide colours read neither. If a block reads its weights for several tiles, the memory is more
+    // useful as a cache for these.
     if (steps > kNarrow || row.tiles > 1 || end + bytes > limit) return -1;
     const auto offset = static_cast<int>(end);
     end += bytes;
@@ -30,7 +30,7 @@ int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int
 
 inline int cluster_tiles(const HorizontalRow& row) { return (row.images + kImages - 1) / kImages; }
 
-// Blocks of both grids.
+// The number of blocks in each grid.
 inline int vertical_blocks(const VerticalRow& row) {
   return (row.images + row.images_per_block - 1) / row.images_per_block;
 }

@@ -1,9 +1,9 @@
 // The vertical stack of one row: v' = gate(a), a = v * kernel over rows y − p … y of a layer's
-// input v, and above = a·link. Row y of every layer depends on image rows above y alone, so all
-// columns are one product: its rows are positions, a column of an image each, 16 of them to a tile.
+// input v, and above = a·link. Row y of every layer depends only on image rows above y, so all
+// columns are one product. Its rows are positions (a column of an image each), 16 to a tile.
 //
-// A layer reads what the layer below wrote of the columns beside, so a block keeps whole rows of
-// its images, and blocks share nothing.
+// A layer reads neighbouring columns of the layer below, so a block has whole rows of its images,
+// and blocks share nothing.
 #pragma once
 
 #include "arguments.h"
@@ -11,7 +11,7 @@
 
 namespace prsr {
 
-// The positions of a block: `count` of them, those of one image behind those of another.
+// The positions of a block: `count` of them, image after image.
 struct Positions {
   int first_image, count, width;
 
@@ -23,8 +23,8 @@ struct Positions {
   PRSR_DEVICE int tiles() const { return (count + kImages - 1) / kImages; }
 };
 
-// The two positions of a tile that this lane has, in whole tiles; those beyond the last one read
-// the last one, and write nothing.
+// The two positions of a tile that this lane holds. Those beyond the last position read the last
+// one and write nothing.
 struct Pair {
   int64_t image[2];
   int column[2];
@@ -77,7 +77,7 @@ struct Vertical {
     return a.preactivations + vectors<P>((block * tiles + tile) * 2 * a.feature_steps) + lane;
   }
 
-  // Layer 0's row, 8 features of a tile of positions. In fp32, by multiply-adds.
+  // Computes layer 0's row: 8 features of a tile of positions, in fp32 multiply-adds.
   PRSR_DEVICE void first(int tile, int outputs) const {
     const Pair at(positions, tile, lane_position.row);
     const int inputs = (2 * a.first_reach + 1) * a.channels;
@@ -123,7 +123,7 @@ struct Vertical {
     }
   }
 
-  // Adds steps of which each row of the product has its inputs behind one another.
+  // Accumulates steps whose inputs are adjacent in memory for each row of the product.
   template <int Tiles, int Pairs>
   PRSR_DEVICE void accumulate(float (&sum)[Tiles][Pairs][2][4],
                               const Element* const (&rows)[Tiles][2], int64_t offset, int steps,
@@ -139,7 +139,7 @@ struct Vertical {
     }
   }
 
-  // One step; the weights move on to the next.
+  // One step; advances the weights to the next.
   template <int Tiles, int Pairs>
   PRSR_DEVICE void multiply(float (&sum)[Tiles][Pairs][2][4],
                             const typename P::Inputs (&inputs)[Tiles], const uint4*& weights,
@@ -153,7 +153,7 @@ struct Vertical {
     weights += vectors<P>(1);
   }
 
-  // Sums begin at the bias of both halves, which are `half` apart.
+  // Initialises sums with the bias of both halves, which are `half` apart.
   template <int Tiles, int Pairs>
   PRSR_DEVICE void begin(float (&sum)[Tiles][Pairs][2][4], const float* bias, int half) const {
 #pragma unroll
@@ -171,8 +171,8 @@ struct Vertical {
     }
   }
 
-  // Pre-activations of a layer from its input: both halves of 8·Pairs features of some tiles of
-  // positions. They are put where link() reads them, and the gates into the next layer's input.
+  // Computes the pre-activations of a layer from its input: both halves of 8·Pairs features of
+  // `Tiles` tiles of positions. Stores them for link(), and the gates as the next layer's input.
   template <int Tiles, int Pairs>
   PRSR_DEVICE void gates(int layer, int tile, int pair) const {
     const int pairs = 2 * a.feature_steps, window_steps = (2 * a.reach + 1) * a.feature_steps;
@@ -215,15 +215,15 @@ struct Vertical {
     }
   }
 
-  // What a layer's pre-activations give the horizontal stack: both halves of 8·Pairs features.
+  // Computes the contribution of a layer's pre-activations to the horizontal stack: both halves of
+  // 8·Pairs features.
   template <int Tiles, int Pairs>
   PRSR_DEVICE void link(int layer, int tile, int pair) const {
     const int group = 16 * a.group_steps, pairs = a.channels * 2 * a.group_steps;
     const int own_steps = 2 * a.feature_steps;
     const int64_t steps = own_steps + a.condition_steps;
     const int outputs = pairs * 16;
-    // Pairs of one colour follow each other: their number is even, and so is `pair` where two are
-    // taken.
+    // Pairs of one colour are adjacent: their number is even, and so is `pair` if two are computed.
     const int colour = pair / (2 * a.group_steps), within = pair % (2 * a.group_steps);
     const int first = colour * 2 * group + 8 * within;
     float sum[Tiles][Pairs][2][4];
@@ -267,15 +267,16 @@ struct Vertical {
   }
 };
 
-// One block's work: its warps take, of each layer, tiles of positions by pairs of tiles of outputs.
+// The work of one block: in each layer, its warps divide tiles of positions and pairs of tiles of
+// outputs.
 template <typename P, int Tiles, int Pairs>
 PRSR_DEVICE void vertical_row(const VerticalRow& a) {
   const Vertical<P> stack(a);
   const int tiles = stack.positions.tiles(), sets = (tiles + Tiles - 1) / Tiles;
   const int warp = device::warp();
-  const int features = 2 * a.feature_steps;  // tiles of 8
+  const int features = 2 * a.feature_steps;  // number of tiles of 8
   for (int i = warp; i < tiles * features; i += kWarps) stack.first(i / features, i % features);
-  // Orders the writes of layer 0's row before gates() of the columns beside read them.
+  // Orders the writes of layer 0's row before gates() reads neighbouring columns.
   device::block_barrier();
   const int gates = features / Pairs, links = a.channels * 2 * a.group_steps / Pairs;
   for (int layer = 0; layer <= a.layers; ++layer) {
@@ -289,9 +290,9 @@ PRSR_DEVICE void vertical_row(const VerticalRow& a) {
         stack.template link<Tiles, Pairs>(layer - 1, j / links * Tiles, j % links * Pairs);
       }
     }
-    // Orders the writes of the next layer's row, and of this layer's pre-activations, before their
-    // reads in the next round. Pre-activations of the next round but one are written where these
-    // are: behind the next barrier, when link() has read these.
+    // Orders the writes of the next layer's row and of this layer's pre-activations before the
+    // reads in the next round. The next layer but one overwrites these pre-activations, after the
+    // next barrier, when link() has read them.
     if (layer < a.layers) device::block_barrier();
   }
 }

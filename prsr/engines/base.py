@@ -7,7 +7,6 @@ values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -63,10 +62,6 @@ class Engine(ABC):
     @abstractmethod
     def pack(self, prior: PriorNetwork, precision: str) -> Any:
         """A copy of the prior's weights in the memory layout of the engine."""
-
-    def preparing(self, images: int) -> AbstractContextManager[None]:
-        """A context in which torch prepares a job of ``images`` images on the host."""
-        return nullcontext()
 
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:

@@ -7,7 +7,6 @@ the state between rows is in plain tensors. The extension does not depend on tor
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from importlib import import_module
 from itertools import chain, count
 from types import ModuleType
@@ -73,6 +72,15 @@ BUNDLE = 8  # images per bundle: where there are enough, their values are lanes 
 def instruction_sets() -> list[str]:
     """Those that the extension has and this machine can run, the fastest last."""
     return [] if _native is None else list(_native.instruction_sets())
+
+
+def same_memory(first: list[int], second: list[int], sizes: list[int]) -> bool:
+    """Whether arrays are equal, given their addresses in two lists and their sizes in bytes.
+
+    The extension must have been built.
+    """
+    assert _native is not None
+    return bool(_native.same_memory(first, second, sizes))
 
 
 def chosen_instruction_set() -> str:
@@ -222,9 +230,21 @@ torch.library.register_fake(f"{NAMESPACE}::draw_rows", _draw_nothing, lib=_libra
 _operator = getattr(torch.ops, NAMESPACE).draw_rows
 
 
+def contiguous(tensor: Tensor) -> Tensor:
+    """The tensor as one block of memory, copied if necessary.
+
+    Logits and features of prsr's own networks need no copy. A copy for few images uses one thread:
+    torch's other threads would spin afterwards on the cores that the engine needs.
+    """
+    if tensor.is_contiguous():
+        return tensor
+    with single_threaded_section(len(tensor)):
+        return tensor.contiguous()
+
+
 def bundled(features: Tensor, bundle: int) -> Tensor:
     """``[N, F, H, W]`` as ``csrc/cpu/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
-    images = features.permute(0, 2, 3, 1).contiguous()  # no copy if the C++ network computed it
+    images = contiguous(features.permute(0, 2, 3, 1))
     shape = len(images) // bundle, *images.shape[1:], bundle
     if bundle == 1 or images.numel() == 0:
         return images.view(shape)
@@ -253,8 +273,7 @@ class Part:
             **self.caches,
             "weights": flat.memory,
             "offsets": flat.offsets,
-            # No copy for logits in this memory order, such as those of prsr's own networks.
-            "conditioning": job.conditioning[images].permute(0, 3, 4, 2, 1).contiguous(),
+            "conditioning": contiguous(job.conditioning[images].permute(0, 3, 4, 2, 1)),
             "features": bundled(job.features[images], bundle),
             "noise": job.noise[images].contiguous(),
             "temperature": job.temperature[images].contiguous(),
@@ -318,10 +337,6 @@ class CPUEngine(Engine):
         weights = CPUWeights(packed, config, widths, instruction_set)
         check_finite(weights.blocks.memory, f"the prior's weights in {precision}")
         return weights
-
-    @override
-    def preparing(self, images: int) -> AbstractContextManager[None]:
-        return single_threaded_section(images)
 
     @override
     def start(self, packed: CPUWeights, job: Job) -> State:

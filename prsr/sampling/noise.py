@@ -30,18 +30,20 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:
         Four words below 2³² in a new last dimension, ``int64 [..., 4]``.
     """
     a, b, c, d = torch.broadcast_tensors(*counter)
-    key = [seed & _LOW, seed >> 32]
-    for _ in range(_ROUNDS):
+    # Both halves of a round in one tensor: for few images, the number of operations is the cost.
+    left, right = torch.stack((a, c)), torch.stack((b, d))
+    halves = 2, *(1 for _ in a.shape)
+    multipliers = torch.tensor(_MULTIPLIERS, dtype=torch.int64, device=a.device).view(halves)
+    words = [
+        [((seed & _LOW) + i * _WEYL[0]) & _LOW, ((seed >> 32) + i * _WEYL[1]) & _LOW]
+        for i in range(_ROUNDS)
+    ]
+    keys = torch.tensor(words, dtype=torch.int64, device=a.device).view(_ROUNDS, *halves)
+    for key in keys.unbind():
         # A product below 2⁶⁴ overflows int64, but its bits are right: shift and mask recover them.
-        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            ((second >> 32) & _LOW) ^ b ^ key[0],
-            second & _LOW,
-            ((first >> 32) & _LOW) ^ d ^ key[1],
-            first & _LOW,
-        )
-        key = [(word + step) & _LOW for word, step in zip(key, _WEYL, strict=True)]
-    return torch.stack((a, b, c, d), dim=-1)
+        product = (left * multipliers).flip(0)
+        left, right = ((product >> 32) & _LOW) ^ right ^ key, product & _LOW
+    return torch.stack((left[0], right[0], left[1], right[1]), dim=-1)
 
 
 def uniform(words: Tensor) -> Tensor:

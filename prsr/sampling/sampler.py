@@ -20,6 +20,7 @@ from typing_extensions import override
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job
 from prsr.engines.registry import choose
+from prsr.engines.snapshot import Snapshot
 from prsr.models.prsr import PRSR
 from prsr.models.saved import DEFAULT_MODEL
 from prsr.sampling.conditioning import Conditioning, condition
@@ -66,7 +67,7 @@ class Sampler(Method):
         self.precision = precision
         self._engine_name = engine
         self._choose()  # raises if there is none
-        self._ready: tuple[Engine, dict[str, Tensor], Any] | None = None
+        self._ready: tuple[Engine, Snapshot, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -146,29 +147,24 @@ class Sampler(Method):
             yield from range(step, images.shape[2] + 1, step)
             return
         with exact_fp32(self.device):
-            with engine.preparing(len(images)):
-                packed = self._pack(engine)
+            packed = self._pack(engine)
             conditioning = condition(self.model.conditioning, request.lr, self.config)
-            with engine.preparing(len(images)):
-                state = engine.start(packed, make_job(request, images, conditioning))
+            state = engine.start(packed, make_job(request, images, conditioning))
         for y in range(0, images.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)
             yield y + step
 
     def _pack(self, engine: Engine) -> Any:
-        """The prior's weights in the engine's layout, packed again if they have changed.
-
-        Compares the weights themselves: version counters miss a write through ``.data``.
-        """
-        weights = self.model.prior.state_dict()
-        ready = self._ready
-        if ready is None or ready[0] is not engine or not same_tensors(ready[1], weights):
-            for name, value in weights.items():
+        """The prior's weights in the layout of the engine, packed again if they have changed."""
+        prior, ready = self.model.prior, self._ready
+        if ready is None or ready[0] is not engine or not ready[1].matches(prior):
+            for name, value in prior.state_dict().items():
                 check_finite(value, f"weight prior.{name}")
-            copies = {name: value.clone() for name, value in weights.items()}
-            # One assignment: other threads see either the old tuple or the new one.
-            ready = self._ready = engine, copies, engine.pack(self.model.prior, self.precision)
+            # Taken first: a change during packing is then noticed by the next call.
+            snapshot = Snapshot(prior)
+            # One assignment, so that a concurrent call sees either the old or the new value.
+            ready = self._ready = engine, snapshot, engine.pack(prior, self.precision)
         return ready[2]
 
 
@@ -270,10 +266,3 @@ def warn_if_large(lr: Tensor, config: PRSRConfig) -> None:
 def default_model(device: torch.device = torch.device("cpu")) -> PRSR:  # noqa: B008  (immutable)
     """The default bundled model, loaded once for each device."""
     return PRSR.from_pretrained(DEFAULT_MODEL).to(device)
-
-
-def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Whether two state dictionaries hold tensors of equal values on the same devices."""
-    return a.keys() == b.keys() and all(
-        a[name].device == b[name].device and torch.equal(a[name], b[name]) for name in a
-    )

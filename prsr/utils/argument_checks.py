@@ -208,12 +208,19 @@ def check_known(
         ) from None
 
 
+SMALL = 64 * 2**20
+"""Bytes that fit in the memory of any device: reading its limit would take longer than the rest of
+the checks of a call."""
+
+
 def check_fits(size: int, what: str, device: torch.device) -> None:
     """Check that ``size`` bytes fit in the total memory of the device or container.
 
     Raises:
         ValueError: they do not.
     """
+    if size <= SMALL:
+        return
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:

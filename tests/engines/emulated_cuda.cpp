@@ -1,5 +1,5 @@
-// The module _cuda whose kernels run on the CPU, by emulation.h, on tensors of the CPU. Built with
-// the folder of the kernels, csrc/cuda or a mutant of it, among the folders of headers.
+// The module _cuda with kernels that run on the CPU, by emulation.h, on CPU tensors. The
+// include path must contain the folder of the kernels: csrc/cuda or a mutant of it.
 #include "bindings.cpp"
 #include "shared_memory.h"
 #include "vertical.h"
@@ -8,7 +8,7 @@ namespace prsr {
 
 namespace {
 
-// Of the order in which fibers go on, from one launch to the next.
+// Seed of the fiber schedule, changed at each launch.
 uint32_t launches = 0;
 
 template <typename P>
@@ -36,7 +36,7 @@ std::string cuda_version() { return "emulated"; }
 std::vector<std::string> architectures() { return {"sm_90"}; }
 std::vector<Device> devices() { return {}; }
 
-// Of an H100, and so many clusters that each has one tile where there are few.
+// As on an H100, with enough clusters that each has one tile if there are few tiles.
 std::map<std::string, double> measure(uint64_t, int64_t, uint64_t) { return {}; }
 
 void use(int) {}

@@ -1,4 +1,5 @@
-// Draws rows by teams again and again, each time interrupted after the first: test_native.py.
+// Draws rows by teams repeatedly, each time interrupted after the first row; used by
+// test_native.py.
 //
 //   interrupted_teams THREADS CALLS
 #include <cstdio>
@@ -10,8 +11,8 @@ namespace {
 
 int64_t pause = 0;
 
-// Members do nothing but wait for each other, and a little work, which is what decides how many of
-// them have begun by the time that the first team is done.
+// Members only wait for each other and do a little work, which determines how many of them have
+// begun when the first team is done.
 void two_barriers(const prsr::PriorConfig&, const prsr::Network&, const prsr::Job&,
                   const prsr::Scratch&, prsr::Team& team, int64_t, int64_t, int64_t, int64_t) {
   team.barrier();

@@ -1,4 +1,4 @@
-"""The C++ engine beyond what holds for every engine: threads, instruction sets, forks, its op."""
+"""The C++ engine beyond what holds for every engine: threads, instruction sets, forks, draws."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ import torch
 import prsr
 from prsr import PRESETS, Sampler
 from prsr.engines.base import Job
-from prsr.engines.cpu import BUNDLE, PARTS, CPUEngine, chosen_instruction_set, instruction_sets
-from prsr.engines.cpu_layout import PriorConfig
+from prsr.engines.cpu import BUNDLE, CPUEngine, chosen_instruction_set, instruction_sets
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation
 
@@ -48,7 +46,7 @@ SMALL = (pytest.mark.quick, pytest.mark.instruction_set)
     ],
 )
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 26])
-def test_images_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
+def test_images_are_bit_identical_with_any_threads_and_in_any_batch(
     make_model, make_images, threads, name, changes, n
 ):
     model = make_model(config=PRESETS[name], **changes)
@@ -67,7 +65,7 @@ def test_images_are_the_same_to_a_bit_with_any_threads_and_in_any_batch(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threads_of_job", [1, 2])
 @pytest.mark.parametrize("gates", [False, True])
-def test_caches_are_the_same_to_a_bit_in_any_batch(
+def test_caches_are_bit_identical_in_any_batch(
     make_model, make_images, threads, gates, threads_of_job, precision
 ):
     # Images could hide it: a draw seldom turns on the last bit of a logit.
@@ -101,7 +99,7 @@ def test_caches_are_the_same_to_a_bit_in_any_batch(
 )
 def test_other_instruction_sets_of_this_machine_pass_the_tests_of_engines(name):
     folder = Path(__file__).parent
-    names = "test_engines", "test_cpu", "test_cpu_conditioning"
+    names = "test_engines", "test_cpu", "test_cpu_conditioning", "test_cpu_operator"
     files = [folder / f"{name}.py" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "instruction_set"]
     environment = {**os.environ, "PRSR_INSTRUCTION_SET": name}
@@ -126,12 +124,6 @@ def test_the_instruction_set_is_chosen_when_weights_are_packed(
     model.prior.head[2].bias.data += 1
     with pytest.raises(ValueError, match="PRSR_INSTRUCTION_SET"):
         sampler.sample(lr, seed=1)
-
-
-def test_an_instruction_set_that_is_not_here_is_refused_by_the_operator(make_model, make_images):
-    given = operands(make_model, make_images) | {"instruction_set": "altivec"}
-    with pytest.raises(ValueError, match="no instruction set altivec here"):
-        torch.ops.prsr.draw_rows(**given)
 
 
 @pytest.mark.quick
@@ -255,109 +247,6 @@ def test_a_child_of_fork_may_sample_on():
     subprocess.run(command, check=True, timeout=120)
 
 
-def job_of(model, make_images, n=2):
-    lr = make_images(model.config, n, 1, 2)
-    image = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
-    conditioning = condition(model.conditioning, lr, model.config)
-    return Job(*conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, image)
-
-
-def operands(make_model, make_images):
-    model, engine = make_model(conditional_gates=True), CPUEngine()
-    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_images))
-    return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
-
-
-@pytest.mark.quick
-def test_the_operator_is_what_torch_expects_of_one(make_model, make_images):
-    given = operands(make_model, make_images)
-    torch.library.opcheck(torch.ops.prsr.draw_rows.default, (), given)
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("image", lambda tensor: tensor.int()),
-        ("image", lambda tensor: tensor.flip(3).transpose(0, 1).contiguous().transpose(0, 1)),
-        ("noise", lambda tensor: tensor[:1]),
-        ("noise", lambda tensor: tensor.double()),
-        ("conditioning", lambda tensor: tensor[..., :1]),
-        ("features", lambda tensor: tensor[..., :-1, :]),
-        ("features", lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)),
-        ("conditioning", lambda tensor: tensor.flip(1).transpose(3, 4).contiguous()),
-        ("temperature", lambda tensor: tensor.expand(2, 2)[0].expand(3, 2)[:, 0]),
-        ("vertical", lambda tensor: tensor[:, :1]),
-        ("ahead", lambda tensor: tensor[:, 1:]),
-        ("seconds", lambda _: torch.zeros(3, dtype=torch.float64)),
-        ("horizontal", lambda tensor: tensor[..., ::2, :]),
-        ("weights", lambda tensor: tensor[1:]),
-        ("weights", lambda tensor: tensor[:16]),
-        ("weights", lambda tensor: tensor[:-1]),
-        ("offsets", lambda tensor: tensor[:-1]),
-        ("offsets", lambda tensor: tensor + 16),
-        ("offsets", lambda tensor: tensor.where(tensor != tensor[1], 10**9)),
-        ("bundle", lambda _: 2),
-        ("bundle", lambda _: 8),
-        ("y", lambda _: 1),
-        ("y", lambda _: -1),
-        ("end", lambda _: 3),
-    ],
-)
-def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_images, name, change):
-    given = operands(make_model, make_images)
-    given[name] = change(given[name])
-    with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
-        torch.ops.prsr.draw_rows(**given)
-
-
-def test_the_extension_takes_every_field_by_its_name_and_no_other():
-    struct = import_module("prsr._native").PriorConfig
-    fields = PriorConfig.of(PRESETS["tiny"], "fp32")._asdict()
-    struct(**fields)
-    for name in fields:
-        with pytest.raises(TypeError, match=f"no field {name} given"):
-            struct(**{k: v for k, v in fields.items() if k != name})
-    with pytest.raises(TypeError, match="unknown fields given"):
-        struct(**fields, seed=0)
-
-
-@pytest.mark.parametrize("name", ["noise", "weights", "image"])
-def test_a_tensor_without_memory_is_refused(make_model, make_images, name):
-    given = operands(make_model, make_images)
-    given[name] = given[name].to("meta")
-    with pytest.raises(ValueError, match="device of every tensor must be cpu, got meta"):
-        torch.ops.prsr.draw_rows(**given)
-
-
-@pytest.mark.quick
-@pytest.mark.instruction_set
-@pytest.mark.parametrize("n", [2, 16, 17])
-@pytest.mark.parametrize("gates", [False, True])
-def test_nothing_outside_the_caches_is_written(make_model, make_images, threads, gates, n):
-    # NaN before and behind every cache: what is read there must not matter, and it must stay.
-    threads(1)
-    model, engine = make_model(conditional_gates=gates), CPUEngine()
-    job = job_of(model, make_images, n)
-    state = engine.start(engine.pack(model.prior, "fp32"), job)
-    around = []
-    for part in state.parts:
-        for name in (*part.caches, "features"):
-            cache = part.operands[name]
-            memory = torch.full((cache.numel() + 96,), torch.nan)
-            start = 48 - memory.data_ptr() // 4 % 16
-            inside = memory[start : start + cache.numel()].view(cache.shape).copy_(cache)
-            part.operands[name] = inside
-            around.append((memory, start, start + cache.numel()))
-    for y in range(2):
-        engine.row(state, y)
-    for memory, start, end in around:
-        assert bool(memory[:start].isnan().all())
-        assert bool(memory[end:].isnan().all())
-        assert not bool(memory[start:end].isnan().any())
-    lr = make_images(model.config, n, 1, 2)
-    assert cdf_violation(model, lr, job.image, job.noise, 1.0).max() <= 1e-4
-
-
 @pytest.mark.quick
 @pytest.mark.instruction_set
 @pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
@@ -394,15 +283,6 @@ def test_bfloat16_draws_as_a_model_whose_heads_weights_are_rounded(make_model, m
             layer.weight.copy_(layer.weight.bfloat16().float())
     assert cdf_violation(model, lr, image, noise, 1.0).max() <= 1e-4
     assert exact.max() > 1e-4  # or nothing was rounded
-
-
-def test_time_goes_into_all_parts_of_a_row(make_model, make_images):
-    model, engine = make_model(), CPUEngine()
-    state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_images))
-    engine.row(state, 0)
-    state.seconds = torch.zeros(len(PARTS), dtype=torch.float64)
-    engine.row(state, 1)
-    assert bool((state.seconds > 0).all())
 
 
 def test_logits_that_overflow_give_no_level_beyond_the_last(make_model, make_images):

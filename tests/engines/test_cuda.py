@@ -315,11 +315,13 @@ def test_shared_memory_fits_every_gpu(make_model, extension):
         for precision in OPERANDS:
             for kib, cluster, tiles in (99, 1, 1), (163, 1, 1), (227, 16, 1), (227, 8, 8):
                 row.tiles = tiles
-                assert 0 < extension.place(precision, row, cluster, 1024 * kib) <= 1024 * kib
+                limit = 1024 * kib
+                shared = extension.plan_shared_memory(precision, row, cluster, limit)
+                assert 0 < shared <= limit
                 in_shared = [row.given_offset >= 0, row.chain_offset >= 0]
                 if preset == "digits":
                     assert any(in_shared) == (tiles == 1)
-        assert extension.place("fp32", row, 1, 50 * 1024) > 50 * 1024
+        assert extension.plan_shared_memory("fp32", row, 1, 50 * 1024) > 50 * 1024
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,74 @@
+"""Every change of a network's weights is noticed, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from prsr.engines import snapshot
+from prsr.engines.cpu import instruction_sets
+from prsr.engines.snapshot import Snapshot, named_tensors
+
+WAYS = [
+    pytest.param(
+        True,
+        marks=pytest.mark.skipif(
+            not instruction_sets(), reason="the extension is not built: there was no compiler"
+        ),
+    ),
+    False,
+]
+
+
+@pytest.fixture(params=WAYS, ids=["in memory", "by torch"])
+def network(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(snapshot, "instruction_sets", list)
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Linear(4, 4))
+
+
+def test_a_network_that_has_not_changed_matches(network):
+    taken = Snapshot(network)
+    assert taken.matches(network)
+    network.train().requires_grad_(False).eval()
+    assert taken.matches(network)
+
+
+def test_a_write_to_any_element_is_noticed(network):
+    taken = Snapshot(network)
+    for tensor in named_tensors(network)[1]:
+        flat = tensor.data.view(-1)
+        for place in {0, len(flat) - 1}:
+            before = flat[place].clone()
+            flat[place] += 1
+            assert not taken.matches(network)
+            flat[place] = before
+            assert taken.matches(network)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net[2].weight, "data", net[2].weight.data.T),
+        lambda net: setattr(net[0].weight, "data", net[0].weight.data[:4]),
+        lambda net: net.double(),
+        lambda net: setattr(net[2], "bias", None),
+        lambda net: net.append(nn.Linear(1, 1)),
+        lambda net: net[2].register_buffer("mask", torch.ones(2)),
+        lambda net: nn.utils.parametrize.register_parametrization(net[2], "bias", nn.Identity()),
+    ],
+)
+def test_a_change_of_layout_or_structure_is_noticed(network, change):
+    taken = Snapshot(network)
+    change(network)
+    assert not taken.matches(network)
+
+
+def test_a_weight_that_repeats_one_element_in_memory_is_compared(network):
+    network[2].bias = nn.Parameter(torch.ones(1).expand(4), requires_grad=False)
+    taken = Snapshot(network)
+    assert taken.matches(network)
+    network[2].bias.data = torch.full((1,), 2.0).expand(4)
+    assert not taken.matches(network)
