@@ -343,7 +343,7 @@ def test_gpu_figures_rehearse_in_the_emulation(extension, monkeypatch):
     told = Report()
     with emulated(extension):
         bench = Bench(prsr.PRESETS["tiny"], torch.device("cpu"), True, told)
-        gpu_cuda.measured(bench, [1, 3])
+        gpu_cuda.measure(bench, [1, 3])
     assert len(told.results["cuda"]) == 6
     assert {r["what"].partition(": ")[2] for r in told.results["clocks"]} == set(gpu_cuda.PHASES)
     assert not told.results["bars"]
