@@ -33,11 +33,15 @@ def test_info_tells_versions_engines_and_models(command):
         assert fact in printed
 
 
-@pytest.mark.parametrize("name", ["", "sample", "demo", "train", "data", "evaluate", "info"])
-def test_help_teaches(command, name):
+COMMANDS = ("sample", "demo", "train", "data", "evaluate", "figure", "experiment", "info")
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_shows_examples_as_they_are_typed(command, name):
     code, printed, _ = command(*([name] if name else []), "--help")
     assert code == 0
     assert "Usage:" in printed
+    assert "\\b" not in printed
     # On lines of their own, so that they can be copied.
     examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
     assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
@@ -54,12 +58,3 @@ def test_it_is_a_program_and_a_module():
             check=True,
         )
         assert prsr.__version__ in done.stdout
-
-
-@pytest.mark.parametrize("name", ["sample", "train", "evaluate", "figure", "experiment"])
-def test_help_shows_examples_as_they_are_typed(name, command):
-    code, printed, _ = command(name, "--help")
-    assert code == 0
-    assert "\\b" not in printed
-    if name in ("sample", "train", "evaluate"):
-        assert f"\n  prsr {name} " in printed
