@@ -26,7 +26,7 @@ from prsr.utils.torch_threads import single_threaded_section
 
 USED = frozenset({
     "ConditioningConfig", "ConditioningJob", "Job", "PriorConfig", "Weights", "condition",
-    "draw_rows", "instruction_sets", "strips",
+    "draw_rows", "instruction_sets", "same_memory", "strips",
 })  # fmt: skip
 """Names that the package uses of the extension."""
 
