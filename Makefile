@@ -18,7 +18,7 @@ help:
 	@echo "make test   lint, types and tests"
 	@echo "make lint   lint, types and layers of imports alone"
 	@echo "make docs   the documentation, docs/_build/index.html"
-	@echo "make gpu    the Triton engine on the GPU that is here, by PYTHON's torch: gpu.json"
+	@echo "make gpu    check and measure the GPU engines with PYTHON's torch"
 	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       the C++ engine's tests under sanitizers"
 	@echo "make nightly        many damaged inputs, kills and hostile calls"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import PackedPrior
+from prsr.engines.grouped_weights import PackedPrior
 
 PARTS = ("vertical", "horizontal", "head")
 

@@ -9,15 +9,14 @@ captures it as a CUDA graph. The vertical stack, large convolutions once per row
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from prsr.engines import registry
 from prsr.engines.base import draw
-from prsr.engines.packing import PackedPrior
+from prsr.engines.grouped_weights import PackedPrior
 from prsr.engines.torch import State, TorchEngine, vertical_row
 from prsr.models.layers import gate
 from prsr.models.networks import PriorNetwork, to_network_input
@@ -65,8 +64,7 @@ class CompiledEngine(TorchEngine):
 
 def register() -> None:
     """Register the engine, so that ``prsr.Sampler`` finds it by name."""
-    engines: Any = import_module("prsr.engines")  # ``prsr.engines`` itself is a function
-    engines.ENGINES = (*engines.ENGINES, CompiledEngine())
+    registry.ENGINES = (*registry.ENGINES, CompiledEngine())
 
 
 def pixel_of(packed: PackedPrior) -> Pixel:

@@ -21,7 +21,7 @@ from benchmarks.gpu_bench import Bench
 from benchmarks.report import Column, Record, ms, times
 from benchmarks.timing import Timing, timed
 from prsr.engines.base import Job
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 from prsr.engines.torch import TorchEngine, horizontal_pixel, vertical_row
 from prsr.engines.triton import TritonEngine, launches
 from prsr.utils.torch_settings import exact_fp32

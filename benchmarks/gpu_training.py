@@ -123,7 +123,7 @@ class Training:
 
     def unpack(self) -> None:
         """Unpack the array files."""
-        from prsr.data.archive import unpack
+        from prsr.data.packed_arrays import unpack
 
         for part, array in self.arrays.items():
             unpack(self.chosen.data / f"{self.name}-{part}.zip", array)

@@ -9,7 +9,7 @@ from benchmarks.report import Column, Record, milliseconds, times
 from benchmarks.run import Run
 from benchmarks.subject import Subject
 from benchmarks.timing import interleaved
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 
 
 def sizes(run: Run) -> None:

@@ -22,7 +22,7 @@ from benchmarks.report import Column, Record, megabytes
 from benchmarks.run import Run
 from benchmarks.subject import Subject
 from prsr import PRSRConfig
-from prsr.sampling.slices import SLICE_BYTES
+from prsr.sampling.slice_size import SLICE_BYTES
 
 PROCESS = Path("/proc/self")
 ENLARGE = 2  # images of 64×64 for the preset paper

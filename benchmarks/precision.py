@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 import prsr
-from prsr.models.saved import DEFAULT_MODEL, bundled_inputs
+from prsr.models.model_files import DEFAULT_MODEL, bundled_inputs
 from prsr.testing import with_rounded_head, with_rounded_operands
 
 TEMPERATURES = (1.0, 0.8)

@@ -12,7 +12,7 @@ from benchmarks.bounds import count_work, streamed_bytes
 from benchmarks.report import Report
 from benchmarks.subject import Subject
 from prsr import PRSRConfig
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 
 
 @dataclass

@@ -28,8 +28,8 @@ from rich.table import Table
 
 from benchmarks.machine import describe
 from prsr.config import PRSRConfig
-from prsr.study.folders import as_png
 from prsr.study.storage import Settings, Study, StudyInput, create_study, study_path
+from prsr.study.study_images import as_png
 
 NAME = "load"
 SETTINGS = Settings("Which one is a photograph?", 1000, per_method=10, catch=4, seed=0)

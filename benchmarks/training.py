@@ -31,7 +31,7 @@ from benchmarks.contention import busy_processes
 from benchmarks.report import Column, Record, Report
 from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.testing import plain_loss
-from prsr.training.recipe import TrainSettings
+from prsr.training.settings import TrainSettings
 from prsr.training.trainer import Trainer
 from prsr.training_environment import MALLOC, training_environment, usable_cores
 

@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 import prsr
-from prsr.data.images import to_pil
-from prsr.models.saved import bundled_inputs
-from prsr.study.folders import read_inputs
+from prsr.data.image_arrays import to_pil
+from prsr.models.model_files import bundled_inputs
 from prsr.study.storage import Settings, create_study, study_path
+from prsr.study.study_images import read_inputs
 
 HERE = Path(__file__).parent
 MODEL, STUDY = "faces", "cartoons"

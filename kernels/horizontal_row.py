@@ -24,7 +24,7 @@ colour.
 import triton
 import triton.language as tl
 from prsr.kernels.autotune import tuned
-from prsr.kernels.ops import draw, gate, gemm, group_start
+from prsr.kernels.device_functions import draw, gate, gemm, group_start
 
 # An array of the state is passed as the address of the program's first image and the `stride`
 # between images. The address of an element is then a uniform address plus a short offset; a pointer

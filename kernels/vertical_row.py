@@ -21,7 +21,7 @@ followed by the conditioning features, F up to a multiple of IN.
 import triton
 import triton.language as tl
 from prsr.kernels.autotune import tuned
-from prsr.kernels.ops import gate, gemm
+from prsr.kernels.device_functions import gate, gemm
 
 
 @triton.jit

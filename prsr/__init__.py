@@ -17,9 +17,9 @@ from prsr import data, testing
 from prsr.config import PRESETS, PRSRConfig
 from prsr.engines.registry import list_engines
 from prsr.models.losses import prsr_loss
+from prsr.models.model_files import bundled_models
 from prsr.models.networks import PRSROutput
 from prsr.models.prsr import PRSR, bits_per_dim
-from prsr.models.saved import bundled_models
 from prsr.sampling.noise import noise
 from prsr.sampling.sampler import Sampler, sample
 

@@ -51,7 +51,9 @@ def test_pages_are_found():
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.filterwarnings("ignore::prsr.utils.messages.Notice")  # for want of a C++ engine
+@pytest.mark.filterwarnings(
+    "ignore::prsr.utils.terminal_messages.Notice"
+)  # for want of a C++ engine
 def test_python_code_runs(page, files):
     """All blocks of a page in order, as one program."""
     for example in Document.parse(str(ROOT / page), PythonCodeBlockParser()):

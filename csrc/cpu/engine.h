@@ -2,7 +2,7 @@
 //
 // Letters are those of prsr.PRSRConfig. Features and hidden units are sorted by colour group, so a
 // group is a contiguous range, and group g reads all features up to the end of its own range
-// (prsr/engines/packing.py).
+// (prsr/engines/grouped_weights.py).
 //
 // row_kernel.cpp and csrc/bench/loops.cpp are compiled once per instruction set. Declarations that
 // they share with other files must not be inline functions: the linker would keep one copy for all

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from prsr.data.images import Pixels
+from prsr.data.image_arrays import Pixels
 from prsr.utils.files import replacing
 
 # `npm pack` downloads it without its dependencies TensorFlow.js and canvas.

@@ -27,9 +27,9 @@ from PIL import Image
 from rich.progress import track
 
 from prsr import PRSRConfig
-from prsr.data.archive import pack, unpack
-from prsr.data.images import Pixels, high_resolution
-from prsr.training.resampling import resize
+from prsr.data.image_arrays import Pixels, high_resolution
+from prsr.data.packed_arrays import pack, unpack
+from prsr.training.bicubic import resize
 from prsr.utils.files import replacing
 
 PERSONS, PHOTOGRAPHS = 5_749, 13_233  # of LFW

@@ -9,8 +9,8 @@ import click
 
 from prsr.cli.options import PATH, print_line
 from prsr.config import PRESETS, PRSRConfig
-from prsr.data.archive import pack, unpack
 from prsr.data.convert import check_out, convert
+from prsr.data.packed_arrays import pack, unpack
 from prsr.data.sources import CELEBA_SPLITS, DataSource, HubDataset, Lsun, celeba, image_folder
 
 UNALIGNED = 0.01

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from prsr.cli.methods import describe_methods, open_methods
+from prsr.cli.compared_methods import describe_methods, open_methods
 from prsr.cli.options import (
     PATH,
     baselines_option,
@@ -32,7 +32,7 @@ from prsr.cli.options import (
 )
 from prsr.data.dataset import SuperResolutionImages
 from prsr.utils.files import check_folder
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 
 def check_optional_folder(folder: Path | None) -> None:
@@ -89,8 +89,8 @@ def evaluate_command(
         --baseline bicubic --baseline nearest --baseline runs/l2/model
     """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
     from prsr.evaluation.compare import compare
-    from prsr.evaluation.image_folders import ImageFolders
     from prsr.evaluation.metrics import describe_metrics
+    from prsr.evaluation.save_images import ImageFolders
     from prsr.evaluation.tables import as_markdown, check_tables, write_tables
 
     check_tables(out, overwrite)

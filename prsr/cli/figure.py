@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from torch import Tensor
 
-from prsr.cli.methods import open_methods
+from prsr.cli.compared_methods import open_methods
 from prsr.cli.options import (
     PATH,
     Command,
@@ -32,8 +32,8 @@ from prsr.cli.options import (
 )
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
-from prsr.sampling.baselines import method_for
 from prsr.sampling.sampler import Sampler
+from prsr.sampling.trained_baselines import method_for
 from prsr.utils.files import check_folder
 
 OVERWRITE_KEY = "prsr.overwrite"

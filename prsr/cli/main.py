@@ -22,7 +22,7 @@ from prsr.cli.study import study
 from prsr.cli.train import train_command
 from prsr.cli.two_sample import two_sample_command
 from prsr.cli.web import web
-from prsr.utils.messages import on_terminal, printable
+from prsr.utils.terminal_messages import on_terminal, printable
 
 
 @click.group(

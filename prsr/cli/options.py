@@ -15,12 +15,12 @@ import torch
 from rich.console import Console
 
 from prsr.models.base import TrainedModel
+from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.registry import open_model
-from prsr.models.saved import DEFAULT_MODEL
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_integer, check_temperature
 from prsr.utils.files import check_folder
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 console = Console()
 

@@ -23,14 +23,14 @@ from prsr.cli.options import (
     torchrun_processes,
 )
 from prsr.cli.sample_files import SHEET_PROVENANCE, SHEET_ROWS, fingerprint, sample_files
-from prsr.cli.sample_request import SampleFilesRequest
+from prsr.cli.sample_paths import SampleFilesRequest
 from prsr.data.contact_sheet import sheet_size
-from prsr.data.image_files import check_size, check_writable, save_image
+from prsr.data.write_images import check_size, check_writable, save_image
+from prsr.models.model_files import DEFAULT_MODEL, bundled_inputs, bundled_models
 from prsr.models.prsr import PRSR
-from prsr.models.saved import DEFAULT_MODEL, bundled_inputs, bundled_models
-from prsr.sampling.baselines import method_for
 from prsr.sampling.sample_sheet import sample_sheet
 from prsr.sampling.sampler import Sampler
+from prsr.sampling.trained_baselines import method_for
 from prsr.utils import distributed
 
 

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from prsr.cli.options import print_line
-from prsr.cli.sample_request import (
+from prsr.cli.sample_paths import (
     Pair,
     SampleFilesRequest,
     Source,
@@ -28,12 +28,12 @@ from prsr.cli.sample_request import (
 )
 from prsr.config import PRSRConfig
 from prsr.data.contact_sheet import sheet_size
-from prsr.data.image_files import check_size, provenance_of, save_image
-from prsr.data.images import read_image, to_array, to_pil
+from prsr.data.image_arrays import read_image, to_array, to_pil
+from prsr.data.write_images import check_size, provenance_of, save_image
 from prsr.sampling.method import Method
 from prsr.sampling.sample_sheet import SheetRow, sample_sheet
 from prsr.sampling.sampler import Sampler
-from prsr.sampling.slices import conditioning_bytes
+from prsr.sampling.slice_size import conditioning_bytes
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_fits
 from prsr.utils.files import remove_unfinished

@@ -14,8 +14,8 @@ from prsr.cli.options import (
     run_and_report,
     seed_option,
 )
-from prsr.study.folders import read_inputs
 from prsr.study.storage import Settings, Study, create_study, study_path
+from prsr.study.study_images import read_inputs
 from prsr.utils.files import check_folder, replacing
 
 ANSWERS, PLOT = "answers.csv", "fooled.png"

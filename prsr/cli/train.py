@@ -16,10 +16,10 @@ from prsr.cli.options import (
 from prsr.config import PRESETS, PRSRConfig
 from prsr.models.prsr import PRSR
 from prsr.models.registry import MODELS
-from prsr.training.datasets import open_datasets
 from prsr.training.loop import RunPlan, train
-from prsr.training.recipe import OPTIMIZERS, SCHEDULES, TrainSettings
+from prsr.training.settings import OPTIMIZERS, SCHEDULES, TrainSettings
 from prsr.training.trainer import checkpoint_config, should_resume
+from prsr.training.validation_split import open_datasets
 from prsr.utils import distributed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from prsr.cli.methods import describe_methods, open_methods
+from prsr.cli.compared_methods import describe_methods, open_methods
 from prsr.cli.options import (
     baselines_option,
     choose_device,
@@ -24,7 +24,7 @@ from prsr.cli.options import (
     training_option,
 )
 from prsr.data.dataset import SuperResolutionImages
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 
 @click.command("two-sample")
@@ -50,7 +50,7 @@ def two_sample_command(
     overwrite: bool,
     device: str,
 ) -> None:
-    """How well a small classifier tells samples from the real images --data.
+    """Measure how well a small classifier distinguishes samples from the real images --data.
 
     A classifier two-sample test (Lopez-Paz and Oquab, arXiv 1610.06545). An accuracy of 0.5 means
     that the classifier cannot tell them apart.

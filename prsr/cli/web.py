@@ -9,9 +9,9 @@ import click
 
 from prsr.cli.options import device_option, load_model, print_line
 from prsr.cli.study import studies_option
+from prsr.models.model_files import bundled_models
 from prsr.models.prsr import PRSR
-from prsr.models.saved import bundled_models
-from prsr.sampling.baselines import RegressionMethod, method_for
+from prsr.sampling.trained_baselines import RegressionMethod, method_for
 
 
 @click.command("web")

@@ -29,7 +29,7 @@ from rich.progress import (
 
 from prsr.config import PRSRConfig
 from prsr.data.decoding import decode, no_warnings
-from prsr.data.images import high_resolution, pillow_mode
+from prsr.data.image_arrays import high_resolution, pillow_mode
 from prsr.data.sources import DataSource, SourceImage
 from prsr.utils.files import flush_to_disk, suppress_unsupported
 

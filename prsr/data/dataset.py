@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from prsr.config import PRSRConfig
 from prsr.data.find_files import find_images
-from prsr.data.images import Pixels, high_resolution, read_image, reduce
+from prsr.data.image_arrays import Pixels, high_resolution, read_image, reduce
 from prsr.utils.files import suppress_unsupported
 
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from prsr.data.image_metadata import repaired
+from prsr.data.repair_metadata import repaired
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from prsr.utils.messages import Notice, printable
+from prsr.utils.terminal_messages import Notice, printable
 
 UNREADABLE_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow identifies but cannot decode by itself; EPS would start Ghostscript."""

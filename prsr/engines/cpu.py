@@ -19,7 +19,7 @@ from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.cpu_layout import LINE, CPUWeights, PriorConfig, aligned_zeros
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
 from prsr.utils.torch_threads import single_threaded_section

@@ -22,7 +22,7 @@ from prsr.config import PRSRConfig
 from prsr.engines import cpu as native
 from prsr.engines.cpu import chosen_instruction_set
 from prsr.engines.cpu_layout import FlatWeights, blocks, by_pixels, line_up
-from prsr.engines.snapshot import Snapshot
+from prsr.engines.weight_changes import Snapshot
 from prsr.models.networks import ConditioningNetwork, ResNetBlock
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks"

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import PackedPrior
+from prsr.engines.grouped_weights import PackedPrior
 
 LINE = 16  # floats per cache line of 64 bytes
 BLOCK = 64  # outputs per block of weights

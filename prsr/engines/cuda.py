@@ -29,7 +29,7 @@ from prsr.engines.cuda_layout import (
 )
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.fp16_range import check_fp16
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 from prsr.models.networks import PriorNetwork
 
 _cuda: ModuleType | None

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Grouping, PackedPrior
+from prsr.engines.grouped_weights import Grouping, PackedPrior
 from prsr.utils.argument_checks import check_finite
 
 STEP = 16  # inputs per step, outputs per pair of tiles, images per tile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prsr.engines.packing import PackedPrior
+from prsr.engines.grouped_weights import PackedPrior
 
 LARGEST_VALUE = 0.5
 """The largest magnitude of a network input."""

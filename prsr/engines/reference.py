@@ -1,7 +1,7 @@
 """The engine ``reference``: the whole prior, forward, for every sub-pixel.
 
-Nothing is cached and nothing can go stale, so it is the truth that faster engines are held
-against, and the naive sampler that they are measured against: H·W·D forwards an image.
+Nothing is cached. Its results define correctness for faster engines, and its speed is that of the
+naive sampler: H·W·D forward passes per image.
 """
 
 from __future__ import annotations

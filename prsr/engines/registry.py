@@ -17,7 +17,7 @@ from prsr.engines.cuda import CUDAEngine
 from prsr.engines.reference import ReferenceEngine
 from prsr.engines.torch import TorchEngine
 from prsr.engines.triton import TritonEngine
-from prsr.utils.messages import Notice
+from prsr.utils.terminal_messages import Notice
 
 ENGINES: tuple[Engine, ...] = (
     CPUEngine(),

@@ -19,7 +19,7 @@ from typing_extensions import override
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe, draw
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.packing import PackedPrior, pack_prior
+from prsr.engines.grouped_weights import PackedPrior, pack_prior
 from prsr.models.layers import gate
 from prsr.models.networks import PriorNetwork, to_network_input
 

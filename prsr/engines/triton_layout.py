@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.packing import Layer, PackedBlock, PackedPrior
+from prsr.engines.grouped_weights import Layer, PackedBlock, PackedPrior
 
 IN = 32  # inputs per step of a GEMM
 SMALLEST = 16  # side of a tl.dot

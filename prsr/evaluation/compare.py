@@ -10,7 +10,6 @@ from rich.progress import Progress
 from torch import Tensor
 
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import per_image_metrics
 from prsr.evaluation.metrics import (
     Interval,
     confidence_interval,
@@ -21,8 +20,9 @@ from prsr.evaluation.metrics import (
     ssim,
     to_unit_range,
 )
-from prsr.sampling.baselines import IndependentSampler
+from prsr.evaluation.model_metrics import per_image_metrics
 from prsr.sampling.method import DeterministicMethod, Method
+from prsr.sampling.trained_baselines import IndependentSampler
 
 CHUNK = 64
 """Images whose samples are in memory at the same time."""
@@ -84,7 +84,7 @@ def compare(
         methods: by label.
         images: two or more.
         temperatures: sampling temperatures;
-            :class:`prsr.sampling.baselines.IndependentSampler` is also sampled at 0.
+            :class:`prsr.sampling.trained_baselines.IndependentSampler` is also sampled at 0.
         samples: number of samples per image. An image's metric is the mean over its samples;
             diversity needs two or more.
         seed: seed of the noise.

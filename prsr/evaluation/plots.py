@@ -10,20 +10,20 @@ import numpy as np
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.image_files import (
+from prsr.data.image_arrays import to_pil
+from prsr.data.write_images import (
     EXIF_SUFFIXES,
     LONGEST_SIDES,
     PROVENANCE,
     check_not_foreign,
     provenance_options,
 )
-from prsr.data.images import to_pil
-from prsr.sampling.baselines import IndependentSampler
 from prsr.sampling.method import Method
 from prsr.sampling.sampler import Sampler
+from prsr.sampling.trained_baselines import IndependentSampler
 from prsr.utils.files import check_file, replacing
 from prsr.utils.headless_matplotlib import load_matplotlib
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 try:
     load_matplotlib()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages, read_array
-from prsr.data.images import Pixels
+from prsr.data.image_arrays import Pixels
 
 SIDE = 20
 """Side of a canvas in pixels; that of a digit is a half of it, that of an input a quarter."""

@@ -1,4 +1,4 @@
-"""What every trainable model provides."""
+"""The interface of trainable models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prsr.models.hub import HubModel
+from prsr.models.load_and_save import HubModel
 
 
 class TrainedModel(HubModel):

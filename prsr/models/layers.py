@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
-from prsr.models.head_by_colour import HeadByColour, aligned_ends
+from prsr.models.masked_head import HeadByColour, aligned_ends
 
 
 def colour_groups(features: int, channels: int, repeats: int = 1) -> Tensor:

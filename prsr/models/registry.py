@@ -10,9 +10,9 @@ from prsr.models.baselines import (
     Regression,
     Unconditional,
 )
-from prsr.models.hub import locate
+from prsr.models.load_and_save import locate
+from prsr.models.model_files import read_description
 from prsr.models.prsr import PRSR
-from prsr.models.saved import read_description
 
 MODELS: dict[str, type[TrainedModel]] = {
     model.method: model for model in (PRSR, Independent, Regression, Unconditional)

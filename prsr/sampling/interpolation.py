@@ -1,4 +1,4 @@
-"""Methods that learn nothing: bicubic interpolation and the nearest training image.
+"""Methods without training: bicubic interpolation and the nearest training image.
 
 Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 4.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
-from prsr.data.images import to_array, to_pil
+from prsr.data.image_arrays import to_array, to_pil
 from prsr.sampling.method import DeterministicMethod
 
 READ = 1024

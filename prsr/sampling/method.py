@@ -23,7 +23,7 @@ class Method(ABC):
     """A way to make high-resolution images: a :class:`prsr.Sampler` or a baseline.
 
     Attributes:
-        config: says which images it takes and makes.
+        config: defines the input and output sizes.
         model: the trained model that it samples from, or None.
     """
 
@@ -69,7 +69,7 @@ class Method(ABC):
 
         Args:
             request: what to draw.
-            advance: to call as rows are finished; None if nobody watches.
+            advance: to call as rows are finished; None if progress is not shown.
         """
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.images import to_array
+from prsr.data.image_arrays import to_array
 from prsr.sampling.noise import image_noise
 from prsr.utils.argument_checks import (
     check_images,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prsr.config import PRSRConfig
 from prsr.data.contact_sheet import contact_sheet
-from prsr.data.images import to_pil
+from prsr.data.image_arrays import to_pil
 
 SheetRow = tuple[Tensor, Tensor, Tensor | None]
 """Input ``uint8 [D, h, w]``, samples ``[S, D, H, W]``, and truth ``[D, H, W]`` or None."""

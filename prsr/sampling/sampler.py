@@ -20,19 +20,19 @@ from typing_extensions import override
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job
 from prsr.engines.registry import choose
-from prsr.engines.snapshot import Snapshot
+from prsr.engines.weight_changes import Snapshot
+from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.prsr import PRSR
-from prsr.models.saved import DEFAULT_MODEL
 from prsr.sampling.conditioning import Conditioning, condition
 from prsr.sampling.method import Advance, Method
 from prsr.sampling.request import Batch, Request, as_tensor
-from prsr.sampling.slices import conditioning_bytes, per_slice
+from prsr.sampling.slice_size import conditioning_bytes, per_slice
 from prsr.utils.argument_checks import (
     check_finite,
     check_fits,
     check_model,
 )
-from prsr.utils.messages import Notice
+from prsr.utils.terminal_messages import Notice
 from prsr.utils.torch_settings import exact_fp32, own_defaults
 
 LARGE = 4

@@ -178,7 +178,8 @@ def create_study(
         inputs: each with an image of each method.
 
     Raises:
-        FileExistsError: there is a file at ``path``; it is never replaced, for it holds answers.
+        FileExistsError: there is a file at ``path``, which is never replaced: it may contain
+            answers.
         ValueError: there are too few inputs.
     """
     Schedule(len(inputs), len(methods), settings.per_method, settings.catch, settings.seed)

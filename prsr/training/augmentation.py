@@ -17,7 +17,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages, high_size
 from prsr.sampling.noise import philox, uniform
-from prsr.training.resampling import low_resolution, resize
+from prsr.training.bicubic import low_resolution, resize
 
 MIN_CROP, MAX_CROP = 0.84, 0.95
 """Range of a crop's side, relative to the largest crop with the model's proportions."""

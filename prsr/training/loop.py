@@ -25,14 +25,14 @@ from rich.progress import (
 from torch import Tensor
 
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.data.image_files import save_image
-from prsr.evaluation.likelihood import mean_metrics
+from prsr.data.write_images import save_image
+from prsr.evaluation.model_metrics import mean_metrics
 from prsr.models.base import TrainedModel
-from prsr.sampling.baselines import method_for
 from prsr.sampling.sample_sheet import sample_sheet
+from prsr.sampling.trained_baselines import method_for
 from prsr.training.augmentation import augmented_batches
 from prsr.training.batches import batches_of
-from prsr.training.recipe import TrainSettings
+from prsr.training.settings import TrainSettings
 from prsr.training.trainer import (
     CHECKPOINT_FILE,
     SHEETS_FOLDER,
@@ -288,7 +288,7 @@ class Reporter:
 
 
 def validate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, float]:
-    """The results of :func:`prsr.evaluation.likelihood.mean_metrics`, computed by all processes."""
+    """Means of :func:`prsr.evaluation.model_metrics.mean_metrics`, computed by all processes."""
 
     def evaluate_share(part: range) -> tuple[int, dict[str, float]]:
         own = type(images)(images.pixels[part.start : part.stop], images.config)

@@ -18,9 +18,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from prsr.config import PRSRConfig
 from prsr.models.base import TrainedModel
+from prsr.models.model_files import write_tensors
 from prsr.models.registry import MODELS
-from prsr.models.saved import write_tensors
-from prsr.training.recipe import TrainSettings, make_average, make_optimizer
+from prsr.training.settings import TrainSettings, make_average, make_optimizer
 from prsr.training.sync_batchnorm import synchronise_batch_norm
 from prsr.utils import distributed
 from prsr.utils.argument_checks import check_integer

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 UNFINISHED = ".writing-"
 """Prefix of the names of temporary files."""

@@ -1,4 +1,4 @@
-"""The whole application: the sampling page, the studies, and what protects both."""
+"""The web application: sampling page, studies and security middleware."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prsr.study.storage import list_studies
-from prsr.web.pages import STATIC, render
+from prsr.web.page_response import STATIC, render
+from prsr.web.request_limits import MAX_PIXELS, BoundedBodies
 from prsr.web.result_view import STYLE
 from prsr.web.runs import Models
 from prsr.web.sample_page import THEME, build_page
 from prsr.web.study_pages import study_router
-from prsr.web.uploads import MAX_PIXELS, BoundedBodies
 
 SAMPLE_PATH = "/sample"
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.images import to_pil
+from prsr.data.image_arrays import to_pil
 from prsr.sampling.sample_sheet import sample_sheet
 from prsr.web.run_settings import RunSettings
 from prsr.web.runs import Models, Progress

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prsr.config import PRSRConfig
-from prsr.data.images import Pixels
+from prsr.data.image_arrays import Pixels
 from prsr.utils.argument_checks import check_integer, check_temperature
 
 MOST_SAMPLES = 8

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.images import reduce
+from prsr.data.image_arrays import reduce
 from prsr.engines.registry import PRECISIONS, list_engines
+from prsr.models.model_files import bundled_inputs, bundled_models
 from prsr.models.prsr import PRSR
-from prsr.models.saved import bundled_inputs, bundled_models
-from prsr.sampling.baselines import RegressionMethod
 from prsr.sampling.interpolation import Bicubic
 from prsr.sampling.sampler import Sampler
+from prsr.sampling.trained_baselines import RegressionMethod
 from prsr.web.run_settings import RunSettings
 
 UNDRAWN = 0.5

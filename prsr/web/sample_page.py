@@ -11,12 +11,12 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from prsr.data.images import Pixels, high_resolution, pillow_mode, to_pil
+from prsr.data.image_arrays import Pixels, high_resolution, pillow_mode, to_pil
 from prsr.engines.registry import PRECISIONS
+from prsr.web.request_limits import MAX_PIXELS, MAX_UPLOAD_BYTES, RefusedError, read_upload
 from prsr.web.result_view import as_image, view_input, view_run
 from prsr.web.run_settings import KEEP, MOST_SAMPLES, NOTHING, PAINTED, RunSettings, from_query
 from prsr.web.runs import Models
-from prsr.web.uploads import MAX_PIXELS, MAX_UPLOAD_BYTES, RefusedError, read_upload
 
 MOST_WAITING = 16
 """Runs that wait in the queue; further ones are refused."""

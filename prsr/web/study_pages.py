@@ -13,7 +13,7 @@ from fastapi import APIRouter, Cookie, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from prsr.study.storage import Study, UnknownTrial, connect, study_path
-from prsr.web.pages import render
+from prsr.web.page_response import render
 
 COOKIE = "rater"
 COOKIE_SECONDS = 30 * 24 * 3600

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.bounds import Limits, Part, bounds, count_work, draw_bound, streamed_bytes
 from prsr import PRESETS, PRSR
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ EPSILON = 1e-4
 
 
 def test_checks_on_a_gpu_would_notice(monkeypatch):
-    """A prior that is not heeded, in bf16's wider bound too; and NaN in any slice."""
+    """An ignored prior is noticed, also within bf16's wider bound; so is NaN in any slice."""
     from benchmarks import gpu_checks
     from benchmarks.gpu_bench import Bench
     from benchmarks.report import Report
 
     monkeypatch.setattr(gpu_checks, "CHECKED", 1)
     bench = Bench(prsr.PRSRConfig.preset("paper"), torch.device("cpu"), True, Report())
-    call = gpu_checks.plain(bench, 2)
+    call = gpu_checks.sampling_inputs(bench, 2)
     right = prsr.sample(call["lr"], model=bench.model, seed=0, engine="torch")
     assert gpu_checks.violation(bench.model, call, right) <= EPSILON
     assert gpu_checks.agreement(bench, right, right) == (0, 1)
@@ -55,8 +55,8 @@ def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("holds: ") == 17
-    assert run.stdout.count("rehearsed on a CPU: no figures") == 2
+    assert run.stdout.count("passed: ") == 17
+    assert run.stdout.count("dry run on a CPU") == 2
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert {(r["precision"], r["batch"]) for r in told["figures"]} == {
         (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 3)

@@ -22,7 +22,7 @@ from benchmarks.gpu_training import Pace, Plan, Training, make_plan
 from benchmarks.parts import read_archive, write_archive
 from benchmarks.stages import run_stage
 from prsr import PRSRConfig
-from prsr.data.archive import pack
+from prsr.data.packed_arrays import pack
 from prsr.training.trainer import Trainer, TrainSettings
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from prsr import PRSR, PRSRConfig, Sampler
-from prsr.data.image_files import save_image
-from prsr.data.images import reduce, to_pil
-from prsr.models.saved import bundled_models
+from prsr.data.image_arrays import reduce, to_pil
+from prsr.data.write_images import save_image
+from prsr.models.model_files import bundled_models
 from prsr.sampling import sampler
 
 TINY = PRSRConfig.preset("tiny")
@@ -42,7 +42,7 @@ def test_the_files_hold_what_the_sampler_draws(
     monkeypatch.setattr("prsr.cli.sample_files.CHUNK", chunk)
     command("sample", photos, "-o", tmp_path / "out", "--model", model, "--seed", 3, "--samples", 2)
     from prsr.data.find_files import find_images
-    from prsr.data.images import high_resolution, read_image
+    from prsr.data.image_arrays import high_resolution, read_image
 
     hr = np.stack([high_resolution(read_image(p, TINY), TINY) for p in find_images([photos])])
     drawn = Sampler(PRSR.from_pretrained(model)).sample(reduce(hr, TINY), seed=3, num_samples=2)
@@ -195,7 +195,7 @@ def test_many_samples_of_one_image_are_drawn_in_slices(
     drawn = []
     job = sampler.make_job
     monkeypatch.setattr(sampler, "make_job", lambda *call: drawn.append(len(call[1])) or job(*call))
-    monkeypatch.setattr("prsr.sampling.slices.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
+    monkeypatch.setattr("prsr.sampling.slice_size.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
     out = tmp_path / "sheet.png"
     command("sample", photos / "a.png", "-o", out, "--model", model, "--samples", 7)
     assert drawn == [4, 3]

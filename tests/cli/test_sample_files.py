@@ -10,7 +10,7 @@ from PIL import Image
 
 from prsr import PRSR, Sampler
 from prsr.data.contact_sheet import contact_sheet
-from prsr.data.image_files import LONGEST_SIDES, SUFFIXES, check_size, provenance_of, save_image
+from prsr.data.write_images import LONGEST_SIDES, SUFFIXES, check_size, provenance_of, save_image
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from prsr import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.data.images import reduce
+from prsr.data.image_arrays import reduce
 
 COLOUR = PRSRConfig.preset("compact")
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageCms
 
 from prsr import PRSRConfig
 from prsr.data.decoding import TURNS, decode, plain
-from prsr.data.image_metadata import png_chunk
-from prsr.data.images import high_resolution, read_image, to_array
+from prsr.data.image_arrays import high_resolution, read_image, to_array
+from prsr.data.repair_metadata import png_chunk
 from prsr.sampling.request import as_tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

@@ -10,7 +10,7 @@ from prsr import PRSRConfig
 from prsr.data.convert import convert
 from prsr.data.find_files import find_images, readable_suffixes
 from prsr.data.sources import image_folder
-from prsr.utils.messages import Notice
+from prsr.utils.terminal_messages import Notice
 
 TINY = PRSRConfig.preset("tiny")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from prsr import PRSRConfig
 from prsr.cli.main import main
 from prsr.data.dataset import SuperResolutionImages
-from prsr.data.images import high_resolution
+from prsr.data.image_arrays import high_resolution
 from prsr.data.sources import HubDataset, Lsun, celeba, image_folder
 
 PAPER = PRSRConfig.preset("paper")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prsr.engines.cpu_layout import aligned_zeros, blocks, by_pixels, half_blocks, lay_out, strips
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 
 
 def test_blocks_hold_sixty_four_outputs_side_by_side():

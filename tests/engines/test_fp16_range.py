@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prsr.engines import fp16_range as ranges
-from prsr.engines.packing import pack_prior
+from prsr.engines.grouped_weights import pack_prior
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0])

@@ -11,7 +11,7 @@ import pytest
 from prsr import PRSR, PRSRConfig, Sampler
 from prsr.engines import cpu as native
 from prsr.engines.registry import tell_absence
-from prsr.utils.messages import Notice
+from prsr.utils.terminal_messages import Notice
 
 TINY = PRSRConfig.preset("tiny")
 

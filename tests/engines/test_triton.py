@@ -25,7 +25,7 @@ from prsr.testing import (
 
 triton = pytest.importorskip("triton", reason="Triton is made for Linux only")
 tl = pytest.importorskip("triton.language")
-kernel_draw = pytest.importorskip("prsr.kernels.ops").draw
+kernel_draw = pytest.importorskip("prsr.kernels.device_functions").draw
 
 EPSILON = 1e-4
 WIDE = {"channels": 1, "prior_channels": 17}  # where registers hold 16 features of a colour

@@ -12,13 +12,13 @@ import torch
 from prsr import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.compare import ComparisonRow, ComparisonTable, compare, evaluate_method
-from prsr.evaluation.likelihood import mean_metrics, per_image_metrics
 from prsr.evaluation.metrics import PSNR_CEILING, Interval
+from prsr.evaluation.model_metrics import mean_metrics, per_image_metrics
 from prsr.evaluation.tables import as_csv, as_json, as_markdown, write_tables
 from prsr.models.baselines import Independent, Unconditional
-from prsr.sampling.baselines import method_for
 from prsr.sampling.interpolation import Bicubic
 from prsr.sampling.method import DeterministicMethod
+from prsr.sampling.trained_baselines import method_for
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), low_height=4, low_width=5)
 
@@ -79,7 +79,7 @@ def test_batches_do_not_change_the_figures(make_images, make_model, monkeypatch)
     images = SuperResolutionImages(make_images(CONFIG, 8, 8, 10).numpy(), CONFIG)
     model = make_model(config=CONFIG)
     whole = per_image_metrics(model, images)
-    monkeypatch.setattr("prsr.evaluation.likelihood.BATCH", 4)
+    monkeypatch.setattr("prsr.evaluation.model_metrics.BATCH", 4)
     for name, values in per_image_metrics(model, images).items():
         assert torch.allclose(values, whole[name], atol=1e-5), name
         assert not torch.allclose(values[:4], values[4:], atol=1e-3)

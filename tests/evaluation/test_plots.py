@@ -24,8 +24,8 @@ from prsr.evaluation.plots import (
     temperatures_figure,
 )
 from prsr.models.baselines import Independent
-from prsr.sampling.baselines import method_for
 from prsr.sampling.interpolation import Bicubic
+from prsr.sampling.trained_baselines import method_for
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), levels=256)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from examples.portraits import build as portraits
-from prsr.data.archive import unpack
+from prsr.data.packed_arrays import unpack
 from tests.examples.archives import archive
 
 

@@ -11,13 +11,13 @@ from PIL import Image
 
 from prsr import PRSR, PRSRConfig, Sampler, noise
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import mean_metrics
+from prsr.evaluation.model_metrics import mean_metrics
 from prsr.models.baselines import Independent, Regression, Unconditional
 from prsr.models.registry import MODELS, open_model
-from prsr.sampling.baselines import method_for
 from prsr.sampling.interpolation import Bicubic, Nearest
+from prsr.sampling.trained_baselines import method_for
 from prsr.training.loop import RunPlan, train
-from prsr.training.recipe import TrainSettings
+from prsr.training.settings import TrainSettings
 
 TINY = PRSRConfig.preset("tiny")
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def without_a_prior(model):
 def test_independent_draws_are_those_of_a_model_whose_prior_says_nothing(
     temperature, make_images, monkeypatch
 ):
-    monkeypatch.setattr("prsr.sampling.baselines.SLICE", 2)
+    monkeypatch.setattr("prsr.sampling.trained_baselines.SLICE", 2)
     model, lr = build("independent"), make_images(TINY, 5, 3, 4)
     drawing = {"seed": 7, "num_samples": 2, "first_index": 11}
     expected = Sampler(without_a_prior(model), engine="torch").sample(lr, temperature, **drawing)

@@ -19,10 +19,10 @@ from prsr import PRSR, PRSRConfig
 from prsr.data.convert import convert
 from prsr.data.dataset import SuperResolutionImages, read_array
 from prsr.data.decoding import decode
-from prsr.data.image_files import provenance_of
-from prsr.data.image_metadata import png_chunk
-from prsr.data.images import high_resolution, read_image
+from prsr.data.image_arrays import high_resolution, read_image
+from prsr.data.repair_metadata import png_chunk
 from prsr.data.sources import Lsun
+from prsr.data.write_images import provenance_of
 from prsr.training.trainer import Trainer, TrainSettings
 
 INPUTS = int(os.environ.get("PRSR_FUZZ", "200"))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import prsr
-from prsr.utils.messages import Notice
+from prsr.utils.terminal_messages import Notice
 
 
 @pytest.fixture(scope="module")

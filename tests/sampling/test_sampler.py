@@ -16,7 +16,7 @@ from torch import nn
 import prsr
 from prsr import Sampler
 from prsr.sampling import sampler as sampling
-from prsr.sampling import slices
+from prsr.sampling import slice_size as slices
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.sanitize

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from prsr import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.data.images import reduce
+from prsr.data.image_arrays import reduce
 from prsr.training.augmentation import (
     augment,
     augmented_batches,
@@ -21,8 +21,8 @@ from prsr.training.augmentation import (
     is_mirrored,
     random_words,
 )
+from prsr.training.bicubic import low_resolution, resize
 from prsr.training.loop import RunPlan, train
-from prsr.training.resampling import low_resolution, resize
 from prsr.training.trainer import Trainer, TrainSettings
 
 COLOUR = PRSRConfig.preset("compact")

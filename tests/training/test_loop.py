@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from prsr import PRSR, PRSRConfig, bits_per_dim, prsr_loss
 from prsr.data.dataset import SuperResolutionImages
-from prsr.evaluation.likelihood import mean_metrics
+from prsr.evaluation.model_metrics import mean_metrics
 from prsr.training.loop import RunPlan, train
-from prsr.training.recipe import TrainSettings
+from prsr.training.settings import TrainSettings
 from prsr.training.trainer import Trainer, use_channels_last
 
 TINY = PRSRConfig.preset("tiny")

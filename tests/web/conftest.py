@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prsr.study.folders import read_inputs
 from prsr.study.storage import Settings, Study, create_study, study_path
+from prsr.study.study_images import read_inputs
 
 SETTINGS = Settings("Which one is a photograph?", 300, per_method=4, catch=2, seed=7)
 

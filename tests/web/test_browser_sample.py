@@ -13,7 +13,7 @@ import uvicorn
 from PIL import Image
 
 from prsr import PRSR
-from prsr.models.saved import bundled_inputs
+from prsr.models.model_files import bundled_inputs
 from prsr.sampling.sampler import Sampler
 from prsr.web.app import create_app
 from prsr.web.run_settings import PAINTED, TOP, from_query

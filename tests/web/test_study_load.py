@@ -1,6 +1,7 @@
 """Fifty raters at once, each answer sent twice: none is lost or counted twice."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,7 +21,10 @@ RATERS = 50
 def test_fifty_raters_at_once_lose_no_answer(server, study_folder):
     (study_folder / f"{NAME}.sqlite").unlink(missing_ok=True)
     study = make_study(study_folder)
-    chosen, _ = asyncio.run(take_studies(server, RATERS, pause=0))
+    # In a thread of its own: Playwright may have a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(lambda: asyncio.run(take_studies(server, RATERS, pause=0)))
+        chosen, _ = run.result()
     trials = 2 * SETTINGS.per_method + SETTINGS.catch
     assert [len(each) for each in chosen] == [trials] * RATERS
     stored = stored_choices(Study(study_folder, NAME))

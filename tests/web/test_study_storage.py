@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prsr.study.folders import read_inputs
 from prsr.study.storage import (
     Settings,
     Study,
@@ -18,6 +17,7 @@ from prsr.study.storage import (
     list_studies,
     study_path,
 )
+from prsr.study.study_images import read_inputs
 
 
 def pixels(png):

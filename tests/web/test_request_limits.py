@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prsr.web.uploads import MAX_BODY_BYTES, MAX_PIXELS, MAX_UPLOAD_BYTES, RefusedError, read_upload
+from prsr.web.request_limits import (
+    MAX_BODY_BYTES,
+    MAX_PIXELS,
+    MAX_UPLOAD_BYTES,
+    RefusedError,
+    read_upload,
+)
 
 UPLOAD = "/sample/gradio_api/upload"
 

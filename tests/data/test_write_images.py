@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prsr.data.image_files import save_image
+from prsr.data.write_images import save_image
 
 
 def noise_image(width, height, mode="RGB", seed=0):

@@ -15,7 +15,7 @@ from torch import nn
 from typing_extensions import Self
 
 from prsr.config import PRSRConfig
-from prsr.models.saved import (
+from prsr.models.model_files import (
     BUNDLED,
     CONFIG_FILE,
     DEFAULT_METHOD,

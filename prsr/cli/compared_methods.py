@@ -11,10 +11,10 @@ from prsr.cli.options import load_model
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
 from prsr.info import describe_device
-from prsr.sampling.baselines import method_for
 from prsr.sampling.interpolation import Bicubic, Nearest
 from prsr.sampling.method import Method
-from prsr.utils.messages import printable
+from prsr.sampling.trained_baselines import method_for
+from prsr.utils.terminal_messages import printable
 
 
 def open_methods(

@@ -12,10 +12,10 @@ from PIL import Image
 
 from prsr.config import PRSRConfig
 from prsr.data.find_files import find_images
-from prsr.data.images import Pixels, read_image, reduce, to_array, to_pil
+from prsr.data.image_arrays import Pixels, read_image, reduce, to_array, to_pil
 from prsr.sampling.interpolation import Bicubic
 from prsr.study.storage import StudyInput
-from prsr.utils.messages import printable
+from prsr.utils.terminal_messages import printable
 
 LONGEST_SIDE = 512
 """Pixels; both images of a pair are part of the page that shows them."""

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from prsr.data.convert import check_out, npy_header
 from prsr.data.dataset import map_array
-from prsr.data.images import Pixels
+from prsr.data.image_arrays import Pixels
 from prsr.utils.argument_checks import check_integer
 from prsr.utils.files import replacing
 

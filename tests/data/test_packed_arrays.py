@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prsr.data.archive import pack, unpack
+from prsr.data.packed_arrays import pack, unpack
 
 
 def images(n, channels=3, height=32, width=20, seed=0):

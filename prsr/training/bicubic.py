@@ -46,7 +46,7 @@ def resize(pixels: Tensor, size: tuple[int, int], boxes: Tensor | None = None) -
 
 
 def low_resolution(hr: Tensor, config: PRSRConfig) -> Tensor:
-    """The model's inputs for images: equals :func:`prsr.data.images.reduce`, on any device.
+    """The model's inputs for images: equals :func:`prsr.data.image_arrays.reduce`, on any device.
 
     Args:
         hr: ``uint8 [n, D, s·h, s·w]``, values below K.

@@ -22,14 +22,14 @@ from prsr.sampling.sampler import Sampler
 from prsr.utils.torch_settings import exact_fp32
 
 SLICE = 2
-"""Images that a network computes at a time: so few that their logits stay in the cache."""
+"""Images that a network computes at a time: few enough for their logits to fit in the cache."""
 
 
 class IndependentSampler(Method):
-    """Draws every sub-pixel by itself; at temperature 0 it takes the likeliest level.
+    """Draws every sub-pixel independently; at temperature 0 it takes the most likely level.
 
     Args:
-        model: whose logits to draw from.
+        model: gives the logits.
     """
 
     def __init__(self, model: Independent) -> None:
@@ -38,7 +38,7 @@ class IndependentSampler(Method):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     def _draw(self, request: Request, advance: Advance | None) -> Tensor:
@@ -63,7 +63,7 @@ class RegressionMethod(DeterministicMethod):
     """The expected image of L2 regression, rounded to levels.
 
     Args:
-        model: that expects it.
+        model: the trained regression model.
     """
 
     def __init__(self, model: Regression) -> None:
@@ -72,7 +72,7 @@ class RegressionMethod(DeterministicMethod):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     def enlarge(self, lr: Tensor) -> Tensor:

@@ -17,8 +17,15 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data.dataset import read_array
 from prsr.data.find_files import find_images
-from prsr.data.image_files import SUFFIXES, check_writable
-from prsr.data.images import Pixels, high_resolution, pillow_mode, read_image, reduce, to_array
+from prsr.data.image_arrays import (
+    Pixels,
+    high_resolution,
+    pillow_mode,
+    read_image,
+    reduce,
+    to_array,
+)
+from prsr.data.write_images import SUFFIXES, check_writable
 from prsr.utils.argument_checks import check_integer, check_temperature
 
 Pair = tuple[Tensor, Tensor | None]

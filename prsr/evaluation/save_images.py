@@ -1,4 +1,4 @@
-"""What methods made, as folders of image files: one for each method, and one of the real images."""
+"""Writes samples as folders of image files: one for each method, and one of the real images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from prsr.data.dataset import SuperResolutionImages
-from prsr.data.image_files import save_image
-from prsr.data.images import to_pil
+from prsr.data.image_arrays import to_pil
+from prsr.data.write_images import save_image
 from prsr.evaluation.compare import describe_method
 
 REAL = "real"

@@ -12,10 +12,10 @@ from torch import nn
 
 from prsr import PRSR, PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
-from prsr.evaluation.likelihood import mean_metrics
+from prsr.evaluation.model_metrics import mean_metrics
 from prsr.training.batches import ResidentBatches, batches_of, fits_on_gpu
 from prsr.training.loop import RunPlan, train
-from prsr.training.recipe import TrainSettings
+from prsr.training.settings import TrainSettings
 from prsr.training.trainer import Trainer, warn_uncompiled
 
 TINY = PRSRConfig.preset("tiny")

@@ -1,4 +1,4 @@
-"""Bounds on what a client may send, held before anything is decoded or stored."""
+"""Limits on requests, enforced before anything is decoded or stored."""
 
 from __future__ import annotations
 

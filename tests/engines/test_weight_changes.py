@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from prsr.engines import snapshot
+from prsr.engines import weight_changes as snapshot
 from prsr.engines.cpu import instruction_sets
-from prsr.engines.snapshot import Snapshot, named_tensors
+from prsr.engines.weight_changes import Snapshot, named_tensors
 
 WAYS = [
     pytest.param(

@@ -59,7 +59,7 @@ def test_weights_of_a_strange_dtype_are_told(saved):
 
 
 def test_a_mistyped_folder_is_not_asked_of_the_hub(saved, monkeypatch):
-    monkeypatch.setattr("prsr.models.hub.hf_hub_download", None)
+    monkeypatch.setattr("prsr.models.load_and_save.hf_hub_download", None)
     with pytest.raises(FileNotFoundError, match="no folder"):
         PRSR.from_pretrained(saved.parent / "modle")
 
@@ -79,7 +79,7 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, monkeypatch):
     def fail(*args, **kwargs):
         raise SafetensorError("disk full")
 
-    monkeypatch.setattr("prsr.models.saved.save_file", fail)
+    monkeypatch.setattr("prsr.models.model_files.save_file", fail)
     with pytest.raises(OSError, match=r"cannot write a checkpoint to .*: disk full"):
         PRSR(TINY).save_pretrained(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
@@ -89,7 +89,7 @@ def test_every_bundled_model_loads_without_a_network(monkeypatch):
     def offline(*args, **kwargs):
         raise AssertionError("asked the hub for a bundled model")
 
-    monkeypatch.setattr("prsr.models.hub.hf_hub_download", offline)
+    monkeypatch.setattr("prsr.models.load_and_save.hf_hub_download", offline)
     assert "faces" in prsr.bundled_models()
     for name in prsr.bundled_models():
         assert isinstance(PRSR.from_pretrained(name), PRSR)
@@ -100,9 +100,11 @@ class Hub:
 
     def __init__(self, monkeypatch, folder=None, error=None):
         self.asked, self.folder, self.error, self.cached = [], folder, error, None
-        monkeypatch.setattr("prsr.models.hub.HfApi", lambda **options: self)
-        monkeypatch.setattr("prsr.models.hub.hf_hub_download", self.hf_hub_download)
-        monkeypatch.setattr("prsr.models.hub.try_to_load_from_cache", lambda *_, **__: self.cached)
+        monkeypatch.setattr("prsr.models.load_and_save.HfApi", lambda **options: self)
+        monkeypatch.setattr("prsr.models.load_and_save.hf_hub_download", self.hf_hub_download)
+        monkeypatch.setattr(
+            "prsr.models.load_and_save.try_to_load_from_cache", lambda *_, **__: self.cached
+        )
 
     def model_info(self, repo_id, revision, timeout):
         self.asked.append(("is it there", repo_id, revision))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prsr.models.head_by_colour import HeadByColour, aligned_ends
 from prsr.models.layers import colour_groups, logits_of
+from prsr.models.masked_head import HeadByColour, aligned_ends
 
 WIDE = {"head_channels": 100, "levels": 16}
 """Changes to the preset tiny: a head whose colours are wide enough for products of their own."""

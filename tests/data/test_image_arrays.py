@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from prsr import PRSRConfig
-from prsr.data.images import (
+from prsr.data.image_arrays import (
     centre_crop,
     high_resolution,
     read_image,
