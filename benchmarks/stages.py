@@ -108,14 +108,20 @@ def run(
     end = time.monotonic() + limit
     process = None
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {mark: "1", "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
+        # A signal between fork and exec would leave a process that does not have the variable yet.
+        blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {mark: "1", "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
         while True:
             left = end - time.monotonic()
             try:
