@@ -28,7 +28,7 @@ def readable_suffixes() -> frozenset[str]:
 
 
 def find_images(paths: Iterable[str | Path], exclude: Path | None = None) -> list[Path]:
-    """Find image files; a folder stands for those in it and its subfolders, sorted by name.
+    """Find image files; a folder means all image files in it and its subfolders, sorted by name.
 
     In a folder, files with one of the :func:`readable_suffixes` are found. Hidden files and folders
     are skipped. Links to folders are followed, but each folder is read once. A warning counts the

@@ -74,15 +74,15 @@ def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) 
                     tell_absence(better.name, "; ".join(reasons[better.name]), engine.name)
             return engine
     against = "; ".join(f"{e.name}: {', '.join(reasons[e.name])}" for e in wanted)
-    raise ValueError(f"engine={name!r} cannot serve: {against}")
+    raise ValueError(f"engine={name!r} cannot be used: {against}")
 
 
 @cache
 def tell_absence(better: str, reasons: str, chosen: str) -> None:
     """Warn once that ``engine="auto"`` selects a slower engine than the one for the device."""
     warnings.warn(
-        f"sampling will be many times slower: engine {better} cannot serve, so {chosen} does. "
-        f"{better}: {reasons}",
+        f"sampling will be many times slower: engine {better} cannot be used; using {chosen} "
+        f"instead. {better}: {reasons}",
         Notice,
         stacklevel=3,
     )

@@ -92,7 +92,7 @@ def method_for(model: TrainedModel, engine: str = "auto", precision: str = "fp32
         precision: likewise.
 
     Raises:
-        ValueError: the engine cannot serve, or the model has no prior network to sample from.
+        ValueError: the engine cannot be used, or the model has no prior network to sample from.
     """
     if isinstance(model, (PRSR, Unconditional)):
         return Sampler(cast(PRSR, model), engine=engine, precision=precision)

@@ -93,7 +93,7 @@ def read(path: Path, config: PRSRConfig) -> Pixels:
 
 
 def as_png(pixels: Pixels, config: PRSRConfig) -> bytes:
-    """``uint8 [3, H, W]`` as a PNG file without metadata, so that nothing tells who made it."""
+    """``uint8 [3, H, W]`` as a PNG file without metadata, so that it does not reveal its origin."""
     file = io.BytesIO()
     image: Image.Image = to_pil(np.ascontiguousarray(pixels), config)
     image.save(file, "PNG")

@@ -223,7 +223,7 @@ class Reporter:
             progress.update(task, state=f"loss {values['loss']:.3f}")
 
     def advice(self) -> str:
-        """Advice for a training that has diverged, as it would again after a resume."""
+        """Advice after divergence; resuming would diverge again."""
         if not has_checkpoint(self.plan.folder):
             return "start again with a lower learning rate or clip"
         return (

@@ -102,7 +102,7 @@ class Models:
         """Sample row by row; closing the iterator ends the work.
 
         Raises:
-            ValueError: the engine cannot serve, or the settings are not valid.
+            ValueError: the engine cannot be used, or the settings are not valid.
         """
         sampler = self.sampler(settings.model, settings.engine, settings.precision)
         config, low = sampler.config, self.low(settings)

@@ -89,7 +89,9 @@ def study_router(folder: Path) -> APIRouter:
 
 
 class OpenStudies:
-    """Studies with an idle connection each: SQLite tidies a file up whenever the last one closes.
+    """Studies, with an idle connection to each.
+
+    SQLite checkpoints and deletes the WAL file whenever the last connection closes.
 
     Args:
         folder: of the studies.

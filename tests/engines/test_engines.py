@@ -282,7 +282,7 @@ def test_refusal_gives_every_reason_of_every_engine_asked(make_model, monkeypatc
     monkeypatch.setattr(dispatch, "ENGINES", fakes)
     with pytest.raises(ValueError, match="one: no card, too wide; two: no compiler"):
         Sampler(make_model())
-    with pytest.raises(ValueError, match=r"engine='one' cannot serve: one: no card, too wide$"):
+    with pytest.raises(ValueError, match=r"engine='one' cannot be used: one: no card, too wide$"):
         Sampler(make_model(), engine="one")
 
 

@@ -27,7 +27,9 @@ def absent(monkeypatch):
 
 
 def test_a_missing_engine_is_told_once_and_before_the_work(absent):
-    with pytest.warns(Notice, match="engine cpu cannot serve, so .* does. cpu: it was not built"):
+    with pytest.warns(
+        Notice, match="engine cpu cannot be used; using .* instead. cpu: it was not built"
+    ):
         sampler = Sampler(PRSR(TINY))
     assert sampler.engine != "cpu"
     with warnings.catch_warnings():
@@ -69,5 +71,5 @@ def test_the_command_line_tells_it_in_one_line(absent, command, model, photos, t
         "sample", photos / "a.png", "-o", tmp_path / "a.png", "--model", model
     )
     assert code == 0
-    assert errors.startswith("prsr: sampling will be many times slower: engine cpu cannot serve")
+    assert errors.startswith("prsr: sampling will be many times slower: engine cpu cannot be used")
     assert errors.count("\n") == 1
