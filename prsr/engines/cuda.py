@@ -22,14 +22,13 @@ from prsr.engines.cuda_layout import (
     STEP,
     CUDAWeights,
     features_of,
-    fit,
     lane_shape,
     lay_out,
     steps_of,
 )
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.fp16_range import check_fp16
-from prsr.engines.grouped_weights import pack_prior
+from prsr.engines.grouped_weights import fit, pack_prior
 from prsr.models.networks import PriorNetwork
 
 _cuda: ModuleType | None

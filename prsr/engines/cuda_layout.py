@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.grouped_weights import Grouping, PackedPrior
+from prsr.engines.grouped_weights import Grouping, PackedPrior, fit
 from prsr.utils.argument_checks import check_finite
 
 STEP = 16  # inputs per step, outputs per pair of tiles, images per tile
@@ -97,12 +96,6 @@ def features_of(steps: Tensor) -> Tensor:
         split = steps.reshape(-1, count, 8, 4, 2, 2, 2)  # image, column, tile, image half, number
         ordered = split.permute(0, 5, 2, 1, 4, 3, 6)
     return ordered.reshape(*batch, STEP, count * STEP)
-
-
-def fit(tensor: Tensor, *sizes: int) -> Tensor:
-    """Zero-pad the last dimensions of the tensor to these sizes."""
-    added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
-    return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
 
 
 def padded_groups(tensor: Tensor, ranges: list[slice], size: int, dim: int) -> Tensor:

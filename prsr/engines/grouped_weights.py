@@ -19,6 +19,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
 from prsr.models.layers import GatedBlock, RowConvolution, colour_groups
@@ -186,3 +187,9 @@ def pack_prior(prior: PriorNetwork) -> PackedPrior:
         hidden=pack_pointwise(cast(RowConvolution, head[0]), features, units),
         output=pack_pointwise(cast(RowConvolution, head[2]), units, outputs),
     )
+
+
+def fit(tensor: Tensor, *sizes: int) -> Tensor:
+    """Zero-pad the last dimensions of the tensor to these sizes."""
+    added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
+    return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])

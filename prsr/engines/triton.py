@@ -18,13 +18,12 @@ from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.fp16_range import check_fp16
-from prsr.engines.grouped_weights import pack_prior
+from prsr.engines.grouped_weights import fit, pack_prior
 from prsr.engines.triton_layout import (
     IN,
     OPERANDS,
     Tiles,
     TritonWeights,
-    fit,
     lay_out_horizontal,
     lay_out_vertical,
     power,

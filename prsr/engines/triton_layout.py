@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
-from prsr.engines.grouped_weights import Layer, PackedBlock, PackedPrior
+from prsr.engines.grouped_weights import Layer, PackedBlock, PackedPrior, fit
 
 IN = 32  # inputs per step of a GEMM
 SMALLEST = 16  # side of a tl.dot
@@ -55,12 +54,6 @@ class Tiles:
 def up(number: int, step: int) -> int:
     """The smallest multiple of ``step`` that is at least ``number``."""
     return -(-number // step) * step
-
-
-def fit(tensor: Tensor, *sizes: int) -> Tensor:
-    """Zero-pad the last dimensions of the tensor to these sizes."""
-    added = [size - old for size, old in zip(sizes, tensor.shape[-len(sizes) :], strict=True)]
-    return F.pad(tensor, [side for more in reversed(added) for side in (0, more)])
 
 
 def whole(parts: list[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prsr.utils.headless_matplotlib import load_matplotlib
@@ -24,7 +25,7 @@ from prsr.utils.headless_matplotlib import load_matplotlib
 with suppress(ImportError):  # torchmetrics imports matplotlib if it is installed
     load_matplotlib()
 try:
-    from scipy.stats import bootstrap
+    from scipy.stats import binomtest, bootstrap
     from torchmetrics.functional.image import (
         multiscale_structural_similarity_index_measure,
         peak_signal_noise_ratio,
@@ -175,3 +176,9 @@ def confidence_interval(values: Tensor, level: float = 0.95) -> Interval:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Interval(float(numbers.mean()), float(interval.low), float(interval.high))
+
+
+def share_interval(flags: Tensor | NDArray[np.bool_]) -> Interval:
+    """The share of true values in ``bool [N]``, with its 95% interval by Wilson's method (1927)."""
+    interval = binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
+    return Interval(int(flags.sum()) / len(flags), float(interval.low), float(interval.high))

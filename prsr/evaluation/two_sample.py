@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from rich.progress import Progress
-from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.compare import CHUNK, ComparisonRow, ComparisonTable, method_temperatures
-from prsr.evaluation.metrics import Interval
+from prsr.evaluation.metrics import share_interval
 from prsr.sampling.method import Method
 
 ACCURACY = "classifier's accuracy"
@@ -71,7 +70,7 @@ def two_sample_tests(
                     )
                 )
             right = verdicts(real, torch.cat(made), images.config.levels, seed)
-            rows.append(ComparisonRow(label, temperature, {ACCURACY: share(right)}))
+            rows.append(ComparisonRow(label, temperature, {ACCURACY: share_interval(right)}))
     return ComparisonTable(rows, [], {})
 
 
@@ -151,9 +150,3 @@ def train(images: Tensor, real: int) -> nn.Module:
             optimiser.step()
             schedule.step()
     return model.eval()
-
-
-def share(holds: Tensor) -> Interval:
-    """The share of ``bool [N]`` that holds, with Wilson's 95% interval."""
-    interval = binomtest(int(holds.sum()), len(holds)).proportion_ci(method="wilson")
-    return Interval(float(holds.double().mean()), float(interval.low), float(interval.high))

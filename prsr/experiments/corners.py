@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prsr.evaluation.metrics import Interval
+from prsr.evaluation.metrics import Interval, share_interval
 from prsr.evaluation.plots import image_grid, save_figure
 from prsr.evaluation.tables import check_results, interval_text, markdown_table
 from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits, classify
@@ -116,15 +114,7 @@ def shares(classes: Classification) -> dict[str, Interval]:
         "bottom right": classes.bottom_right,
         "both corners": classes.both,
     }
-    return {name: share(flags) for name, flags in by_name.items()}
-
-
-def share(flags: NDArray[np.bool_]) -> Interval:
-    """The share of true values in ``bool [N]``, with its 95% interval by Wilson's method (1927)."""
-    from scipy.stats import binomtest  # prsr.evaluation.metrics has checked that SciPy is installed
-
-    interval = binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
-    return Interval(float(flags.mean()), float(interval.low), float(interval.high))
+    return {name: share_interval(flags) for name, flags in by_name.items()}
 
 
 def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from prsr.evaluation.two_sample import ACCURACY, FOLDS, share, verdicts
+from prsr.evaluation.metrics import share_interval
+from prsr.evaluation.two_sample import ACCURACY, FOLDS, verdicts
 
 
 def noise(seed, n=120, low=0, high=256):
@@ -15,18 +16,18 @@ def noise(seed, n=120, low=0, high=256):
 
 
 def test_images_of_one_distribution_cannot_be_told_apart():
-    found = share(verdicts(noise(1), noise(2)))
+    found = share_interval(verdicts(noise(1), noise(2)))
     assert found.low < 0.5 < found.high
 
 
 def test_images_that_differ_are_told_apart():
-    found = share(verdicts(noise(1), noise(2, low=60, high=196)))
+    found = share_interval(verdicts(noise(1), noise(2, low=60, high=196)))
     assert found.low > 0.8
 
 
 def test_a_copy_is_never_judged_by_a_classifier_that_has_learnt_its_original():
     # With separate folds, it would call an original generated after learning from its copy.
-    assert share(verdicts(noise(1), noise(1))).mean == 0.5
+    assert share_interval(verdicts(noise(1), noise(1))).mean == 0.5
 
 
 def test_the_seed_decides_and_the_callers_generator_does_not_notice():

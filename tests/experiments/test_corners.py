@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from prsr.evaluation.metrics import share_interval
 from prsr.experiments.corner_digits import (
     CONFIG,
     Classification,
@@ -14,7 +15,7 @@ from prsr.experiments.corner_digits import (
     place_digits,
     read_digits,
 )
-from prsr.experiments.corners import run_corners, share, shares
+from prsr.experiments.corners import run_corners, shares
 
 
 def strokes(count=40, seed=0):
@@ -196,7 +197,7 @@ def test_intervals_of_shares_are_wilsons(true, total):
     mean = true / total
     centre = (mean + z * z / (2 * total)) / (1 + z * z / total)
     half = z * np.sqrt(mean * (1 - mean) / total + (z / (2 * total)) ** 2) / (1 + z * z / total)
-    found = share(np.arange(total) < true)
+    found = share_interval(np.arange(total) < true)
     assert (found.mean, found.low, found.high) == pytest.approx(
         (mean, centre - half, centre + half), abs=1e-12
     )
