@@ -16,7 +16,7 @@ from prsr.testing import random_images, random_model
 
 @dataclass
 class Bench:
-    """A model with random weights on a device; its images hang on both of its networks.
+    """A model with random weights on a device; its images depend on both of its networks.
 
     Attributes:
         config: of the model.

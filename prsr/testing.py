@@ -94,11 +94,11 @@ def cdf_violation(
     anywhere results in NaN, which fails every comparison.
 
     Args:
-        model: as for :func:`violations`, like ``lr``, ``hr``, ``noise`` and ``temperature``.
-        lr: likewise.
-        hr: likewise.
-        noise: likewise.
-        temperature: likewise.
+        model: the model that was sampled.
+        lr: ``uint8 [N, D, h, w]``.
+        hr: the samples, ``uint8 [N, D, H, W]``.
+        noise: their noise, ``float32 [N, H, W, D]`` in [0, 1).
+        temperature: a number, or one for each image, ``[N]``.
         mask: known sub-pixels, ``bool [N, D, H, W]``, which are left out.
     """
     worst = violations(model, lr, hr, noise, temperature)

@@ -82,7 +82,7 @@ def verdicts(real: Tensor, made: Tensor, levels: int = 256, seed: int = 0) -> Te
 
     Args:
         real: ``uint8 [N, D, H, W]``, values below ``levels``; sides of at least 8.
-        made: likewise; image i was made from the input of real image i.
+        made: of the same shape and range; image i was made from the input of real image i.
         levels: K.
         seed: of folds, first weights and batches.
 

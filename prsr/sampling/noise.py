@@ -61,7 +61,7 @@ def image_noise(
         images: index of each image, ``int64 [n]``, from 0.
         samples: number of the sample of that image, ``int64 [n]``, from 0, below 2³².
         height: of the images in pixels.
-        width: likewise.
+        width: of the images in pixels.
         channels: D.
 
     Returns:
@@ -97,7 +97,7 @@ def noise(
         seed: from 0 to 2⁶⁴ − 1.
         n: number of images.
         height: of the high-resolution images in pixels.
-        width: likewise.
+        width: of the high-resolution images in pixels.
         channels: D.
         first_index: index of the first image.
         sample: number of the sample, from 0, if there are several of each image.

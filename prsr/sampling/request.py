@@ -93,7 +93,7 @@ class Request:
 
         Args:
             start: place in :attr:`wanted`.
-            stop: likewise, larger than ``start``; may lie beyond the end.
+            stop: place in :attr:`wanted`, greater than ``start``; may be beyond the end.
         """
         wanted = self.wanted[start:stop]
         first, last = wanted.start // self.samples, (wanted.stop - 1) // self.samples + 1
@@ -128,13 +128,13 @@ def make_request(
         config: of the model.
         device: of the model.
         check_size: is called with H and W, and raises ValueError if such images are too large.
-        batch: as for :func:`prsr.sample`, like the arguments that follow.
-        temperature: likewise.
-        seed: likewise.
-        num_samples: likewise.
-        known: likewise.
-        mask: likewise.
-        first_index: likewise.
+        batch: ``uint8 [N, D, h, w]``, or Pillow images.
+        temperature: a number, or one for each image, ``[N]``.
+        seed: of the noise, or None.
+        num_samples: samples per image, or None.
+        known: ``uint8 [N, D, H, W]``, or None.
+        mask: ``bool``, broadcastable to ``[N, D, H, W]``, or None.
+        first_index: index of the first image in the noise.
 
     Returns:
         The request, and the device of ``batch``.
