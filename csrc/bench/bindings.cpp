@@ -2,7 +2,7 @@
 // functions of the kernels, for tests.
 #include <pybind11/pybind11.h>
 
-#include "machine.h"
+#include "measure.h"
 
 namespace py = pybind11;
 

@@ -1,6 +1,6 @@
 // Loops over single operations of an instruction set: benchmarks time the first two, tests check
 // the results of the others. Compiled once per instruction set, under the name PRSR_LOOPS.
-#include "machine.h"
+#include "measure.h"
 #include "vec.h"
 
 namespace {

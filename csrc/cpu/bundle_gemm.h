@@ -6,8 +6,8 @@
 // are summed in the order of gemm.h, so that an image has the same bits in a bundle and alone.
 #pragma once
 
-#include "engine.h"
 #include "gemm.h"
+#include "operands.h"
 
 namespace {
 

@@ -1,12 +1,12 @@
-// The conditioning network: its inputs, and how the work is divided among threads. As in engine.h,
-// letters are those of prsr.PRSRConfig, and the caller has checked everything.
+// The conditioning network: its inputs, and how the work is divided among threads. As in
+// operands.h, letters are those of prsr.PRSRConfig, and the caller has checked everything.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "engine.h"
+#include "operands.h"
 
 namespace prsr {
 

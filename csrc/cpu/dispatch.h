@@ -5,7 +5,7 @@
 #include <string>
 
 #include "conditioning.h"
-#include "engine.h"
+#include "operands.h"
 
 namespace prsr {
 

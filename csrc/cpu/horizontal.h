@@ -1,7 +1,7 @@
 // The horizontal stack and the head at one pixel: the dependent steps between two sub-pixels.
 #pragma once
 
-#include "draw.h"
+#include "gate_and_draw.h"
 #include "row_context.h"
 
 namespace {

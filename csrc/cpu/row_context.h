@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bundle_gemm.h"
-#include "engine.h"
+#include "operands.h"
 
 namespace {
 

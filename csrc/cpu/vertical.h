@@ -2,7 +2,7 @@
 // once.
 #pragma once
 
-#include "draw.h"
+#include "gate_and_draw.h"
 #include "row_context.h"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "check.h"
+#include "cuda_error.h"
 #include "devices.h"
 
 namespace prsr {

@@ -18,7 +18,7 @@
 
 #include "chain.h"
 #include "draw.h"
-#include "logits.h"
+#include "head.h"
 
 namespace prsr {
 

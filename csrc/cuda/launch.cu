@@ -1,5 +1,5 @@
 // Launches on GPUs.
-#include "check.h"
+#include "cuda_error.h"
 #include "kernels.h"
 #include "shared_memory.h"
 

@@ -2,7 +2,7 @@
 #include <functional>
 #include <vector>
 
-#include "check.h"
+#include "cuda_error.h"
 #include "intrinsics.h"
 #include "measure.h"
 

@@ -99,7 +99,7 @@ def chosen_instruction_set() -> str:
 
 
 def cache_shapes(config: PriorConfig, image: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the ``float32`` caches of ``csrc/cpu/engine.h`` for images ``[N, D, H, W]``."""
+    """Shapes of the ``float32`` caches of ``csrc/cpu/operands.h`` for images ``[N, D, H, W]``."""
     features, layers = config.features, config.layers
     p, p0 = config.reach, config.first_reach
     n, _, height, width = image
@@ -243,7 +243,7 @@ def contiguous(tensor: Tensor) -> Tensor:
 
 
 def bundled(features: Tensor, bundle: int) -> Tensor:
-    """``[N, F, H, W]`` as ``csrc/cpu/engine.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
+    """``[N, F, H, W]`` as ``csrc/cpu/operands.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
     images = contiguous(features.permute(0, 2, 3, 1))
     shape = len(images) // bundle, *images.shape[1:], bundle
     if bundle == 1 or images.numel() == 0:

@@ -38,7 +38,7 @@ def aligned_zeros(*shape: int) -> Tensor:
 
 
 class PriorConfig(NamedTuple):
-    """Sizes of a prior, as the struct of the same name in ``csrc/cpu/engine.h``.
+    """Sizes of a prior, as the struct of the same name in ``csrc/cpu/operands.h``.
 
     Attributes:
         channels: D.
@@ -80,7 +80,7 @@ class PriorConfig(NamedTuple):
 
 @dataclass(frozen=True)
 class FlatWeights:
-    """All weights of a network in one tensor, as ``csrc/cpu/engine.cpp`` reads them.
+    """All weights of a network in one tensor, as ``csrc/cpu/operands.cpp`` reads them.
 
     Attributes:
         memory: all matrices and biases in order, each aligned to 64 bytes, ``float32``.
@@ -164,7 +164,7 @@ def by_pixels(kernel: Tensor) -> Tensor:
 
 
 def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, of_head: Order) -> FlatWeights:
-    """All weights in the order in which ``csrc/cpu/engine.cpp`` reads them.
+    """All weights in the order in which ``csrc/cpu/operands.cpp`` reads them.
 
     Args:
         packed: the prior.

@@ -21,7 +21,7 @@ void gates(const std::string& instruction_set, const float* a, const float* b, f
            int64_t count);
 
 // The loops, compiled once per instruction set (loops.cpp). No inline functions, for the reason in
-// engine.h.
+// operands.h.
 struct Loops {
   // Performs multiply-adds on the first of 512 floats at `values`, as many as fill the registers,
   // `times` times. Returns the number of multiply-adds.

@@ -1,4 +1,4 @@
-#include "engine.h"
+#include "operands.h"
 
 #include <new>
 
