@@ -137,7 +137,8 @@ class SamplePage:
         query = dict(request.query_params)
         first = next(iter(self.models.configs))
         if "model" not in query:
-            return [gr.skip()] * 7 + [self._gallery(first), None, gr.skip(), ""]
+            # An image may have been chosen before this arrives: it stays.
+            return [gr.skip()] * 7 + [self._gallery(first)] + [gr.skip()] * 3
         try:
             settings = from_query(query, self.models.configs)
             shown = view_input(self.models, settings)

@@ -1,6 +1,7 @@
 """The sampling page in a real browser: sample to the end, complete, share, leave."""
 
 import base64
+import contextlib
 import io
 import re
 import threading
@@ -158,27 +159,55 @@ class SlowModels(Models):
             self.ended.set()
 
 
-def test_a_user_who_leaves_stops_the_work(open_page, tmp_path):
-    models = SlowModels({"faces": PRSR.from_pretrained("faces")})
-    app = create_app(models, tmp_path, tmp_path)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+@contextlib.contextmanager
+def serving_here(models, folder):
+    """The address of a server in this process."""
+    config = uvicorn.Config(create_app(models, folder, folder), port=0, log_level="warning")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.05)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        page = open_page(f"http://127.0.0.1:{port}/sample/")
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_user_who_leaves_stops_the_work(open_page, tmp_path):
+    models = SlowModels({"faces": PRSR.from_pretrained("faces")})
+    with serving_here(models, tmp_path) as address:
+        page = open_page(f"{address}/sample/")
         choose_example(page)
         page.get_by_role("button", name="Sample", exact=True).click()
         page.get_by_text("Sampling: row 3").wait_for()
         page.close()
         assert models.ended.wait(60)
         assert models.rows < 20  # the server looks for who has left between rows
-    finally:
-        server.should_exit = True
-        thread.join(60)
-    assert not thread.is_alive()
+
+
+class LateExamples(Models):
+    """Delivers the examples when told to."""
+
+    chosen = threading.Event()
+
+    def examples(self, model):
+        assert self.chosen.wait(60)
+        return super().examples(model)
+
+
+def test_an_image_chosen_while_the_page_loads_stays(open_page, tmp_path, drawing):
+    models = LateExamples({"faces": PRSR.from_pretrained("faces")})
+    with serving_here(models, tmp_path) as address:
+        page = open_page(f"{address}/sample/")
+        choose_file(page, drawing)
+        models.chosen.set()
+        page.locator(".thumbnail-item").first.wait_for()
+        draw(page)
+        assert len(samples(page)) == 4
+        page.close()  # the server ends when nobody listens
 
 
 @pytest.mark.parametrize("width", [360, 1200])
