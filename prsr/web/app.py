@@ -80,6 +80,7 @@ def create_app(models: Models, studies: Path, temporary: Path) -> FastAPI:
         css=STYLE,
         allowed_paths=[],
     )
+    app.add_middleware(DeletedUploads)
     app.add_middleware(BoundedBodies, temporary=temporary)
     app.add_middleware(OwnHostOnly)
     return app
@@ -104,3 +105,24 @@ class OwnHostOnly:
             await send(message)
 
         await self.app(scope, receive, send_with_header if scope["type"] == "http" else send)
+
+
+class DeletedUploads:
+    """ASGI middleware: a request for an upload that was deleted meanwhile is no server error.
+
+    The page deletes an upload once it is read, while the browser may still be fetching its preview.
+
+    Args:
+        app: to protect.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; the response for a deleted file is what the application made of it."""
+        try:
+            await self.app(scope, receive, send)
+        except (FileNotFoundError, RuntimeError):  # the latter is Starlette's, if stat fails
+            if not scope.get("path", "").startswith(f"{SAMPLE_PATH}/gradio_api/file="):
+                raise

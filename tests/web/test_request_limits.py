@@ -6,8 +6,10 @@ import struct
 import zlib
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from prsr.web.request_limits import (
@@ -134,6 +136,27 @@ def test_not_even_images_in_the_working_or_temporary_folder_are_served(client, t
     noise.save(planted)
     for path in (planted, Path("docs/faces.png").resolve(), Path("pyproject.toml").resolve()):
         assert client.get(f"/sample/gradio_api/file={path}").status_code == 403
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_an_upload_that_is_deleted_while_it_is_fetched_is_no_error(
+    moment, application, noise, monkeypatch
+):
+    client = TestClient(application, raise_server_exceptions=True)
+    path = client.post(UPLOAD, files={"files": ("a.png", encoded(noise))}).json()[0]
+    address = f"/sample/gradio_api/file={path}"
+    assert client.get(address).content == encoded(noise)
+    open_file = anyio.open_file
+
+    def deleting(name, *arguments, **options):
+        Path(name).unlink()
+        return open_file(name, *arguments, **options)
+
+    if moment == "before":
+        Path(path).unlink()
+    else:
+        monkeypatch.setattr(anyio, "open_file", deleting)
+    assert client.get(address).content != encoded(noise)  # and nothing is raised
 
 
 def handler(client, name):
