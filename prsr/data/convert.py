@@ -87,12 +87,16 @@ def convert(
         ValueError: ``out`` does not end in ``.npy``; the unfinished conversion there is damaged or
             has another source or size; or no image can be read.
     """
-    check_out(out)
-    mode = pillow_mode(config)
     partial, journal = (out.with_name(out.name + end) for end in (".partial", ".journal"))
     height, width = (config.scale * size for size in (config.low_height, config.low_width))
     shape = (config.channels, height, width)
     title = {"source": source.description, "shape": shape, "levels": config.levels}
+    complete = journal.exists() and not partial.exists()  # killed before its journal was removed
+    if complete and (result := result_of(journal, title, out, shape)):
+        journal.unlink(missing_ok=True)  # as below: another process may just have done it
+        return result
+    check_out(out)
+    mode = pillow_mode(config)
 
     def convert_one(item: SourceImage) -> tuple[ConversionResult, bytes]:
         try:
@@ -129,7 +133,7 @@ def convert(
         with partial.open("r+b") as array:
             write_and_flush(array, npy_header(result.written, shape))
         os.replace(partial, out)
-        journal.unlink()
+        journal.unlink(missing_ok=True)
     return result
 
 
@@ -193,6 +197,54 @@ def lock(log: BinaryIO, out: Path) -> None:
         ) from error
 
 
+def read_journal(
+    content: bytes, name: str, title: dict[str, Any]
+) -> tuple[ConversionResult, int] | None:
+    """The result so far and the length of the complete lines; None for a journal without a title.
+
+    Args:
+        content: of the journal.
+        name: of the journal, for messages.
+        title: that it must have.
+
+    Raises:
+        ValueError: the journal is damaged, or of another source or size.
+    """
+    first, *lines = content.split(b"\n")[:-1] or [b""]  # drops an incomplete last line
+    if not first:
+        return None
+    if first + b"\n" != journal_line(title):
+        raise ValueError(
+            f"{name} is of another data source or size: delete it, or choose another out"
+        )
+    try:
+        result = sum((ConversionResult(**json.loads(each)) for each in lines), ConversionResult())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is damaged: delete it ({error})") from error
+    return result, sum(len(each) + 1 for each in (first, *lines))
+
+
+def array_size(images: int, shape: tuple[int, int, int]) -> int:
+    """The size of an array file in bytes."""
+    return len(npy_header(images, shape)) + images * math.prod(shape)
+
+
+def result_of(
+    journal: Path, title: dict[str, Any], out: Path, shape: tuple[int, int, int]
+) -> ConversionResult | None:
+    """The result by the journal if ``out`` is the array file that it describes."""
+    read = read_journal(journal.read_bytes(), str(journal), title)
+    if (
+        read is None
+        or not out.is_file()
+        or out.stat().st_size != array_size(read[0].written, shape)
+    ):
+        return None
+    with out.open("rb") as file:
+        header = npy_header(read[0].written, shape)
+        return read[0] if file.read(len(header)) == header else None
+
+
 def finished_part(
     log: BinaryIO, array: BinaryIO, title: dict[str, Any], shape: tuple[int, int, int]
 ) -> ConversionResult:
@@ -202,24 +254,15 @@ def finished_part(
         ValueError: the journal is damaged, or of another source or size.
     """
     log.seek(0)
-    first, *lines = log.read().split(b"\n")[:-1] or [b""]  # drops an incomplete last line
-    if first and first + b"\n" != journal_line(title):
-        raise ValueError(
-            f"{log.name} is of another data source or size: delete it, or choose another out"
-        )
-    try:
-        result = sum((ConversionResult(**json.loads(each)) for each in lines), ConversionResult())
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{log.name} is damaged: delete it ({error})") from error
-    header = npy_header(0, shape)
-    end = len(header) + result.written * math.prod(shape)
-    if not first or os.fstat(array.fileno()).st_size < end:
-        for file, begin in ((array, header), (log, journal_line(title))):
+    read = read_journal(log.read(), log.name, title)
+    if read is None or os.fstat(array.fileno()).st_size < array_size(read[0].written, shape):
+        for file, begin in ((array, npy_header(0, shape)), (log, journal_line(title))):
             file.truncate(0)
             write_and_flush(file, begin)
         return ConversionResult()
-    array.truncate(end)
-    log.truncate(sum(len(each) + 1 for each in (first, *lines)))
+    result, length = read
+    array.truncate(array_size(result.written, shape))
+    log.truncate(length)
     return result
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -169,7 +170,8 @@ class Lsun(DataSource):
         if not path.exists():
             raise FileNotFoundError(f"no such folder: {path}")
         lmdb = import_from_extra("lmdb")
-        try:
+        self.path, self.error = path, lmdb.Error
+        with self._readable():
             self.environment = lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
             )
@@ -186,8 +188,6 @@ class Lsun(DataSource):
                 raise ValueError(f"{path} contains no image")
             with self.environment.begin() as transaction, transaction.cursor() as cursor:
                 ends = [cursor.key() for move in (cursor.first, cursor.last) if move()]
-        except lmdb.Error as error:
-            raise ValueError(f"{path} cannot be read as an LMDB: {error}") from error
         where, names = (path, ["data.mdb"]) if path.is_dir() else (path.parent, [path.name])
         self.description = (
             f"{self.entries} entries from {ends[0]!r} to {ends[1]!r}, "
@@ -198,13 +198,26 @@ class Lsun(DataSource):
         return self.entries
 
     def images_from(self, start: int) -> Iterator[SourceImage]:
-        """See :class:`DataSource`."""
-        with self.environment.begin() as transaction, transaction.cursor() as cursor:
+        """See :class:`DataSource`.
+
+        Raises:
+            ValueError: a page is damaged.
+        """
+        begin = self.environment.begin
+        with self._readable(), begin() as transaction, transaction.cursor() as cursor:
             # This does not read the skipped images, which are in separate pages.
             found = cursor.first() and all(cursor.next() for _ in range(start))
             while found:
                 yield SourceImage(cursor.key().decode("utf-8", "replace"), cursor.value())
                 found = cursor.next()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn errors of LMDB into ValueError."""
+        try:
+            yield
+        except self.error as error:
+            raise ValueError(f"{self.path} cannot be read as an LMDB: {error}") from error
 
 
 class HubDataset(DataSource):

@@ -90,7 +90,7 @@ def test_a_kill_at_any_moment_changes_no_byte(folder, tmp_path, whole, monkeypat
 def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole, monkeypatch):
     out = tmp_path / "set.npy"
 
-    def killed(*args):
+    def killed(*args, **options):
         raise KeyboardInterrupt
 
     for target in ("os.replace", "pathlib.Path.unlink"):
@@ -271,3 +271,29 @@ def test_the_journal_is_readable(folder, tmp_path, monkeypatch):
     assert title["shape"] == [3, 6, 6]
     assert chunk["read"] == 7
     assert [name for name, _ in chunk["unreadable"]] == ["1.png", "6.png"]
+
+
+def test_a_conversion_killed_before_its_journal_is_removed_is_complete(
+    folder, tmp_path, whole, monkeypatch
+):
+    out, journal = tmp_path / "set.npy", tmp_path / "set.npy.journal"
+
+    def killed(path, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(image_folder(folder), out, TINY)
+    written = journal.read_bytes()
+    assert out.read_bytes() == whole
+    result = convert(image_folder(folder), out, TINY)
+    assert (result.written, len(result.unreadable)) == (5, 2)
+    assert files(tmp_path) == ["set.npy", "whole.npy"]
+    # Any other array file is not touched.
+    for other in (whole[:-1], whole + b"x", whole.replace(b"(5,", b"(6,", 1)):
+        out.write_bytes(other)
+        journal.write_bytes(written)
+        with pytest.raises(FileExistsError, match=r"set\.npy is there already"):
+            convert(image_folder(folder), out, TINY)
+        assert out.read_bytes() == other

@@ -152,6 +152,24 @@ def test_lsun_is_read_in_the_order_of_its_keys(data, lsun_folder, tmp_path):
         assert rest == list(files.items())[start:]
 
 
+def test_a_damaged_page_of_an_lmdb_is_told(data, lsun_folder, tmp_path, monkeypatch):
+    folder, _ = lsun_folder
+    opened = Lsun(folder)
+    file = folder / "data.mdb"
+    whole = bytearray(file.read_bytes())
+    page = 4096
+    for start in range(2 * page, len(whole), page):  # after the two pages about the file
+        whole[start + 10 : start + 12] = bytes(2)  # a page of no kind
+    with file.open("r+b") as damaged:
+        damaged.write(whole)
+    with pytest.raises(ValueError, match="_lmdb cannot be read as an LMDB: mdb_cursor_get"):
+        list(opened.images_from(0))
+    monkeypatch.setattr("prsr.cli.data.Lsun", lambda path: opened)
+    code, _, errors = data("lsun", folder, "--out", tmp_path / "set.npy")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "cannot be read as an LMDB" in errors
+
+
 def test_a_folder_is_read_below_and_in_order(data, tmp_path):
     names = ("b.png", "a/d.jpg", "a.webp")
     (tmp_path / "set" / "a").mkdir(parents=True)
