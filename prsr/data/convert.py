@@ -87,15 +87,18 @@ def convert(
         ValueError: ``out`` does not end in ``.npy``; the unfinished conversion there is damaged or
             has another source or size; or no image can be read.
     """
-    partial, journal = (out.with_name(out.name + end) for end in (".partial", ".journal"))
+    if not lacks_only_its_end(out):
+        check_out(out)
+    partial, journal = unfinished_files(out)
     height, width = (config.scale * size for size in (config.low_height, config.low_width))
     shape = (config.channels, height, width)
     title = {"source": source.description, "shape": shape, "levels": config.levels}
-    complete = journal.exists() and not partial.exists()  # killed before its journal was removed
-    if complete and (result := result_of(journal, title, out, shape)):
+    if out.exists():
+        result = result_of(journal, title, out, shape)
+        if result is None:
+            raise already_there(out)
         journal.unlink(missing_ok=True)  # as below: another process may just have done it
         return result
-    check_out(out)
     mode = pillow_mode(config)
 
     def convert_one(item: SourceImage) -> tuple[ConversionResult, bytes]:
@@ -112,7 +115,8 @@ def convert(
 
     with journal.open("a+b") as log:
         lock(log, out)
-        check_out(out)  # another process may have finished it meanwhile
+        if out.exists():  # another process has finished it meanwhile
+            raise already_there(out)
         with partial.open("a+b") as array, ThreadPoolExecutor() as pool:
             result = finished_part(log, array, title, shape)
             rest = source.images_from(result.read)
@@ -137,6 +141,17 @@ def convert(
     return result
 
 
+def unfinished_files(out: Path) -> tuple[Path, Path]:
+    """The images so far and the journal of an unfinished conversion to ``out``."""
+    return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.journal")
+
+
+def lacks_only_its_end(out: Path) -> bool:
+    """Whether a conversion to ``out`` may have been killed just before it removed its journal."""
+    partial, journal = unfinished_files(out)
+    return out.is_file() and journal.is_file() and not partial.exists()
+
+
 def check_out(out: Path, suffix: str = ".npy") -> None:
     """Check that ``out`` can be created: it has the suffix, is new, and its folder exists.
 
@@ -148,9 +163,14 @@ def check_out(out: Path, suffix: str = ".npy") -> None:
     if out.suffix != suffix:
         raise ValueError(f"out must end in {suffix}, got {out}")
     if out.exists():
-        raise FileExistsError(f"{out} is there already: delete it, or choose another out")
+        raise already_there(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} to")
+
+
+def already_there(out: Path) -> FileExistsError:
+    """The error for an output that exists."""
+    return FileExistsError(f"{out} is there already: delete it, or choose another out")
 
 
 def open_source(source: Path | bytes) -> BinaryIO:

@@ -3,7 +3,7 @@
     python tests/robustness/killing.py train|data|sample writes|moments FOLDER KILLS SEED
 
 ``writes`` kills a run where it is about to change a file: before each such change in turn, or
-before KILLS of them, evenly spread, if there are more. ``moments`` kills at KILLS moments that SEED
+before KILLS of them, the first, the last and others evenly between, if there are more. ``moments`` kills at KILLS moments that SEED
 decides. Every run that was killed goes on, and must end with what an undisturbed one ends with.
 
 All that takes time is imported once, and each run is a fork, so that few kills hit the start. The
@@ -199,7 +199,7 @@ def supervise(kind: str, how: str, folder: Path, kills: int, seed: int) -> dict[
     chance = random.Random(seed)
     points = range(1, changes + 1)
     if kills < changes:
-        points = [1 + i * changes // kills for i in range(kills)]
+        points = [1 + i * (changes - 1) // (kills - 1) for i in range(kills)]
     while counts["kills"] < kills if how == "moments" else counts["rounds"] < len(points):
         out = folder / f"round-{counts['rounds']}"
         out.mkdir()
