@@ -3,8 +3,9 @@
     python tests/robustness/killing.py train|data|sample writes|moments FOLDER KILLS SEED
 
 ``writes`` kills a run where it is about to change a file: before each such change in turn, or
-before KILLS of them, the first, the last and others evenly between, if there are more. ``moments`` kills at KILLS moments that SEED
-decides. Every run that was killed goes on, and must end with what an undisturbed one ends with.
+before KILLS of them, from the first to the last, if there are more. ``moments`` kills at KILLS
+moments that SEED decides. Every run that was killed goes on, and must end with what an undisturbed
+one ends with.
 
 All that takes time is imported once, and each run is a fork, so that few kills hit the start. The
 last line printed is JSON: how many runs were killed, how many ended first, and how many rounds
