@@ -33,11 +33,13 @@ class PackedNetwork:
     """The packed weights of a network.
 
     Attributes:
+        config: of the model.
         snapshot: the parameters and buffers that were packed.
         weights: in the layout that ``csrc/cpu/conditioning.cpp`` reads.
         instruction_set: of the kernels that read them.
     """
 
+    config: PRSRConfig
     snapshot: Snapshot
     weights: FlatWeights
     instruction_set: str
@@ -47,26 +49,45 @@ _packed: WeakKeyDictionary[nn.Module, PackedNetwork] = WeakKeyDictionary()
 _lock = Lock()
 
 
-def can_compute(network: nn.Module, config: PRSRConfig) -> bool:
-    """Whether :func:`compute` gives the result of ``network`` in evaluation mode.
+def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
+    """The packed weights of a network, packed again if they have changed.
 
-    That requires prsr's own network unchanged: the same classes and settings, without hooks,
-    ``float32``, on the CPU.
+    Args:
+        network: the conditioning network of a model.
+        config: of the model.
+
+    Returns:
+        None if :func:`compute` would not give the result of the network in evaluation mode: that
+        requires prsr's own network unchanged, of the same classes and settings, without hooks,
+        ``float32``, on the CPU.
+
+    Raises:
+        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` names is not available.
     """
     if (
         native._native is None
         or type(network) is not ConditioningNetwork
         or network.config != config
+        or any(getattr(hooks_of_all, f"_global{kind}") for kind in HOOKS)
     ):
-        return False
-    if any(getattr(hooks_of_all, f"_global{kind}") for kind in HOOKS):
-        return False
+        return None
     modules, patterns = list(network.modules()), patterns_of(config)
-    return len(modules) == len(patterns) and all(map(Pattern.fits, patterns, modules))
+    if len(modules) != len(patterns) or not all(map(Pattern.fits, patterns, modules)):
+        return None
+    with _lock:
+        packed = _packed.get(network)
+    if packed is None or not packed.snapshot.matches(network):
+        if not all(map(Pattern.fits_tensors, patterns, modules)):
+            return None
+        instruction_set = chosen_instruction_set()
+        packed = PackedNetwork(config, Snapshot(network), lay_out(network), instruction_set)
+        with _lock:
+            _packed[network] = packed
+    return packed
 
 
 class Pattern:
-    """What one module must look like for :func:`can_compute`.
+    """What one module must look like for :func:`pack`.
 
     Attributes:
         read: a function that returns a module's class and settings, such as strides.
@@ -85,12 +106,11 @@ class Pattern:
         }
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether a module, apart from its children, computes what its class defines."""
+        """Whether a module, apart from its tensors and children, is as its class defines it."""
         return (
             self.read(module) == self.settings
             and "forward" not in vars(module)
             and not any(vars(module)[kind] for kind in HOOKS)
-            and self.fits_tensors(module)
         )
 
     def fits_tensors(self, module: nn.Module) -> bool:
@@ -115,12 +135,12 @@ def patterns_of(config: PRSRConfig) -> list[Pattern]:
 
 
 def compute(
-    network: ConditioningNetwork, lr: Tensor, *, steps: int | None = None
+    packed: PackedNetwork, lr: Tensor, *, steps: int | None = None
 ) -> tuple[Tensor, Tensor, bool]:
-    """Compute the result of the network in evaluation mode.
+    """Compute the result of a network in evaluation mode.
 
     Args:
-        network: one for which :func:`can_compute` is true.
+        packed: its weights.
         lr: ``uint8 [N, D, h, w]``.
         steps: for tests: stop after this number of blocks and doublings; None computes all.
 
@@ -129,11 +149,8 @@ def compute(
         ``float32 [N, F, H, W]``, stored with those of a pixel adjacent, F = 0 without conditional
         gates; and whether all logits are finite, which implies that all features are. With
         ``steps``, no logits, and all features of the layer reached.
-
-    Raises:
-        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` names is not available.
     """
-    config = network.config
+    config = packed.config
     kinds = kinds_of_steps(config)
     reached = kinds if steps is None else kinds[:steps]
     n, _, low_height, low_width = lr.shape
@@ -147,7 +164,7 @@ def compute(
     shape = n, height, width, config.channels, levels
     # NumPy asks the system for huge pages: page faults of a new 200 MB are a tenth of the time.
     logits = torch.from_numpy(np.empty(shape, dtype=np.float32))
-    lr, packed = lr.contiguous(), pack(network)
+    lr = lr.contiguous()
     extension = native._native
     assert extension is not None
     finite = extension.condition(
@@ -180,17 +197,6 @@ def kinds_of_steps(config: PRSRConfig) -> list[type[nn.Module]]:
     """The classes of the blocks and doublings, in order."""
     stage: list[type[nn.Module]] = [ResNetBlock] * config.conditioning_blocks
     return [*stage, nn.ConvTranspose2d] * config.doublings + stage
-
-
-def pack(network: ConditioningNetwork) -> PackedNetwork:
-    """The packed weights of the network, packed again if they have changed."""
-    with _lock:
-        packed = _packed.get(network)
-    if packed is None or not packed.snapshot.matches(network):
-        packed = PackedNetwork(Snapshot(network), lay_out(network), chosen_instruction_set())
-        with _lock:
-            _packed[network] = packed
-    return packed
 
 
 @torch.no_grad()

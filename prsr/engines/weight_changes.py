@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import is_
+
 import torch
 from torch import Tensor, nn
 
 from prsr.engines.cpu import instruction_sets, same_memory
 
 
-def named_tensors(network: nn.Module) -> tuple[list[str], list[Tensor]]:
-    """The local names of all parameters and buffers of a network, and these themselves."""
-    names, tensors = [], []
-    for module in network.modules():
-        for members in (module._parameters, module._buffers):
-            for name, tensor in members.items():
-                if tensor is not None:
-                    names.append(name)
-                    tensors.append(tensor)
-    return names, tensors
+def members_of(modules: Iterable[nn.Module]) -> list[object]:
+    """The children, parameters and buffers of modules, in order."""
+    return [
+        member
+        for module in modules
+        for members in (module._modules, module._parameters, module._buffers)
+        for member in members.values()
+    ]
 
 
 def layout_of(tensor: Tensor) -> tuple[object, ...]:
@@ -31,12 +32,18 @@ class Snapshot:
     The values are compared, because a write through ``.data`` changes no version counter. On a CPU
     the extension compares memory: ``torch.equal`` takes several times as long, and its threads
     would afterwards spin on the cores that the engine needs.
+
+    Attributes:
+        tensors: the parameters and buffers themselves.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._names, tensors = named_tensors(network)
-        self._layouts = [layout_of(tensor) for tensor in tensors]
-        self._copies = [tensor.detach().clone() for tensor in tensors]
+        # Not the network itself, which would keep it alive in a dictionary of weak references.
+        self._submodules = list(network.modules())[1:]
+        self._members = members_of([network, *self._submodules])
+        self.tensors = [member for member in self._members if isinstance(member, Tensor)]
+        self._layouts = [layout_of(tensor) for tensor in self.tensors]
+        self._copies = [tensor.detach().clone() for tensor in self.tensors]
         # A clone is dense. If the layouts are equal, so is the tensor that it was made of.
         self._in_memory = bool(instruction_sets()) and all(
             copy.is_cpu and layout_of(copy) == layout
@@ -46,11 +53,13 @@ class Snapshot:
         self._sizes = [copy.numel() * copy.element_size() for copy in self._copies]
 
     def matches(self, network: nn.Module) -> bool:
-        """Whether the network has the same tensors with the same values."""
-        names, tensors = named_tensors(network)
-        if names != self._names or [layout_of(tensor) for tensor in tensors] != self._layouts:
+        """Whether the network has the same modules and tensors, with the same values."""
+        members = members_of([network, *self._submodules])
+        if len(members) != len(self._members) or not all(map(is_, members, self._members)):
+            return False
+        if [layout_of(tensor) for tensor in self.tensors] != self._layouts:
             return False
         if self._in_memory:
-            addresses = [tensor.data_ptr() for tensor in tensors]
+            addresses = [tensor.data_ptr() for tensor in self.tensors]
             return same_memory(addresses, self._addresses, self._sizes)
-        return all(map(torch.equal, tensors, self._copies))
+        return all(map(torch.equal, self.tensors, self._copies))

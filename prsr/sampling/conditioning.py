@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from prsr.config import PRSRConfig
-from prsr.engines.cpu_conditioning import can_compute, compute
+from prsr.engines.cpu_conditioning import compute, pack
 from prsr.models.eval_mode import evaluating
-from prsr.models.networks import ConditioningNetwork
 from prsr.utils.argument_checks import check_finite
 from prsr.utils.torch_threads import map_in_threads
 
@@ -65,8 +64,9 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
                 check_finite(tensor, f"the conditioning network's {name}")
         return result
 
-    if lr.device.type == "cpu" and can_compute(network, config):
-        logits, features, finite = compute(cast(ConditioningNetwork, network), lr)
+    packed = pack(network, config) if lr.device.type == "cpu" else None
+    if packed is not None:
+        logits, features, finite = compute(packed, lr)
         if not finite:
             check_finite(logits, "the conditioning network's logits")
         return Conditioning(logits, features)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from prsr import PRESETS
 from prsr.engines.cpu import instruction_sets
-from prsr.engines.cpu_conditioning import can_compute, compute, kinds_of_steps
+from prsr.engines.cpu_conditioning import compute, kinds_of_steps, pack
 from prsr.models.networks import ConditioningNetwork, to_network_input
 from prsr.sampling.conditioning import condition
 
@@ -20,8 +20,15 @@ pytestmark = [
     ),
 ]
 
+
 # Widths that fill no vector, one that fills several blocks of weights; every number of blocks and
 # doublings from none on; images one pixel high or wide.
+def compute_with(network, lr, **options):
+    packed = pack(network, network.config)
+    assert packed is not None
+    return compute(packed, lr, **options)
+
+
 CASES = [
     ({}, (3, 4)),
     ({"scale": 1}, (1, 1)),
@@ -42,7 +49,7 @@ def test_every_step_is_what_pytorch_computes(make_model, make_images, changes, s
     with torch.no_grad():
         x = next(layers)(to_network_input(lr, network.config.levels))
         for step, kind in enumerate(kinds_of_steps(network.config)):
-            _, found, _ = compute(network, lr, steps=step)
+            _, found, _ = compute_with(network, lr, steps=step)
             assert_close(found, x, atol=1e-5, rtol=1e-5)
             x = next(layers)(x)
             if kind is nn.ConvTranspose2d:
@@ -75,11 +82,11 @@ def test_an_image_is_the_same_to_a_bit_with_any_threads_and_in_any_batch(
     model = make_model(config=PRESETS[name], conditional_gates=True)
     lr = make_images(model.config, 9, 5, 4)
     threads(1)
-    expected = compute(model.conditioning, lr)
+    expected = compute_with(model.conditioning, lr)
     for count in (1, 2, 3, 5, 20):
         threads(count)
         for images in (slice(0, 9), slice(0, 1), slice(3, 5), slice(4, 9)):
-            found = compute(model.conditioning, lr[images])
+            found = compute_with(model.conditioning, lr[images])
             assert torch.equal(found[0], expected[0][images])
             assert torch.equal(found[1], expected[1][images])
 
@@ -96,9 +103,9 @@ def change_statistics(network):
 def test_weights_that_change_are_noticed(make_model, make_images, change):
     model = make_model()
     lr = make_images(model.config, 1, 2, 2)
-    before, *_ = compute(model.conditioning, lr)
+    before, *_ = compute_with(model.conditioning, lr)
     change(model.conditioning)
-    after, *_ = compute(model.conditioning, lr)
+    after, *_ = compute_with(model.conditioning, lr)
     assert not torch.equal(before, after)
     with torch.no_grad():
         assert_close(after, model.conditioning(lr), atol=1e-5, rtol=1e-5)
@@ -131,7 +138,7 @@ def test_one_value_that_is_not_finite_is_noticed(make_model, threads, pixel, lev
     lr = torch.zeros(1, 1, 5, 7, dtype=torch.uint8)
     condition(model.conditioning, lr, model.config)
     lr[0, 0][pixel] = 36
-    logits, _, finite = compute(model.conditioning, lr)
+    logits, _, finite = compute_with(model.conditioning, lr)
     assert not finite
     assert int(logits.isinf().sum()) == 1
 
@@ -164,9 +171,9 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_network_that_was_changed_runs_in_pytorch(make_model, change):
     model = make_model()
-    assert can_compute(model.conditioning, model.config)
+    assert pack(model.conditioning, model.config) is not None
     CHANGES[change](model.conditioning)
-    assert not can_compute(model.conditioning, model.config)
+    assert pack(model.conditioning, model.config) is None
 
 
 def test_hooks_of_all_modules_are_heard(make_model, make_images):
@@ -174,9 +181,9 @@ def test_hooks_of_all_modules_are_heard(make_model, make_images):
     heard = []
     handle = nn.modules.module.register_module_forward_hook(lambda *call: heard.append(call[0]))
     try:
-        assert not can_compute(model.conditioning, model.config)
+        assert pack(model.conditioning, model.config) is None
         condition(model.conditioning, make_images(model.config, 1, 2, 2), model.config)
     finally:
         handle.remove()
     assert model.conditioning in heard
-    assert can_compute(model.conditioning, model.config)
+    assert pack(model.conditioning, model.config) is not None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 from prsr.engines import weight_changes as snapshot
 from prsr.engines.cpu import instruction_sets
-from prsr.engines.weight_changes import Snapshot, named_tensors
+from prsr.engines.weight_changes import Snapshot
 
 WAYS = [
     pytest.param(
@@ -38,7 +42,7 @@ def test_a_network_that_has_not_changed_matches(network):
 
 def test_a_write_to_any_element_is_noticed(network):
     taken = Snapshot(network)
-    for tensor in named_tensors(network)[1]:
+    for tensor in (*network.parameters(), *network.buffers()):
         flat = tensor.data.view(-1)
         for place in {0, len(flat) - 1}:
             before = flat[place].clone()
@@ -56,6 +60,8 @@ def test_a_write_to_any_element_is_noticed(network):
         lambda net: net.double(),
         lambda net: setattr(net[2], "bias", None),
         lambda net: net.append(nn.Linear(1, 1)),
+        lambda net: setattr(net, "2", copy.deepcopy(net[2])),
+        lambda net: setattr(net[2], "_parameters", copy.deepcopy(net[2]._parameters)),
         lambda net: net[2].register_buffer("mask", torch.ones(2)),
         lambda net: nn.utils.parametrize.register_parametrization(net[2], "bias", nn.Identity()),
     ],
@@ -72,3 +78,13 @@ def test_a_weight_that_repeats_one_element_in_memory_is_compared(network):
     assert taken.matches(network)
     network[2].bias.data = torch.full((1,), 2.0).expand(4)
     assert not taken.matches(network)
+
+
+def test_a_snapshot_does_not_keep_its_network(network):
+    model = nn.Sequential(network)
+    gone = weakref.ref(model)
+    taken = Snapshot(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert taken.tensors
