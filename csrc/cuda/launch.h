@@ -8,7 +8,8 @@ namespace prsr {
 
 enum class Precision { kFp32, kFp16, kBf16 };
 
-// These functions throw std::runtime_error, naming the CUDA call, on errors of the CUDA runtime.
+// These functions throw on errors of the CUDA runtime, naming the call: OutOfMemory, or
+// std::runtime_error for all others (cuda_error.h).
 
 // Selects this thread's current device; needed because torch's copy of the runtime is a different
 // one.

@@ -25,8 +25,9 @@ from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.prsr import PRSR
 from prsr.sampling.conditioning import Conditioning, condition
 from prsr.sampling.method import Advance, Method
+from prsr.sampling.out_of_memory import draw_slices, explain
 from prsr.sampling.request import Batch, Request, as_tensor
-from prsr.sampling.slice_size import conditioning_bytes, per_slice
+from prsr.sampling.slice_size import conditioning_bytes, per_slice, that_fit
 from prsr.utils.argument_checks import (
     check_finite,
     check_fits,
@@ -90,11 +91,11 @@ class Sampler(Method):
         engine = self._choose()
         size = per_slice(self.config, *request.size, self.device)
         step = 1 if advance else request.size[0]  # threads synchronise after each step
-        for start in range(0, len(images), size):
-            part = request.slice(start, start + size)
-            for _ in self._rows(engine, part, images[start : start + size], step):
-                if advance:
-                    advance(len(part.wanted) * step)
+
+        def rows(start: int, stop: int) -> Iterator[int]:
+            return self._rows(engine, request.slice(start, stop), images[start:stop], step)
+
+        draw_slices(len(images), size, rows, advance or (lambda rows: None))
         return images
 
     def rows(
@@ -111,7 +112,8 @@ class Sampler(Method):
         """Sample like :meth:`sample`, and yield the images row by row.
 
         The batch is one slice: its conditioning logits (4·K·D·H·W bytes per sample) must fit in
-        memory. Arguments are checked at the call, not at the first row.
+        memory. On a GPU, if they do not, torch.OutOfMemoryError says how many samples would.
+        Arguments are checked at the call, not at the first row.
 
         Returns:
             An iterator over y = 0 … H−1 of the rows so far: a new ``uint8 [N, D, y + 1, W]`` each
@@ -122,11 +124,12 @@ class Sampler(Method):
         )
         images = self._canvas(request)
         shaped = images if num_samples is None else request.grouped(images)
-        engine = self._choose()
-        return (
-            shaped[..., :end, :].to(device, copy=True)
-            for end in self._rows(engine, request, images, 1)
+        rows = explain(
+            self._rows(self._choose(), request, images, 1),
+            len(images),
+            lambda: that_fit(self.config, *request.size, self.device),
         )
+        return (shaped[..., :end, :].to(device, copy=True) for end in rows)
 
     def _canvas(self, request: Request) -> Tensor:
         """Memory for all samples."""
@@ -223,6 +226,8 @@ def sample(
         TypeError: an argument has the wrong type.
         ValueError: an argument has the wrong shape or value, the model's weights are not finite, or
             the engine cannot be used here.
+        torch.OutOfMemoryError: not even a single sample fits in the GPU's memory. Otherwise,
+            slices of the batch are halved until they fit.
     """
     if model is None:
         model = default_model(batch.device if isinstance(batch, Tensor) else torch.device("cpu"))

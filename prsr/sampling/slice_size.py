@@ -19,14 +19,26 @@ def conditioning_bytes(config: PRSRConfig, height: int, width: int) -> int:
     return 4 * (config.levels * config.channels + config.gate_inputs) * height * width
 
 
-def per_slice(config: PRSRConfig, height: int, width: int, device: torch.device) -> int:
-    """Number of samples of this size to draw at a time."""
-    conditioning = conditioning_bytes(config, height, width)
-    if device.type != "cuda":
-        return max(1, SLICE_BYTES // conditioning)
+def sample_bytes(config: PRSRConfig, height: int, width: int) -> int:
+    """Bytes of one image on a GPU: its conditioning, and the engine's caches."""
     # Per layer: p + 1 rows of the vertical stack, its sums (twice as wide), and the current row.
     caches = 4 * config.prior_layers * (config.reach + 4) * width * config.prior_channels
     # The engine copies the features to its own layout while the originals are still in memory.
     caches += 4 * config.gate_inputs * height * width
+    return conditioning_bytes(config, height, width) + caches
+
+
+def per_slice(config: PRSRConfig, height: int, width: int, device: torch.device) -> int:
+    """Number of samples of this size to draw at a time."""
+    if device.type != "cuda":
+        return max(1, SLICE_BYTES // conditioning_bytes(config, height, width))
     memory = torch.cuda.get_device_properties(device).total_memory
-    return max(1, memory // GPU_SHARE // (conditioning + caches))
+    return max(1, memory // GPU_SHARE // sample_bytes(config, height, width))
+
+
+def that_fit(config: PRSRConfig, height: int, width: int, device: torch.device) -> int:
+    """An estimate of the number of samples of this size that fit in the free memory."""
+    if device.type != "cuda":
+        return per_slice(config, height, width, device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // sample_bytes(config, height, width)
