@@ -27,7 +27,7 @@ from prsr.engines.cuda_layout import (
     steps_of,
 )
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.fp16_range import check_fp16
+from prsr.engines.fp16_range import check_features
 from prsr.engines.grouped_weights import fit, pack_prior
 from prsr.models.networks import PriorNetwork
 
@@ -329,14 +329,11 @@ class CUDAEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> CUDAWeights:
-        prior_weights = pack_prior(plain_copy(prior))
-        weights = lay_out(prior_weights, precision)
-        if precision == "fp16":
-            check_fp16(prior_weights)
-        return weights
+        return lay_out(pack_prior(plain_copy(prior)), precision)
 
     @override
     def start(self, packed: CUDAWeights, job: Job) -> State:
+        check_features(packed.bounds, job.features)
         with torch.cuda.device_of(job.image):
             stream_of(job.image.device)
             return State(packed, job)

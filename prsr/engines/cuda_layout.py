@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prsr.config import PRSRConfig
+from prsr.engines.fp16_range import Bounds, check_fp16
 from prsr.engines.grouped_weights import Grouping, PackedPrior, fit
 from prsr.utils.argument_checks import check_finite
 
@@ -123,6 +124,7 @@ class CUDAWeights:
         sizes: the padded sizes.
         vertical: the weights of ``VerticalRow`` by name.
         horizontal: those of ``HorizontalRow``.
+        bounds: on the activations, in fp16.
     """
 
     packed: PackedPrior
@@ -130,6 +132,7 @@ class CUDAWeights:
     sizes: Sizes
     vertical: dict[str, Tensor]
     horizontal: dict[str, Tensor]
+    bounds: Bounds | None
 
     @property
     def operand(self) -> torch.dtype:
@@ -141,7 +144,7 @@ def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
     """Convert the weights of a prior to the layout of the kernels.
 
     Raises:
-        ValueError: a weight is not finite in that precision.
+        ValueError: a weight is not finite in that precision, or an activation might not be.
     """
     sizes = Sizes.of(packed.config)
     operand = OPERANDS[precision]
@@ -158,7 +161,8 @@ def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
     for name in ("gates", "mix", "hidden", "output"):
         horizontal[name] = steps(horizontal[name])
     horizontal["chain"] = own_steps(horizontal["gates"], horizontal["mix"], sizes.group)
-    return CUDAWeights(packed, precision, sizes, vertical, horizontal)
+    bounds = check_fp16(packed) if precision == "fp16" else None
+    return CUDAWeights(packed, precision, sizes, vertical, horizontal, bounds)
 
 
 def vertical_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing_extensions import override
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.fp16_range import check_fp16
+from prsr.engines.fp16_range import check_features, check_fp16
 from prsr.engines.grouped_weights import fit, pack_prior
 from prsr.engines.triton_layout import (
     IN,
@@ -121,8 +121,7 @@ class TritonEngine(Engine):
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> TritonWeights:
         packed = pack_prior(plain_copy(prior))
-        if precision == "fp16":
-            check_fp16(packed)
+        bounds = check_fp16(packed) if precision == "fp16" else None
         operand = OPERANDS[precision]
         tiles = Tiles.of(packed.config)
         sides = lay_out_vertical(packed, tiles), lay_out_horizontal(packed, tiles)
@@ -131,10 +130,11 @@ class TritonEngine(Engine):
                 if weight.numel() and "first" not in name and "bias" not in name:
                     side[name] = weight.to(operand)
                     check_finite(side[name], f"the prior's weights in {precision}")
-        return TritonWeights(packed, tiles, operand, *sides)
+        return TritonWeights(packed, tiles, operand, *sides, bounds)
 
     @override
     def start(self, packed: TritonWeights, job: Job) -> State:
+        check_features(packed.bounds, job.features)
         levels = packed.packed.config.levels
         return State(packed, job, together(job.image, levels, packed.operand))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prsr.config import PRSRConfig
+from prsr.engines.fp16_range import Bounds
 from prsr.engines.grouped_weights import Layer, PackedBlock, PackedPrior, fit
 
 IN = 32  # inputs per step of a GEMM
@@ -76,6 +77,7 @@ class TritonWeights:
         operand: the dtype of all weights except biases and the first layers.
         vertical: arguments of ``vertical_row`` by name.
         horizontal: those of ``horizontal_row``.
+        bounds: on the activations, in fp16.
     """
 
     packed: PackedPrior
@@ -83,6 +85,7 @@ class TritonWeights:
     operand: torch.dtype
     vertical: dict[str, Tensor]
     horizontal: dict[str, Tensor]
+    bounds: Bounds | None
 
 
 def lay_out_vertical(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
