@@ -9,11 +9,16 @@ from importlib.metadata import version
 
 import torch
 
+from prsr.config import PRESETS
+from prsr.engines import cuda
 from prsr.engines.cpu import chosen_instruction_set, instruction_sets
 from prsr.engines.registry import PRECISIONS, list_engines
 from prsr.models.model_files import BUNDLED, CONFIG_FILE, bundled_models, read_description
 
 PACKAGES = ("prsr", "numpy", "safetensors", "huggingface_hub", "pillow")
+
+MANY_IMAGES = 2048
+"""A batch that occupies every GPU."""
 
 
 def devices() -> list[torch.device]:
@@ -37,15 +42,15 @@ def describe_device(device: torch.device) -> str:
 def cuda_build() -> list[tuple[str, str]]:
     """Name and value of each fact about the extension ``prsr._cuda`` and the GPUs visible to it."""
     try:
-        cuda = import_module("prsr._cuda")
+        extension = import_module("prsr._cuda")
     except ModuleNotFoundError:
         return [("CUDA build", "not built: needs nvcc (PRSR_BUILD_CUDA=1 requires the build)")]
     except ImportError as error:
         return [("CUDA build", f"cannot be loaded: {error}")]
-    codes = cuda.architectures()
-    rows = [("CUDA build", f"CUDA {cuda.version()}, {', '.join(codes)}, PTX for {codes[-1]}")]
+    codes = extension.architectures()
+    rows = [("CUDA build", f"CUDA {extension.version()}, {', '.join(codes)}, PTX for {codes[-1]}")]
     try:
-        gpus = cuda.devices()
+        gpus = extension.devices()
     except RuntimeError as error:
         return [*rows, ("CUDA devices", f"no device: {error}")]
     for index, (name, (major, minor), memory) in enumerate(gpus):
@@ -67,6 +72,26 @@ def engine_states() -> list[tuple[str, str, str, str]]:
     ]
 
 
+def cuda_variants() -> list[tuple[str, str, str, str]]:
+    """Device, precision, number of images and the kernels of the engine ``cuda`` that serve them.
+
+    They are those of the preset ``paper``; empty if the engine serves no device.
+    """
+    config = PRESETS["paper"]
+    rows = []
+    for device in devices():
+        for precision in PRECISIONS:
+            if list_engines(config, device, precision)["cuda"]:
+                continue
+            for images in 1, MANY_IMAGES:
+                try:
+                    variant = cuda.describe(config, device, precision, images)
+                except RuntimeError as error:
+                    variant = str(error)
+                rows.append((str(device), precision, f"{images} image(s)", variant))
+    return rows
+
+
 def describe_instruction_sets() -> str:
     """The instruction sets that the engine ``cpu`` can use here, and the one in use."""
     if not instruction_sets():
@@ -80,6 +105,7 @@ def describe_instruction_sets() -> str:
 
 def environment_tables() -> dict[str, list[tuple[str, ...]]]:
     """The tables that ``prsr info`` prints: rows of cells by heading."""
+    variants: list[tuple[str, ...]] = list(cuda_variants())
     return {
         "Versions": [
             ("python", platform.python_version()),
@@ -93,6 +119,7 @@ def environment_tables() -> dict[str, list[tuple[str, ...]]]:
             *cuda_build(),
         ],
         "Engines": list(engine_states()),
+        **({"Kernels of engine cuda, preset paper": variants} if variants else {}),
         "Bundled models": [
             (name, ", ".join(f"{k} {v}" for k, v in read_description(path)[1].to_dict().items()))
             for name in bundled_models()

@@ -6,7 +6,6 @@ and chooses the launch parameters; the extension does not depend on torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -21,11 +20,13 @@ from prsr.engines.cuda_layout import (
     OPERANDS,
     STEP,
     CUDAWeights,
+    Variant,
     features_of,
     lane_shape,
     lay_out,
     steps_of,
 )
+from prsr.engines.cuda_plan import Card, Planner
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.fp16_range import check_features
 from prsr.engines.grouped_weights import fit, pack_prior
@@ -50,73 +51,13 @@ DEVICE = "cuda"
 OLDEST = (8, 0)
 """The minimum compute capability."""
 
-CLUSTERS = (16, 8, 4, 2)
-"""Cluster sizes in blocks, largest first; if none fits, there are no clusters."""
-
-ALONE = 16
-"""Clusters of this size serve one tile each: they minimise latency."""
-
-WARPS = 8  # per block
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the images of a job are divided.
-
-    Attributes:
-        cluster: blocks per cluster of ``horizontal_row``.
-        tiles: tiles of 16 images that a cluster draws.
-        images_per_block: images per block of ``vertical_row``.
-        shared_loads: whether a warp of ``vertical_row`` computes two tiles at a time.
-    """
-
-    cluster: int
-    tiles: int
-    images_per_block: int
-    shared_loads: bool
-
-
-def active_clusters(weights: CUDAWeights, cluster: int, tiles: int, sizes: dict[str, int]) -> int:
-    """The number of such clusters that run concurrently on the current device; 0 if unsupported."""
-    assert _cuda is not None
-    limit = _cuda.shared_limit()
-    row = _cuda.HorizontalRow(**dict.fromkeys(_cuda.HorizontalRow.fields, 0))
-    for name, value in {**sizes, "tiles": tiles}.items():
-        setattr(row, name, value)
-    shared = _cuda.plan_shared_memory(weights.precision, row, cluster, limit)
-    return _cuda.active_clusters(weights.precision, cluster, shared) if shared <= limit else 0
-
-
-def make_plan(weights: CUDAWeights, job: Job, sizes: dict[str, int]) -> Plan:
-    """The division that occupies the current device: as many blocks per image as are available.
-
-    Results are bit-identical for every division.
-    """
-    n, width = len(job.image), job.image.shape[3]
-    processors = active_clusters(weights, 1, 1, sizes)
-    # With fewer images than multiprocessors, the warps of one block share each image.
-    images, shared_loads = 1, n > processors
-    if shared_loads:
-        while images * 32 < n and steps_of(images * width) * weights.sizes.features < 2 * WARPS:
-            images += 1
-    tiles = steps_of(n)
-    for cluster in CLUSTERS:
-        if cluster > weights.sizes.level_pairs:
-            continue
-        clusters = active_clusters(weights, cluster, 1, sizes)
-        most = 1 if cluster == ALONE else cluster
-        while most > 1 and not active_clusters(weights, cluster, most, sizes):
-            most -= 1
-        if clusters and (cluster != ALONE or tiles <= clusters):
-            return Plan(cluster, min(most, -(-tiles // clusters)), images, shared_loads)
-    return Plan(1, 1, images, shared_loads)
-
 
 class State:
     """The caches of one job on its device, and the last row drawn.
 
     Attributes:
         plan: how its images are divided.
+        shared: bytes of shared memory per block of ``horizontal_row``.
         vertical: the fields of ``VerticalRow`` by name, except ``y``.
         horizontal: those of ``HorizontalRow``.
     """
@@ -141,7 +82,14 @@ class State:
             "unit_steps": sizes.units,
             "level_pairs": sizes.level_pairs,
         }
-        self.plan = make_plan(weights, job, numbers | of_horizontal)
+        assert _cuda is not None
+        planner = Planner(_cuda, Card.current(_cuda), weights.variant)
+        self.plan = planner.plan(n, width)
+        shared = planner.shared_memory(self.plan.cluster, self.plan.tiles)
+        if shared is None:
+            limit = planner.card.shared_limit
+            raise ValueError(f"this GPU has too little shared memory per block: {limit:,} bytes")
+        self.shared = shared.size
         both = self.shared_arrays()
         self.vertical: dict[str, Any] = {
             **numbers,
@@ -156,8 +104,8 @@ class State:
             **numbers,
             **of_horizontal,
             "tiles": self.plan.tiles,
-            "given_offset": -1,
-            "chain_offset": -1,
+            "given_offset": shared.given_offset,
+            "chain_offset": shared.chain_offset,
             **weights.horizontal,
             **both,
             **self.horizontal_arrays(),
@@ -277,18 +225,30 @@ def launch_vertical(state: State, y: int) -> None:
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.VerticalRow(**addresses(state.vertical), y=y)
-        _cuda.launch_vertical(state.weights.precision, row, state.plan.shared_loads, stream)
+        _cuda.launch_vertical(state.weights.variant.precision, row, state.plan.shared_loads, stream)
 
 
 def launch_horizontal(state: State, y: int) -> None:
     """Queue the horizontal stack, the head and the draws of row ``y``."""
     assert _cuda is not None
-    precision, cluster = state.weights.precision, state.plan.cluster
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
-        shared = _cuda.plan_shared_memory(precision, row, cluster, _cuda.shared_limit())
-        _cuda.launch_horizontal(precision, row, cluster, shared, stream)
+        precision, cluster = state.weights.variant.precision, state.plan.cluster
+        _cuda.launch_horizontal(precision, row, cluster, state.shared, stream)
+
+
+def describe(config: PRSRConfig, device: torch.device, precision: str, images: int) -> str:
+    """Which kernels and division serve such a job, and why; one sentence.
+
+    Raises:
+        RuntimeError: the CUDA runtime reports an error.
+    """
+    assert _cuda is not None
+    with torch.cuda.device(device if device.type == "cuda" else -1):
+        stream_of(device)
+        planner = Planner(_cuda, Card.current(_cuda), Variant(config, precision))
+    return planner.describe(images, config.scale * config.low_width)
 
 
 def phases() -> list[str]:

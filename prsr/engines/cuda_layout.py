@@ -61,6 +61,24 @@ class Sizes:
         )
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What a model's kernels are; its weights are laid out for them.
+
+    Attributes:
+        config: of the model.
+        precision: the operands of the kernels, a key of :data:`OPERANDS`.
+    """
+
+    config: PRSRConfig
+    precision: str
+
+    @property
+    def sizes(self) -> Sizes:
+        """The padded sizes."""
+        return Sizes.of(self.config)
+
+
 def lane_shape(operand: torch.dtype) -> tuple[int, int, int]:
     """The dimensions of one step, ``[vectors, 32, numbers]``."""
     return operand.itemsize // 2, LANES, 16 // operand.itemsize
@@ -120,24 +138,27 @@ class CUDAWeights:
 
     Attributes:
         packed: the weights by colour groups.
-        precision: a key of :data:`OPERANDS`.
-        sizes: the padded sizes.
+        variant: the kernels that read them.
         vertical: the weights of ``VerticalRow`` by name.
         horizontal: those of ``HorizontalRow``.
         bounds: on the activations, in fp16.
     """
 
     packed: PackedPrior
-    precision: str
-    sizes: Sizes
+    variant: Variant
     vertical: dict[str, Tensor]
     horizontal: dict[str, Tensor]
     bounds: Bounds | None
 
     @property
+    def sizes(self) -> Sizes:
+        """The padded sizes."""
+        return self.variant.sizes
+
+    @property
     def operand(self) -> torch.dtype:
         """The dtype of features and weights."""
-        return OPERANDS[self.precision]
+        return OPERANDS[self.variant.precision]
 
 
 def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
@@ -146,8 +167,8 @@ def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
     Raises:
         ValueError: a weight is not finite in that precision, or an activation might not be.
     """
-    sizes = Sizes.of(packed.config)
-    operand = OPERANDS[precision]
+    variant = Variant(packed.config, precision)
+    sizes, operand = variant.sizes, OPERANDS[precision]
 
     def steps(matrix: Tensor) -> Tensor:
         rounded = matrix.to(operand)
@@ -162,7 +183,7 @@ def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
         horizontal[name] = steps(horizontal[name])
     horizontal["chain"] = own_steps(horizontal["gates"], horizontal["mix"], sizes.group)
     bounds = check_fp16(packed) if precision == "fp16" else None
-    return CUDAWeights(packed, precision, sizes, vertical, horizontal, bounds)
+    return CUDAWeights(packed, variant, vertical, horizontal, bounds)
 
 
 def vertical_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:

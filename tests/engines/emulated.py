@@ -6,19 +6,31 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
 from prsr.engines import cuda
+from prsr.engines.cuda_plan import Plan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SOURCES = (*sorted((ROOT / "csrc/cuda").glob("*.*")), *sorted(HERE.glob("emulat*")))
+
+EMULATION = [
+    pytest.mark.xdist_group("emulation"),  # in one process, so that one compiles the emulation
+    pytest.mark.skipif(
+        os.uname().machine != "x86_64" or not shutil.which(os.environ.get("CXX", "c++")),
+        reason="the emulation takes x86-64 and a C++ compiler",
+    ),
+]
+"""The marks of tests that build the emulation."""
 
 
 def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
@@ -70,22 +82,17 @@ def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32)
 
 
 @contextlib.contextmanager
-def emulated(module: ModuleType, plan: cuda.Plan | None = None) -> Iterator[None]:
+def emulated(module: ModuleType, plan: Plan | None = None) -> Iterator[None]:
     """The engine serves on the CPU, by ``module``, and divides jobs as the plan says."""
     changes = {
         "_cuda": module,
         "DEVICE": "cpu",
         "stream_of": lambda device: 0,
-        "make_plan": cuda.make_plan if plan is None else lambda *job: plan,
     }
-    kept = {name: getattr(cuda, name) for name in changes}
-    scratch = cuda.State.scratch
-    for name, value in changes.items():
-        setattr(cuda, name, value)
-    cuda.State.scratch = poisoned
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setattr(cuda, name, value)
+        patch.setattr(cuda.State, "scratch", poisoned)
+        if plan is not None:
+            patch.setattr(cuda.Planner, "plan", lambda *job: plan)
         yield
-    finally:
-        for name, value in kept.items():
-            setattr(cuda, name, value)
-        cuda.State.scratch = scratch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,22 +20,16 @@ from benchmarks.report import Report
 from prsr.engines import cuda
 from prsr.engines.base import Job, draw
 from prsr.engines.cpu import CPUEngine
-from prsr.engines.cuda import Plan
-from prsr.engines.cuda_layout import OPERANDS, Sizes
+from prsr.engines.cuda_layout import OPERANDS
+from prsr.engines.cuda_plan import Plan
 from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
-from tests.engines.emulated import ROOT, build, emulated, load
+from tests.engines.emulated import EMULATION, ROOT, build, emulated
 
 EPSILON = 1e-4
 ENGINE = cuda.CUDAEngine()
 
-pytestmark = [
-    pytest.mark.xdist_group("emulation"),  # in one process, so that one compiles the emulation
-    pytest.mark.skipif(
-        os.uname().machine != "x86_64" or not shutil.which(os.environ.get("CXX", "c++")),
-        reason="the emulation takes x86-64 and a C++ compiler",
-    ),
-]
+pytestmark = EMULATION
 
 ALONE = Plan(cluster=1, tiles=1, images_per_block=1, shared_loads=False)
 SHARING = Plan(cluster=1, tiles=1, images_per_block=2, shared_loads=True)
@@ -58,11 +51,6 @@ CASES = {
     "all levels": (ALONE, 1, {"levels": 256, "channels": 1, "prior_layers": 1}),
 }
 """A plan, how many images, and changes of the configuration ``tiny``."""
-
-
-@pytest.fixture(scope="session")
-def extension():
-    return load(build())
 
 
 def job_of(model, make_images, n, height, width, seed=4, temperature=1.0, masked=False):
@@ -266,21 +254,6 @@ def test_weights_that_a_precision_cannot_hold_are_refused(make_model, precision)
     ENGINE.pack(model.prior, "fp32")
 
 
-def test_a_plan_uses_what_the_device_has(make_model, make_images, extension):
-    """Of an H100: a cluster of 16 for a tile each while there are enough, then tiles share 8."""
-    model = make_model(config=prsr.PRESETS["paper"])
-    weights = ENGINE.pack(model.prior, "bf16")
-    expected = {1: (16, 1), 128: (16, 1), 129: (8, 1), 257: (8, 2), 2048: (8, 8), 5000: (8, 8)}
-    with emulated(extension):
-        for n, plan in expected.items():
-            job = Job(*[torch.empty(n, 3, 8, 32, device="meta")] * 6)
-            sizes = dict.fromkeys(("images", "height", "width"), 1)
-            sizes |= {"channels": 3, "levels": 256, "layers": 20, "reach": 2, "first_reach": 3}
-            sizes |= {"group_steps": 1, "unit_steps": 22, "level_pairs": 16}
-            made = cuda.make_plan(weights, job, sizes)
-            assert (made.cluster, made.tiles) == plan, n
-
-
 def test_arguments_are_taken_by_name_and_completely(extension):
     fields = extension.VerticalRow.fields
     row = extension.VerticalRow(**{name: i for i, name in enumerate(fields)})
@@ -302,26 +275,6 @@ def test_it_serves_no_cpu():
     assert "it runs on NVIDIA GPUs, but the model is on cpu" in ENGINE.reasons(
         prsr.PRSRConfig(), torch.device("cpu"), "fp32"
     )
-
-
-def test_shared_memory_fits_every_gpu(make_model, extension):
-    """99 KiB is what GPUs for desktops let a block have, 163 an A100, 227 an H100 and a B200."""
-    for preset in ("paper", "paper-64", "digits"):
-        config = prsr.PRSRConfig.preset(preset)
-        sizes = Sizes.of(config)
-        row = extension.HorizontalRow(**dict.fromkeys(extension.HorizontalRow.fields, 0))
-        row.channels, row.layers = config.channels, config.prior_layers
-        row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
-        for precision in OPERANDS:
-            for kib, cluster, tiles in (99, 1, 1), (163, 1, 1), (227, 16, 1), (227, 8, 8):
-                row.tiles = tiles
-                limit = 1024 * kib
-                shared = extension.plan_shared_memory(precision, row, cluster, limit)
-                assert 0 < shared <= limit
-                in_shared = [row.given_offset >= 0, row.chain_offset >= 0]
-                if preset == "digits":
-                    assert any(in_shared) == (tiles == 1)
-        assert extension.plan_shared_memory("fp32", row, 1, 50 * 1024) > 50 * 1024
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,178 @@
+"""How the CUDA kernels divide a job: a function of the model, the number of images and the GPU.
+
+The GPU enters as plain data (:class:`Card`), so that ``prsr info`` and tests compute what a launch
+computes. Results are bit-identical for every plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from prsr.engines.cuda_layout import STEP, Variant, steps_of
+
+CLUSTERS = (16, 8, 4, 2)
+"""Cluster sizes in blocks, largest first; if none fits, there are no clusters."""
+
+ALONE = 16
+"""Clusters of this size serve one tile each: they minimise latency."""
+
+WARPS = 8  # per block
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images of a job are divided.
+
+    Attributes:
+        cluster: blocks per cluster of ``horizontal_row``.
+        tiles: tiles of 16 images that a cluster draws.
+        images_per_block: images per block of ``vertical_row``.
+        shared_loads: whether a warp of ``vertical_row`` computes two tiles at a time.
+    """
+
+    cluster: int
+    tiles: int
+    images_per_block: int
+    shared_loads: bool
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """The shared memory of a block of ``horizontal_row``.
+
+    Attributes:
+        size: bytes per block.
+        given_offset: where the sums of the chain are, in bytes; -1 if in global memory.
+        chain_offset: where the weights of the chain are, likewise.
+    """
+
+    size: int
+    given_offset: int
+    chain_offset: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """The properties of a GPU that a plan depends on.
+
+    Attributes:
+        multiprocessors: their number.
+        shared_limit: the most bytes of shared memory per block.
+        active_clusters: how many clusters run concurrently, by precision, blocks per cluster and
+            bytes of shared memory per block; 0 if that size is not supported.
+    """
+
+    multiprocessors: int
+    shared_limit: int
+    active_clusters: Callable[[str, int, int], int]
+
+    @classmethod
+    def current(cls, extension: ModuleType) -> Card:
+        """The current device of the extension ``prsr._cuda``."""
+        multiprocessors = extension.active_clusters("bf16", 1, 0)
+        return cls(multiprocessors, extension.shared_limit(), extension.active_clusters)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Chooses launch parameters.
+
+    Attributes:
+        extension: ``prsr._cuda``, whose function ``plan_shared_memory`` needs no GPU.
+        card: the GPU.
+        variant: the kernels.
+    """
+
+    extension: ModuleType
+    card: Card
+    variant: Variant
+
+    def shared_memory(self, cluster: int, tiles: int) -> SharedMemory | None:
+        """The shared memory of blocks of such clusters; None if it exceeds the GPU's limit."""
+        config, sizes = self.variant.config, self.variant.sizes
+        row = self.extension.HorizontalRow(**dict.fromkeys(self.extension.HorizontalRow.fields, 0))
+        row.channels, row.layers, row.tiles = config.channels, config.prior_layers, tiles
+        row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
+        limit = self.card.shared_limit
+        size = self.extension.plan_shared_memory(self.variant.precision, row, cluster, limit)
+        return SharedMemory(size, row.given_offset, row.chain_offset) if size <= limit else None
+
+    def active_clusters(self, cluster: int, tiles: int) -> int:
+        """The number of such clusters that run concurrently; 0 if the GPU does not support them."""
+        if cluster > self.variant.sizes.level_pairs:
+            return 0
+        shared = self.shared_memory(cluster, tiles)
+        if shared is None:
+            return 0
+        return self.card.active_clusters(self.variant.precision, cluster, shared.size)
+
+    def plan(self, images: int, width: int) -> Plan:
+        """The division that occupies the GPU: as many blocks per image as are available."""
+        # With fewer images than multiprocessors, the warps of one block share each image.
+        per_block, shared_loads = 1, images > self.card.multiprocessors
+        features = self.variant.sizes.features
+        if shared_loads:
+            while per_block * 32 < images and steps_of(per_block * width) * features < 2 * WARPS:
+                per_block += 1
+        tiles = steps_of(images)
+        for cluster in CLUSTERS:
+            clusters = self.active_clusters(cluster, 1)
+            most = 1 if cluster == ALONE else cluster
+            while most > 1 and not self.active_clusters(cluster, most):
+                most -= 1
+            if clusters and (cluster != ALONE or tiles <= clusters):
+                return Plan(cluster, min(most, -(-tiles // clusters)), per_block, shared_loads)
+        return Plan(1, 1, per_block, shared_loads)
+
+    def describe(self, images: int, width: int) -> str:
+        """The kernels and the plan for a job of such images, with reasons, in one sentence."""
+        plan = self.plan(images, width)
+        shared = self.shared_memory(plan.cluster, plan.tiles)
+        if shared is None:
+            return f"a block's shared memory exceeds the {self.card.shared_limit // 1024} KiB here"
+        return "; ".join(
+            [
+                self._describe_cluster(plan, images),
+                self._describe_memory(plan, shared),
+                self._describe_chain(),
+                f"operands {self.variant.precision}",
+            ]
+        )
+
+    def _describe_cluster(self, plan: Plan, images: int) -> str:
+        tiles = steps_of(images)
+        if plan.cluster > 1:
+            running = self.active_clusters(plan.cluster, plan.tiles)
+            text = f"{tiles} tile(s) of {STEP} images, {plan.tiles} per cluster of {plan.cluster} "
+            text += f"blocks, {running} clusters at a time"
+            larger = [c for c in CLUSTERS if c > plan.cluster and self.active_clusters(c, 1)]
+            if larger:
+                fit = self.active_clusters(larger[0], 1)
+                text += f" (of {larger[0]} blocks, {fit} would run, one tile each)"
+            return text
+        at_a_time = f"{tiles} tile(s) of {STEP} images, a block each"
+        if self.variant.sizes.level_pairs < min(CLUSTERS):
+            return f"{at_a_time}: {self.variant.config.levels} levels are too few for a cluster"
+        return f"{at_a_time}: this GPU runs no clusters"
+
+    def _describe_memory(self, plan: Plan, shared: SharedMemory) -> str:
+        kept = {"sums": shared.given_offset >= 0, "weights": shared.chain_offset >= 0}
+        text = f"{shared.size / 1024:.0f} of {self.card.shared_limit // 1024} KiB shared memory"
+        if any(kept.values()):
+            text += ", with the chain's " + " and ".join(
+                name for name, is_kept in kept.items() if is_kept
+            )
+        left_out = [name for name, is_kept in kept.items() if not is_kept]
+        if not left_out or self.variant.sizes.group > 2:
+            return text
+        why = "a block has several tiles" if plan.tiles > 1 else "they do not fit"
+        return f"{text}, without its {' and '.join(left_out)} ({why})"
+
+    def _describe_chain(self) -> str:
+        config = self.variant.config
+        features = f"{-(-config.prior_channels // config.channels)} features per colour"
+        if self.variant.sizes.group > 2:
+            return f"chain by the whole block, since {features} exceed the registers of a warp"
+        return f"chain in the registers of a warp ({features}, at most 32)"
