@@ -49,6 +49,7 @@ struct HorizontalRow {
   int unit_steps;   // U
   int level_pairs;  // P
   int tiles;        // tiles per cluster, at most its number of blocks; block r leads tile r
+  int look_ahead;   // whether the chain looks ahead (look_ahead.h)
   // Offsets in bytes in shared memory, or -1 for arrays in global memory.
   int given_offset, chain_offset;
 
@@ -57,7 +58,9 @@ struct HorizontalRow {
   const uint4* gates;       // [L, D, 2·S pairs of both halves, (p + 1)·D·S]: likewise
   const uint4* mix;         // [L, D, S pairs, D·S]
   const float* mix_bias;    // [L, D, 16·S]
-  const uint4* chain;  // [L, D, 2·S·S and S·S]: the parts of both that read a colour's own features
+  // The parts of both that read a colour's own features, [L, D, 2·S·S and S·S]. With look-ahead
+  // [L, D, 2·S·S, 2·S·S and S·S]: between them, the mix of the layer below times the gates.
+  const uint4* chain;
   const uint4* hidden;       // [D, U pairs, D·S]
   const float* hidden_bias;  // [D, 16·U]
   const uint4* output;       // [D, P pairs, D·U]

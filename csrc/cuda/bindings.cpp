@@ -112,6 +112,7 @@ void bind_rows(py::module_& module) {
       .field("unit_steps", &HorizontalRow::unit_steps)
       .field("level_pairs", &HorizontalRow::level_pairs)
       .field("tiles", &HorizontalRow::tiles)
+      .field("look_ahead", &HorizontalRow::look_ahead)
       .field("given_offset", &HorizontalRow::given_offset)
       .field("chain_offset", &HorizontalRow::chain_offset)
       .field("first", &HorizontalRow::first)

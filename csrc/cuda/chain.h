@@ -26,11 +26,17 @@ struct Sums {
   float gates[2 * S][2][4], mix[S][2][4];
 
   PRSR_DEVICE void load(const float4* from) {
+    load_gates(from);
+    load_mix(from);
+  }
+  PRSR_DEVICE void load_gates(const float4* from) {
 #pragma unroll
     for (int i = 0; i < 2 * S; ++i) {
       read(from + i * 64, gates[i][0]);
       read(from + i * 64 + 32, gates[i][1]);
     }
+  }
+  PRSR_DEVICE void load_mix(const float4* from) {
 #pragma unroll
     for (int i = 0; i < S; ++i) {
       read(from + (2 * S + i) * 64, mix[i][0]);
@@ -38,18 +44,24 @@ struct Sums {
     }
   }
 };
+
+// Pairs × S steps of weights.
+template <typename P, int S, int Pairs>
+PRSR_DEVICE const uint4* load_weights(typename P::Weights (&weights)[Pairs][S], const uint4* from) {
+#pragma unroll
+  for (int i = 0; i < Pairs; ++i) {
+#pragma unroll
+    for (int s = 0; s < S; ++s) weights[i][s] = P::weights(from + vectors<P>(i * S + s));
+  }
+  return from + vectors<P>(Pairs * S);
+}
+
 template <typename P, int S>
 struct ChainWeights {
   typename P::Weights gates[2 * S][S], mix[S][S];
 
   PRSR_DEVICE void load(const uint4* from) {
-#pragma unroll
-    for (int s = 0; s < S; ++s) {
-#pragma unroll
-      for (int i = 0; i < 2 * S; ++i) gates[i][s] = P::weights(from + vectors<P>(i * S + s));
-#pragma unroll
-      for (int i = 0; i < S; ++i) mix[i][s] = P::weights(from + vectors<P>((2 * S + i) * S + s));
-    }
+    load_weights<P, S>(mix, load_weights<P, S>(gates, from));
   }
 };
 
@@ -64,24 +76,9 @@ PRSR_DEVICE void put(typename P::Inputs (&inputs)[S], const float (&x)[2 * S][4]
   }
 }
 
-// One warp takes S steps of features through all layers in its registers. A layer is two dependent
-// products. `Halves` is 1 if the tile has at most 8 images: gates of the other eight rows would
-// take as long as those of the first.
-template <typename P, int S, int Halves>
-PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
-  const int x = n / r.a.channels, colour = n % r.a.channels;
-  const float4* sums = r.given(n, 0);
-  const int64_t layer_sums = 6 * S * 32;
-  const uint4* weights =
-      (r.a.chain_offset >= 0 ? reinterpret_cast<const uint4*>(r.memory + r.a.chain_offset)
-                             : r.a.chain) +
-      vectors<P>(colour * 3 * S * S) + r.lane;
-  const int64_t layer_weights = vectors<P>(r.a.channels * 3 * S * S);
-  uint4* features = r.kept(0, x) + vectors<P>(r.a.reach * r.colour_steps() + colour * S);
-  const int64_t layer_features = r.kept(1, 0) - r.kept(0, 0);
-  uint4* gated = r.gated(0) + vectors<P>(colour * S);
-  const int64_t layer_gated = vectors<P>(r.colour_steps());
-  float own[2 * S][4];
+// A colour's features in the first layer: the sums of early() and the last value drawn.
+template <typename P, int S>
+PRSR_DEVICE void first_features(const RowContext<P>& r, int n, float (&own)[2 * S][4]) {
   const float one = r.drawn()[r.lane_position.row], other = r.drawn()[r.lane_position.row + 8];
 #pragma unroll
   for (int i = 0; i < 2 * S; ++i) {
@@ -93,44 +90,95 @@ PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
     own[i][2] += other * w.x;
     own[i][3] += other * w.y;
   }
+}
+
+// Where one sub-pixel's chain reads and writes, layer by layer.
+template <typename P, int S>
+struct ChainPlaces {
+  const float4* sums;
+  const uint4* weights;
+  uint4 *features, *gated;
+  const int64_t layer_sums = 6 * S * 32;
+  const int64_t layer_weights, layer_features, layer_gated;
+
+  PRSR_DEVICE ChainPlaces(const RowContext<P>& r, int n)
+      : ChainPlaces(r, n, n / r.a.channels, n % r.a.channels) {}
+  PRSR_DEVICE ChainPlaces(const RowContext<P>& r, int n, int x, int colour)
+      : sums(r.given(n, 0)),
+        weights(r.chain_weights(colour, 0)),
+        features(r.kept(0, x) + vectors<P>(r.a.reach * r.colour_steps() + colour * S)),
+        gated(r.gated(0) + vectors<P>(colour * S)),
+        layer_weights(r.chain_weights(colour, 1) - weights),
+        layer_features(r.kept(1, 0) - r.kept(0, 0)),
+        layer_gated(vectors<P>(r.colour_steps())) {}
+};
+
+// The gates of the first `2 * Halves` rows of each lane; zero in the others.
+template <typename P, int S, int Halves>
+PRSR_DEVICE void gates_of(const float (&sum)[2 * S][2][4], float (&gates)[2 * S][4]) {
+#pragma unroll
+  for (int i = 0; i < 2 * S; ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      gates[i][k] = k < 2 * Halves ? P::gate(sum[i][0][k], sum[i][1][k]) : 0;
+    }
+  }
+}
+
+// Adds S steps of inputs times weights to pairs of sums.
+template <typename P, int S, int Pairs>
+PRSR_DEVICE void multiply(float (&sum)[Pairs][2][4], const typename P::Inputs (&inputs)[S],
+                          const typename P::Weights (&weights)[Pairs][S]) {
+#pragma unroll
+  for (int i = 0; i < Pairs; ++i) {
+#pragma unroll
+    for (int s = 0; s < S; ++s) P::add(sum[i], inputs[s], weights[i][s]);
+  }
+}
+
+// Sends the features behind the last layer to the blocks that compute logits.
+template <typename P, int S>
+PRSR_DEVICE void send_features(const RowContext<P>& r, int n,
+                               const typename P::Inputs (&inputs)[S]) {
+  if (!r.sends) return;
+#pragma unroll
+  for (int s = 0; s < S; ++s) send_step(r, inputs[s], n % r.a.channels * S + s);
+}
+
+// One warp takes S steps of features through all layers in its registers. A layer is two dependent
+// products. `Halves` is 1 if the tile has at most 8 images.
+template <typename P, int S, int Halves>
+PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
+  ChainPlaces<P, S> at(r, n);
+  float own[2 * S][4];
+  first_features<P, S>(r, n, own);
   // Operands of a layer are loaded one layer ahead; weights only if the registers can hold both.
   constexpr bool kAhead = S == 1;
   Sums<S> next_sums;
   ChainWeights<P, S> next_weights;
-  next_sums.load(sums);
-  if (kAhead) next_weights.load(weights);
+  next_sums.load(at.sums);
+  if (kAhead) next_weights.load(at.weights);
   typename P::Inputs inputs[S];
   for (int l = 0; l < r.a.layers; ++l) {
-    if (!kAhead) next_weights.load(weights);
+    if (!kAhead) next_weights.load(at.weights);
     Sums<S> sum = next_sums;
     const ChainWeights<P, S> weight = next_weights;
-    sums += layer_sums;
-    weights += layer_weights;
+    at.sums += at.layer_sums;
+    at.weights += at.layer_weights;
     if (l + 1 < r.a.layers) {
-      next_sums.load(sums);
-      if (kAhead) next_weights.load(weights);
+      next_sums.load(at.sums);
+      if (kAhead) next_weights.load(at.weights);
     }
-    put<P, S>(inputs, own, features);
-    features += layer_features;
-    float gates[2 * S][4] = {};
-#pragma unroll
-    for (int i = 0; i < 2 * S; ++i) {
-#pragma unroll
-      for (int s = 0; s < S; ++s) P::add(sum.gates[i], inputs[s], weight.gates[i][s]);
-    }
-#pragma unroll
-    for (int i = 0; i < 2 * S; ++i) {
-#pragma unroll
-      for (int k = 0; k < 2 * Halves; ++k) {
-        gates[i][k] = P::gate(sum.gates[i][0][k], sum.gates[i][1][k]);
-      }
-    }
-    put<P, S>(inputs, gates, gated);
-    gated += layer_gated;
+    put<P, S>(inputs, own, at.features);
+    at.features += at.layer_features;
+    multiply<P, S>(sum.gates, inputs, weight.gates);
+    float gates[2 * S][4];
+    gates_of<P, S, Halves>(sum.gates, gates);
+    put<P, S>(inputs, gates, at.gated);
+    at.gated += at.layer_gated;
+    multiply<P, S>(sum.mix, inputs, weight.mix);
 #pragma unroll
     for (int i = 0; i < S; ++i) {
-#pragma unroll
-      for (int s = 0; s < S; ++s) P::add(sum.mix[i], inputs[s], weight.mix[i][s]);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         own[2 * i][k] += sum.mix[i][0][k];
@@ -138,19 +186,8 @@ PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
       }
     }
   }
-  put<P, S>(inputs, own, features);
-  if (!r.sends) return;
-#pragma unroll
-  for (int s = 0; s < S; ++s) send_step(r, inputs[s], colour * S + s);
-}
-
-template <typename P, int S>
-PRSR_DEVICE void chain(const RowContext<P>& r, int n) {
-  if (r.live_images() <= kImages / 2) {
-    chain<P, S, 1>(r, n);
-  } else {
-    chain<P, S, 2>(r, n);
-  }
+  put<P, S>(inputs, own, at.features);
+  send_features<P, S>(r, n, inputs);
 }
 
 // The chain for any number of features, by all warps, 8 features at a time, through memory. A warp

@@ -19,6 +19,7 @@
 #include "chain.h"
 #include "draw.h"
 #include "head.h"
+#include "look_ahead.h"
 
 namespace prsr {
 
@@ -84,8 +85,8 @@ PRSR_DEVICE void begin(const RowContext<P>& r) {
   if (r.leads) {
     if (r.a.chain_offset >= 0) {
       uint4* const to = reinterpret_cast<uint4*>(r.memory + r.a.chain_offset);
-      const int64_t steps = static_cast<int64_t>(r.a.layers) * r.a.channels * 3;
-      const int64_t count = vectors<P>(steps * r.a.group_steps * r.a.group_steps);
+      const int64_t steps = chain_steps(r.a.group_steps, r.a.look_ahead);
+      const int64_t count = vectors<P>(steps * r.a.layers * r.a.channels);
 #pragma unroll 4
       for (int64_t i = r.thread; i < count; i += kThreads) to[i] = r.a.chain[i];
     }
@@ -113,6 +114,19 @@ PRSR_DEVICE void begin(const RowContext<P>& r) {
   }
 }
 
+// The chain of colours of S steps, by one warp. Gates of the tile's second half are omitted if it
+// has no images there: they would take as long as those of the first.
+template <typename P, int S>
+PRSR_DEVICE void narrow_chain(const RowContext<P>& r, int n) {
+  const bool half = r.live_images() <= kImages / 2;
+  if constexpr (S <= P::kLookAheadSteps) {
+    if (r.a.look_ahead) {
+      return half ? look_ahead_chain<P, S, 1>(r, n) : look_ahead_chain<P, S, 2>(r, n);
+    }
+  }
+  half ? chain<P, S, 1>(r, n) : chain<P, S, 2>(r, n);
+}
+
 template <typename P>
 PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
   const RowContext<P> r(a, shared);
@@ -129,9 +143,9 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
         prepare_draw(r, n, r.thread - 32, kThreads - 32);
         if (n + 1 < r.sub_pixels()) early(r, n + 1, r.warp - 1, kWarps - 1);
       } else if (a.group_steps == 1) {
-        chain<P, 1>(r, n);
+        narrow_chain<P, 1>(r, n);
       } else {
-        chain<P, 2>(r, n);
+        narrow_chain<P, 2>(r, n);
       }
       // Orders the writes of chain(), early() and prepare_draw() before the reads by head(), late()
       // and draw_values().

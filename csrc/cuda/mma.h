@@ -48,6 +48,7 @@ PRSR_DEVICE float quick_gate(float a, float b) {
 template <typename Format>
 struct Half {
   static constexpr int kVectors = 1;
+  static constexpr int kLookAheadSteps = 2;  // the most whose registers do not spill
   using Element = uint16_t;
 
   struct Inputs {
@@ -109,6 +110,7 @@ using Fp16 = Half<Fp16Format>;
 // their sums, so each step starts from zero, and its result is added in fp32.
 struct Tf32 {
   static constexpr int kVectors = 2;
+  static constexpr int kLookAheadSteps = 1;
   using Element = float;
 
   struct Inputs {

@@ -17,6 +17,11 @@ constexpr int kNarrow = 2;       // steps of a colour's features that fit one wa
 // Level pairs per block; the last block with levels may have fewer.
 PRSR_BOTH int share_of(int level_pairs, int ranks) { return (level_pairs + ranks - 1) / ranks; }
 
+// Steps of the chain's weights of one layer and colour.
+PRSR_BOTH int chain_steps(int group_steps, bool look_ahead) {
+  return (look_ahead ? 5 : 3) * group_steps * group_steps;
+}
+
 // Offsets in shared memory, also for the host. plan_shared_memory() appends to its end.
 struct SharedLayout {
   int barriers, features, partial, logits, start, draws, end;
@@ -123,6 +128,14 @@ struct RowContext {
   PRSR_DEVICE int live_images() const {
     const int64_t left = a.images - tile * kImages;
     return left < kImages ? static_cast<int>(left) : kImages;
+  }
+
+  // The chain's weights of a layer, in shared or global memory.
+  PRSR_DEVICE const uint4* chain_weights(int colour, int layer) const {
+    const uint4* const first =
+        a.chain_offset >= 0 ? reinterpret_cast<const uint4*>(memory + a.chain_offset) : a.chain;
+    const int64_t number = static_cast<int64_t>(layer) * a.channels + colour;
+    return first + vectors<P>(number * chain_steps(a.group_steps, a.look_ahead)) + lane;
   }
 
   // Global memory.

@@ -23,8 +23,8 @@ int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int
     return offset;
   };
   row.given_offset = put(static_cast<int64_t>(row.layers) * 2 * 6 * steps * 512);
-  row.chain_offset =
-      put(static_cast<int64_t>(row.layers) * row.channels * 3 * steps * steps * vectors * 512);
+  row.chain_offset = put(static_cast<int64_t>(row.layers) * row.channels *
+                         chain_steps(steps, row.look_ahead) * vectors * 512);
   return end > limit ? limit + 1 : static_cast<int>(end);
 }
 

@@ -104,6 +104,7 @@ class State:
             **numbers,
             **of_horizontal,
             "tiles": self.plan.tiles,
+            "look_ahead": weights.variant.look_ahead,
             "given_offset": shared.given_offset,
             "chain_offset": shared.chain_offset,
             **weights.horizontal,
@@ -247,7 +248,7 @@ def describe(config: PRSRConfig, device: torch.device, precision: str, images: i
     assert _cuda is not None
     with torch.cuda.device(device if device.type == "cuda" else -1):
         stream_of(device)
-        planner = Planner(_cuda, Card.current(_cuda), Variant(config, precision))
+        planner = Planner(_cuda, Card.current(_cuda), Variant.of(config, precision))
     return planner.describe(images, config.scale * config.low_width)
 
 

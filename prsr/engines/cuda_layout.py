@@ -7,7 +7,7 @@ additional dimensions, ``[vectors, 32, numbers]``: 16 bytes for each lane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,16 @@ LANES = 32
 
 OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """The dtype of all weights except biases and the first layers, by precision."""
+
+
+LOOK_AHEAD = {"fp32": 16, "fp16": 24, "bf16": 24}
+"""The most features of a colour whose chain looks ahead, by precision. Its weights take 5/3 of the
+memory; with more features they do not fit the registers (fp32), or are read too slowly."""
+
+
+def group_features(config: PRSRConfig) -> int:
+    """The number of features of the largest colour group."""
+    return -(-config.prior_channels // config.channels)
 
 
 def steps_of(count: int) -> int:
@@ -55,7 +65,7 @@ class Sizes:
         return cls(
             features=steps_of(config.prior_channels),
             condition=steps_of(config.gate_inputs),
-            group=steps_of(-(-config.prior_channels // colours)),
+            group=steps_of(group_features(config)),
             units=steps_of(-(-config.head_channels // colours)),
             level_pairs=steps_of(config.levels),
         )
@@ -68,10 +78,17 @@ class Variant:
     Attributes:
         config: of the model.
         precision: the operands of the kernels, a key of :data:`OPERANDS`.
+        look_ahead: whether the chain looks ahead (``csrc/cuda/look_ahead.h``).
     """
 
     config: PRSRConfig
     precision: str
+    look_ahead: bool
+
+    @classmethod
+    def of(cls, config: PRSRConfig, precision: str) -> Variant:
+        """The kernels for a configuration."""
+        return cls(config, precision, group_features(config) <= LOOK_AHEAD[precision])
 
     @property
     def sizes(self) -> Sizes:
@@ -161,13 +178,19 @@ class CUDAWeights:
         return OPERANDS[self.variant.precision]
 
 
-def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
+def lay_out(packed: PackedPrior, precision: str, look_ahead: bool = True) -> CUDAWeights:
     """Convert the weights of a prior to the layout of the kernels.
+
+    Args:
+        packed: the prior's weights.
+        precision: a key of :data:`OPERANDS`.
+        look_ahead: whether the chain may look ahead. It does if the configuration permits it and
+            the products of weights are finite in that precision.
 
     Raises:
         ValueError: a weight is not finite in that precision, or an activation might not be.
     """
-    variant = Variant(packed.config, precision)
+    variant = Variant.of(packed.config, precision)
     sizes, operand = variant.sizes, OPERANDS[precision]
 
     def steps(matrix: Tensor) -> Tensor:
@@ -177,11 +200,17 @@ def lay_out(packed: PackedPrior, precision: str) -> CUDAWeights:
 
     vertical = vertical_matrices(packed, sizes)
     horizontal = horizontal_matrices(packed, sizes)
+    parts = chain_matrices(horizontal, sizes.group)
+    look_ahead &= variant.look_ahead and bool(parts["product"].to(operand).isfinite().all())
+    variant = replace(variant, look_ahead=look_ahead)
+    if not look_ahead:
+        del parts["product"]
+    chain = [steps(part) for part in parts.values()]
+    horizontal["chain"] = torch.cat([part.flatten(2, 3) for part in chain], dim=2)
     for name in ("gates", "link"):
         vertical[name] = steps(vertical[name])
     for name in ("gates", "mix", "hidden", "output"):
         horizontal[name] = steps(horizontal[name])
-    horizontal["chain"] = own_steps(horizontal["gates"], horizontal["mix"], sizes.group)
     bounds = check_fp16(packed) if precision == "fp16" else None
     return CUDAWeights(packed, variant, vertical, horizontal, bounds)
 
@@ -275,13 +304,17 @@ def horizontal_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:
     }
 
 
-def own_steps(gates: Tensor, mix: Tensor, group: int) -> Tensor:
-    """The steps of both that read a colour's own features: ``[L, D, 3·S·S, …]``."""
-    colours = mix.shape[1]
-    left = gates.shape[3] - mix.shape[3]  # steps of the pixels to the left
-    chains = []
-    for g in range(colours):
-        own = slice(g * group, (g + 1) * group)
-        of_gates = gates[:, g, :, left:][:, :, own].flatten(1, 2)
-        chains.append(torch.cat([of_gates, mix[:, g, :, own].flatten(1, 2)], dim=1))
-    return torch.stack(chains, dim=1).contiguous()
+def chain_matrices(horizontal: dict[str, Tensor], group: int) -> dict[str, Tensor]:
+    """The parts of the gates and the mix that read a colour's own features: ``[L, D, 16·S, …]``.
+
+    The product is that of both: the gates of a layer, after the mix of the layer below. The first
+    layer's is zero.
+    """
+    gates, mix = horizontal["gates"], horizontal["mix"]
+    left = gates.shape[2] - mix.shape[2]  # inputs of the pixels to the left
+    own = [slice(STEP * group * g, STEP * group * (g + 1)) for g in range(mix.shape[1])]
+    centre = torch.stack([gates[:, g, left:][:, part] for g, part in enumerate(own)], dim=1)
+    own_mix = torch.stack([mix[:, g, part] for g, part in enumerate(own)], dim=1)
+    product = torch.zeros_like(centre)
+    product[1:] = (own_mix[:-1].double() @ centre[1:].double()).float()
+    return {"centre": centre, "product": product, "mix": own_mix}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from prsr.engines.cuda_layout import STEP, Variant, steps_of
+from prsr.engines.cuda_layout import LOOK_AHEAD, STEP, Variant, group_features, steps_of
 
 CLUSTERS = (16, 8, 4, 2)
 """Cluster sizes in blocks, largest first; if none fits, there are no clusters."""
@@ -19,6 +19,9 @@ ALONE = 16
 """Clusters of this size serve one tile each: they minimise latency."""
 
 WARPS = 8  # per block
+
+NARROW = 2
+"""The most steps of a colour's features whose chain one warp computes in its registers."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Planner:
         row = self.extension.HorizontalRow(**dict.fromkeys(self.extension.HorizontalRow.fields, 0))
         row.channels, row.layers, row.tiles = config.channels, config.prior_layers, tiles
         row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
+        row.look_ahead = self.variant.look_ahead
         limit = self.card.shared_limit
         size = self.extension.plan_shared_memory(self.variant.precision, row, cluster, limit)
         return SharedMemory(size, row.given_offset, row.chain_offset) if size <= limit else None
@@ -165,14 +169,16 @@ class Planner:
                 name for name, is_kept in kept.items() if is_kept
             )
         left_out = [name for name, is_kept in kept.items() if not is_kept]
-        if not left_out or self.variant.sizes.group > 2:
+        if not left_out or self.variant.sizes.group > NARROW:
             return text
         why = "a block has several tiles" if plan.tiles > 1 else "they do not fit"
         return f"{text}, without its {' and '.join(left_out)} ({why})"
 
     def _describe_chain(self) -> str:
-        config = self.variant.config
-        features = f"{-(-config.prior_channels // config.channels)} features per colour"
-        if self.variant.sizes.group > 2:
-            return f"chain by the whole block, since {features} exceed the registers of a warp"
-        return f"chain in the registers of a warp ({features}, at most 32)"
+        features = f"{group_features(self.variant.config)} features per colour"
+        if self.variant.look_ahead:
+            most = LOOK_AHEAD[self.variant.precision]
+            return f"chain in one warp's registers, with look-ahead ({features}, at most {most})"
+        if self.variant.sizes.group <= NARROW:
+            return f"chain in one warp's registers ({features}, at most {STEP * NARROW})"
+        return f"chain by the whole block ({features} exceed the registers of a warp)"

@@ -32,7 +32,7 @@ TWO_LEVELS = prsr.PRSRConfig(channels=1, levels=2, prior_channels=33)
 
 def planner(extension, card, model="paper", precision="bf16"):
     config = prsr.PRSRConfig.preset(model) if isinstance(model, str) else model
-    return Planner(extension, card, Variant(config, precision))
+    return Planner(extension, card, Variant.of(config, precision))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,10 @@ def planner(extension, card, model="paper", precision="bf16"):
     [
         # A cluster of 16 for a tile each while there are enough, then tiles share 8.
         *((H100, n, plan) for n, plan in {1: (16, 1), 128: (16, 1), 129: (8, 1)}.items()),
-        *((H100, n, plan) for n, plan in {132: (8, 1), 257: (8, 2), 2048: (8, 8), 5000: (8, 8)}.items()),
+        *(
+            (H100, n, plan)
+            for n, plan in {132: (8, 1), 257: (8, 2), 2048: (8, 8), 5000: (8, 8)}.items()
+        ),
         (WITHOUT_16, 1, (8, 1)),
         (A100, 1, (1, 1)),
         (A100, 5000, (1, 1)),
@@ -89,7 +92,7 @@ def test_clusters_that_need_too_much_shared_memory_are_not_used(extension):
             H100, "paper", 1,
             ["1 tile(s) of 16 images, 1 per cluster of 16 blocks, 8 clusters at a time",
              "of 227 KiB shared memory, with the chain's sums, without its weights (they do not",
-             "(11 features per colour", "operands bf16"],
+             "with look-ahead (11 features per colour, at most 24)", "operands bf16"],
         ),
         (
             H100, "paper", 2048,
