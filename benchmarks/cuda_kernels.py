@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-FUNCTION = re.compile(r"Function : \S*?(vertical|horizontal)_kernel\S*?(Tf32|Fp16|Bf16)(\S*)")
+FUNCTION = re.compile(r"Function : \S*?(vertical|horizontal)_kernel\S*?(Tf32|SplitFp16|Fp16|Bf16)(\S*)")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(\S+)[^;]*;")
 BRANCH = re.compile(r"BRA\S* .*?0x([0-9a-f]+)")
-PRECISIONS = {"Tf32": "fp32", "Fp16": "fp16", "Bf16": "bf16"}
+OPERANDS = {"Tf32": "tf32", "SplitFp16": "split", "Fp16": "fp16", "Bf16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Compiled:
 
     kernel: str
     architecture: str
-    precision: str
+    operands: str
     shared_loads: bool
     registers: int
     spilled: int
@@ -84,7 +84,7 @@ def analyse(file: Path, cuobjdump: str) -> Iterator[Compiled]:
             yield Compiled(
                 kernel=f"{found[1]}_row",
                 architecture=architecture,
-                precision=PRECISIONS[found[2]],
+                operands=OPERANDS[found[2]],
                 shared_loads="Li2E" in found[3],
                 registers=usage[name][0],
                 spilled=usage[name][1],

@@ -27,9 +27,7 @@ from benchmarks.report import Column, Record, Report, ms
 from benchmarks.stages import CANNOT_SERVE
 from prsr.engines import cuda
 from prsr.engines.base import Job
-from prsr.engines.cuda_layout import OPERANDS
-
-PRECISIONS = tuple(OPERANDS)
+from prsr.engines.cuda_formats import PRECISIONS
 
 SCRATCH = 32 * 2**20  # bytes that the microbenchmarks read
 

@@ -63,11 +63,12 @@ class Fields {
   py::list names_;
 };
 
-prsr::Precision precision(const std::string& name) {
-  if (name == "fp32") return prsr::Precision::kFp32;
-  if (name == "fp16") return prsr::Precision::kFp16;
-  if (name == "bf16") return prsr::Precision::kBf16;
-  throw std::invalid_argument("precision must be fp32, fp16 or bf16, got " + name);
+prsr::Format format(const std::string& name) {
+  if (name == "tf32") return prsr::Format::kTf32;
+  if (name == "split") return prsr::Format::kSplit;
+  if (name == "fp16") return prsr::Format::kFp16;
+  if (name == "bf16") return prsr::Format::kBf16;
+  throw std::invalid_argument("format must be tf32, split, fp16 or bf16, got " + name);
 }
 
 void bind_rows(py::module_& module) {
@@ -158,31 +159,29 @@ PYBIND11_MODULE(_cuda, module) {
   module.def(
       "plan_shared_memory",
       [](const std::string& name, prsr::HorizontalRow& row, int cluster, int limit) {
-        return prsr::plan_shared_memory(precision(name), row, cluster, limit);
+        return prsr::plan_shared_memory(format(name), row, cluster, limit);
       },
-      py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("limit"),
+      py::arg("format"), py::arg("row"), py::arg("cluster"), py::arg("limit"),
       "Choose the arrays in shared memory; bytes per block, above the limit if they do not fit.");
   module.def(
       "active_clusters",
       [](const std::string& name, int cluster, int shared) {
-        return prsr::active_clusters(precision(name), cluster, shared);
+        return prsr::active_clusters(format(name), cluster, shared);
       },
-      py::arg("precision"), py::arg("cluster"), py::arg("shared"),
+      py::arg("format"), py::arg("cluster"), py::arg("shared"),
       "The number of clusters of this size that run concurrently on the current device.");
   module.def(
       "launch_vertical",
       [](const std::string& name, const prsr::VerticalRow& row, bool shared_loads,
-         uint64_t stream) { prsr::launch_vertical(precision(name), row, shared_loads, stream); },
-      py::arg("precision"), py::arg("row"), py::arg("shared_loads"), py::arg("stream"),
+         uint64_t stream) { prsr::launch_vertical(format(name), row, shared_loads, stream); },
+      py::arg("format"), py::arg("row"), py::arg("shared_loads"), py::arg("stream"),
       "Queue the vertical stack of a row on a stream of the current device.");
   module.def(
       "launch_horizontal",
       [](const std::string& name, const prsr::HorizontalRow& row, int cluster, int shared,
-         uint64_t stream) {
-        prsr::launch_horizontal(precision(name), row, cluster, shared, stream);
-      },
-      py::arg("precision"), py::arg("row"), py::arg("cluster"), py::arg("shared"),
-      py::arg("stream"), "Queue the draws of a row on a stream of the current device.");
+         uint64_t stream) { prsr::launch_horizontal(format(name), row, cluster, shared, stream); },
+      py::arg("format"), py::arg("row"), py::arg("cluster"), py::arg("shared"), py::arg("stream"),
+      "Queue the draws of a row on a stream of the current device.");
   module.def("measure", &prsr::measure, py::arg("scratch"), py::arg("bytes"), py::arg("stream"),
              "For benchmarks: limits of the current device (csrc/cuda/measure.h).");
 }

@@ -1,8 +1,9 @@
-// The kernels of one precision. Each precision is a translation unit of its own, so that they
+// The kernels of one operand format. Each is a translation unit of its own, so that they
 // compile in parallel.
 #pragma once
 
 #include "horizontal.h"
+#include "mma_fp32.h"
 #include "vertical.h"
 
 namespace prsr {

@@ -7,22 +7,26 @@ namespace prsr {
 
 namespace {
 
-VerticalKernel vertical_of(Precision precision, bool shared_loads) {
-  switch (precision) {
-    case Precision::kFp16:
+VerticalKernel vertical_of(Format format, bool shared_loads) {
+  switch (format) {
+    case Format::kSplit:
+      return Kernels<SplitFp16>::vertical(shared_loads);
+    case Format::kFp16:
       return Kernels<Fp16>::vertical(shared_loads);
-    case Precision::kBf16:
+    case Format::kBf16:
       return Kernels<Bf16>::vertical(shared_loads);
     default:
       return Kernels<Tf32>::vertical(shared_loads);
   }
 }
 
-HorizontalKernel horizontal_of(Precision precision) {
-  switch (precision) {
-    case Precision::kFp16:
+HorizontalKernel horizontal_of(Format format) {
+  switch (format) {
+    case Format::kSplit:
+      return Kernels<SplitFp16>::horizontal();
+    case Format::kFp16:
       return Kernels<Fp16>::horizontal();
-    case Precision::kBf16:
+    case Format::kBf16:
       return Kernels<Bf16>::horizontal();
     default:
       return Kernels<Tf32>::horizontal();
@@ -79,10 +83,10 @@ void use(int device) { check(cudaSetDevice(device), "cudaSetDevice"); }
 
 int shared_limit() { return attribute_of(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
-int active_clusters(Precision precision, int cluster, int shared) {
+int active_clusters(Format format, int cluster, int shared) {
   if (cluster == 1) return attribute_of(cudaDevAttrMultiProcessorCount);
   if (!attribute_of(cudaDevAttrClusterLaunch)) return 0;
-  const HorizontalKernel kernel = horizontal_of(precision);
+  const HorizontalKernel kernel = horizontal_of(format);
   allow(kernel, cluster, shared);
   const Configuration launch(cluster, cluster, shared, 0);
   int count = 0;
@@ -93,16 +97,15 @@ int active_clusters(Precision precision, int cluster, int shared) {
   return count;
 }
 
-void launch_vertical(Precision precision, const VerticalRow& row, bool shared_loads,
-                     uint64_t stream) {
+void launch_vertical(Format format, const VerticalRow& row, bool shared_loads, uint64_t stream) {
   const Configuration launch(vertical_blocks(row), 1, 0, stream);
-  check(cudaLaunchKernelEx(&launch.config, vertical_of(precision, shared_loads), row),
+  check(cudaLaunchKernelEx(&launch.config, vertical_of(format, shared_loads), row),
         "cudaLaunchKernelEx(vertical_row)");
 }
 
-void launch_horizontal(Precision precision, const HorizontalRow& row, int cluster, int shared,
+void launch_horizontal(Format format, const HorizontalRow& row, int cluster, int shared,
                        uint64_t stream) {
-  const HorizontalKernel kernel = horizontal_of(precision);
+  const HorizontalKernel kernel = horizontal_of(format);
   allow(kernel, cluster, shared);
   const Configuration launch(horizontal_blocks(row, cluster), cluster, shared, stream);
   check(cudaLaunchKernelEx(&launch.config, kernel, row), "cudaLaunchKernelEx(horizontal_row)");

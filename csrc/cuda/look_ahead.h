@@ -19,8 +19,15 @@ struct LookAheadWeights {
   typename P::Weights centre[2 * S][S], product[2 * S][S], mix[S][S];
 
   PRSR_DEVICE void load_centre(const uint4* next) { load_weights<P, S>(centre, next); }
+  // Of the pairs from First up to before End.
+  template <int First, int End>
   PRSR_DEVICE void load_product(const uint4* next) {
-    load_weights<P, S>(product, next + vectors<P>(2 * S * S));
+#pragma unroll
+    for (int i = First; i < End; ++i) {
+#pragma unroll
+      for (int s = 0; s < S; ++s)
+        product[i][s] = P::weights(next + vectors<P>((2 * S + i) * S + s));
+    }
   }
   PRSR_DEVICE void load_mix(const uint4* own) {
     load_weights<P, S>(mix, own + vectors<P>(4 * S * S));
@@ -47,7 +54,7 @@ struct LookAhead {
   PRSR_DEVICE void load() {
     sums.load(at.sums);
     weights.load_centre(at.weights);
-    weights.load_product(at.weights);
+    weights.template load_product<0, 2 * S>(at.weights);
     weights.load_mix(own_weights);
   }
   // Stores a layer's features as inputs of the next one.
@@ -84,6 +91,7 @@ PRSR_DEVICE void take_own(const Sums<S>& sum, float (&own)[2 * S][4]) {
 template <typename P, int S, int Halves>
 PRSR_DEVICE void look_ahead_chain(const RowContext<P>& r, int n) {
   constexpr bool kAhead = S == 1;
+  constexpr int kEarly = 2 * S / P::kVectors;  // pairs that are loaded before the gates
   const int last = r.a.layers - 1;
   LookAhead<P, S> layer(r, n);
   float own[2 * S][4], gates[2 * S][4];
@@ -114,9 +122,10 @@ PRSR_DEVICE void look_ahead_chain(const RowContext<P>& r, int n) {
 #pragma unroll
     for (int s = 0; s < S; ++s) inputs[s] = P::pack(sum.mix[s][0], sum.mix[s][1]);
     multiply<P, S>(next.gates, inputs, weights.centre);
-    if (!kAhead) weights.load_product(layer.at.weights);
+    if (!kAhead) weights.template load_product<0, kEarly>(layer.at.weights);
     gates_of<P, S, Halves>(sum.gates, gates);
     layer.put_gates(inputs, gates);
+    if (!kAhead) weights.template load_product<kEarly, 2 * S>(layer.at.weights);
     multiply<P, S>(next.gates, inputs, weights.product);
     if (!kAhead) {
       weights.load_mix(layer.own_weights);

@@ -3,15 +3,17 @@
 
 #include "horizontal.h"
 #include "launch.h"
+#include "mma_fp32.h"
 
 namespace prsr {
 
-inline int vectors_of(Precision precision) {
-  return precision == Precision::kFp32 ? Tf32::kVectors : Bf16::kVectors;
+inline int vectors_of(Format format) {
+  const bool two = format == Format::kTf32 || format == Format::kSplit;
+  return two ? SplitFp16::kVectors : Bf16::kVectors;
 }
 
-int plan_shared_memory(Precision precision, HorizontalRow& row, int cluster, int limit) {
-  const int vectors = vectors_of(precision), steps = row.group_steps;
+int plan_shared_memory(Format format, HorizontalRow& row, int cluster, int limit) {
+  const int vectors = vectors_of(format), steps = row.group_steps;
   int64_t end =
       SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;
   const auto put = [&](int64_t bytes) {

@@ -16,16 +16,8 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.cuda_layout import (
-    OPERANDS,
-    STEP,
-    CUDAWeights,
-    Variant,
-    features_of,
-    lane_shape,
-    lay_out,
-    steps_of,
-)
+from prsr.engines.cuda_formats import PRECISIONS, STEP, steps_of
+from prsr.engines.cuda_layout import CUDAWeights, Variant, lay_out
 from prsr.engines.cuda_plan import Card, Planner
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.fp16_range import check_features
@@ -140,32 +132,35 @@ class State:
     def vertical_arrays(self) -> dict[str, Tensor]:
         """Arrays of ``VerticalRow`` only."""
         config, sizes = self.weights.packed.config, self.weights.sizes
-        operand = self.weights.operand
+        operand, _ = self.weights.formats
+        dtype, element = operand.dtype, operand.element_shape
         n, _, _, width = self.job.image.shape
         p, images = config.reach, self.plan.images_per_block
-        condition = self.job.features.permute(0, 2, 3, 1).to(operand)
+        condition = fit(self.job.features.permute(0, 2, 3, 1), STEP * sizes.condition)
         cache = (n, config.prior_layers, p + 1, p + width + p, STEP * sizes.features)
         preactivations = (-(-n // images), 2, steps_of(images * width), 2 * sizes.features)
         return {
-            "cache": self.zeros(*cache, dtype=operand),
-            "condition": fit(condition, STEP * sizes.condition).contiguous(),
-            "preactivations": self.scratch(*preactivations, *lane_shape(operand), dtype=operand),
+            "cache": self.zeros(*cache, *element, dtype=dtype),
+            "condition": operand.elements(condition).contiguous(),
+            "preactivations": self.scratch(*preactivations, *operand.lane_shape, dtype=dtype),
         }
 
     def horizontal_arrays(self) -> dict[str, Tensor | None]:
         """Arrays of ``HorizontalRow`` only."""
         job, config, sizes = self.job, self.weights.packed.config, self.weights.sizes
-        operand, plan, tiles = self.weights.operand, self.plan, self.tiles
+        plan, tiles = self.plan, self.tiles
+        _, operand = self.weights.formats
+        dtype, lanes = operand.dtype, operand.lane_shape
         layers, p, width = config.prior_layers, config.reach, job.image.shape[3]
-        steps, lanes = config.channels * sizes.group, lane_shape(operand)
+        steps = config.channels * sizes.group
         blocks = -(-tiles // plan.tiles) * plan.cluster
         units = (blocks, plan.tiles, config.channels * sizes.units)
         return {
-            "kept": self.zeros(tiles, layers + 1, p + width, steps, *lanes, dtype=operand),
-            "gated": self.zeros(tiles, layers, steps, *lanes, dtype=operand),
+            "kept": self.zeros(tiles, layers + 1, p + width, steps, *lanes, dtype=dtype),
+            "gated": self.zeros(tiles, layers, steps, *lanes, dtype=dtype),
             "given": self.scratch(tiles, 2, layers, 6 * sizes.group, 32, 4),
             "residual": self.scratch(tiles, 2, 2 * sizes.group, 32, 4),
-            "units": self.scratch(*units, *lanes, dtype=operand),
+            "units": self.scratch(*units, *lanes, dtype=dtype),
             # No copy for logits in this memory order, such as those of prsr's own networks.
             "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
             "noise": job.noise.contiguous(),
@@ -186,6 +181,7 @@ class State:
                 )
         n, channels, height, width = self.job.image.shape
         levels = self.weights.packed.config.levels
+        operand, _ = self.weights.formats
         wanted = {
             "conditioning": (torch.float32, (n, height, width, channels, levels)),
             "noise": (torch.float32, (n, height, width, channels)),
@@ -193,8 +189,8 @@ class State:
             "known": (torch.bool, (n, channels, height, width)),
             "image": (torch.uint8, (n, channels, height, width)),
             "condition": (
-                self.weights.operand,
-                (n, height, width, STEP * self.weights.sizes.condition),
+                operand.dtype,
+                (n, height, width, STEP * self.weights.sizes.condition, *operand.element_shape),
             ),
         }
         for name, (dtype, shape) in wanted.items():
@@ -226,7 +222,7 @@ def launch_vertical(state: State, y: int) -> None:
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.VerticalRow(**addresses(state.vertical), y=y)
-        _cuda.launch_vertical(state.weights.variant.precision, row, state.plan.shared_loads, stream)
+        _cuda.launch_vertical(state.weights.variant.vertical, row, state.plan.shared_loads, stream)
 
 
 def launch_horizontal(state: State, y: int) -> None:
@@ -235,8 +231,8 @@ def launch_horizontal(state: State, y: int) -> None:
     with torch.cuda.device_of(state.job.image):
         stream = stream_of(state.job.image.device)
         row = _cuda.HorizontalRow(**addresses(state.horizontal), y=y)
-        precision, cluster = state.weights.variant.precision, state.plan.cluster
-        _cuda.launch_horizontal(precision, row, cluster, state.shared, stream)
+        operands, cluster = state.weights.variant.horizontal, state.plan.cluster
+        _cuda.launch_horizontal(operands, row, cluster, state.shared, stream)
 
 
 def describe(config: PRSRConfig, device: torch.device, precision: str, images: int) -> str:
@@ -284,7 +280,7 @@ class CUDAEngine(Engine):
             elif torch.cuda.get_device_capability(device) < OLDEST:
                 major, minor = torch.cuda.get_device_capability(device)
                 reasons.append(f"it requires compute capability 8.0 or newer, not {major}.{minor}")
-        if precision not in OPERANDS:
+        if precision not in PRECISIONS:
             reasons.append(f"it has no precision {precision}")
         return reasons
 
@@ -311,12 +307,14 @@ class CUDAEngine(Engine):
         n, _, _, width = state.job.image.shape
         p, grouping = config.reach, state.weights.packed.features
         natural = grouping.order.argsort()
+        of_vertical, of_horizontal = state.weights.formats
         cache = state.vertical["cache"][:, layer, state.y % (p + 1), p : p + width]
-        kept = features_of(state.horizontal["kept"][:, layer, p:])  # [tiles, W, 16, D·16·S]
+        cache = of_vertical.values(cache)
+        kept = of_horizontal.features_of(
+            state.horizontal["kept"][:, layer, p:]
+        )  # [tiles, W, 16, D·16·S]
         groups = kept.unflatten(-1, (config.channels, STEP * sizes.group))
         own = [groups[..., g, : r.stop - r.start] for g, r in enumerate(grouping.ranges)]
         horizontal = torch.cat(own, dim=-1).transpose(1, 2).flatten(0, 1)[:n]
         vertical = cache[..., : config.prior_channels]
-        return Probe(
-            *(side[..., natural].transpose(1, 2).float() for side in (vertical, horizontal))
-        )
+        return Probe(*(side[..., natural].transpose(1, 2) for side in (vertical, horizontal)))

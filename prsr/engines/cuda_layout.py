@@ -1,8 +1,7 @@
-"""Memory layout of a prior's weights and features for the CUDA kernels: steps of 16 inputs.
+"""Memory layout of a prior's weights for the CUDA kernels.
 
-Names and shapes are those of ``csrc/cuda/arguments.h``; ``csrc/cuda/mma.h`` defines how a step is
-divided over the 32 lanes of a warp. For a ``uint4`` array of that file, a tensor here has three
-additional dimensions, ``[vectors, 32, numbers]``: 16 bytes for each lane.
+Names and shapes are those of ``csrc/cuda/arguments.h``; :mod:`prsr.engines.cuda_formats` has the
+formats of operands and the layout of a step of 16 of them.
 """
 
 from __future__ import annotations
@@ -13,31 +12,18 @@ import torch
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.engines.fp16_range import Bounds, check_fp16
+from prsr.engines.cuda_formats import FORMATS, STEP, TILE, Format, steps_of
+from prsr.engines.fp16_range import Bounds, check_fp16, is_in_range
 from prsr.engines.grouped_weights import Grouping, PackedPrior, fit
-from prsr.utils.argument_checks import check_finite
 
-STEP = 16  # inputs per step, outputs per pair of tiles, images per tile
-TILE = 8  # outputs, or features, per tile
-LANES = 32
-
-OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The dtype of all weights except biases and the first layers, by precision."""
-
-
-LOOK_AHEAD = {"fp32": 16, "fp16": 24, "bf16": 24}
-"""The most features of a colour whose chain looks ahead, by precision. Its weights take 5/3 of the
+LOOK_AHEAD = {"tf32": 16, "split": 16, "fp16": 24, "bf16": 24}
+"""The most features of a colour whose chain looks ahead, by format. Its weights take 5/3 of the
 memory; with more features they do not fit the registers (fp32), or are read too slowly."""
 
 
 def group_features(config: PRSRConfig) -> int:
     """The number of features of the largest colour group."""
     return -(-config.prior_channels // config.channels)
-
-
-def steps_of(count: int) -> int:
-    """The number of steps that hold ``count`` values."""
-    return -(-count // STEP)
 
 
 @dataclass(frozen=True)
@@ -73,65 +59,43 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Variant:
-    """What a model's kernels are; its weights are laid out for them.
+    """Which kernels serve a model; its weights are laid out for them.
+
+    The configuration, the weights and the precision alone decide, never the images: so an image is
+    bit-identical in any batch.
 
     Attributes:
         config: of the model.
-        precision: the operands of the kernels, a key of :data:`OPERANDS`.
+        vertical: the format of the vertical kernel's operands, a key of
+            :data:`prsr.engines.cuda_formats.FORMATS`.
+        horizontal: likewise of the horizontal kernel's.
         look_ahead: whether the chain looks ahead (``csrc/cuda/look_ahead.h``).
     """
 
     config: PRSRConfig
-    precision: str
+    vertical: str
+    horizontal: str
     look_ahead: bool
 
     @classmethod
-    def of(cls, config: PRSRConfig, precision: str) -> Variant:
-        """The kernels for a configuration."""
-        return cls(config, precision, group_features(config) <= LOOK_AHEAD[precision])
+    def of(cls, config: PRSRConfig, precision: str, split: bool = True) -> Variant:
+        """The kernels for a configuration.
+
+        Args:
+            config: of the model.
+            precision: a key of :data:`prsr.engines.cuda_formats.PRECISIONS`.
+            split: whether the weights prove that fp32 operands are in the range of fp16. Only the
+                vertical kernel reads the features of conditional gates, which no weight bounds.
+        """
+        horizontal = ("split" if split else "tf32") if precision == "fp32" else precision
+        vertical = "tf32" if precision == "fp32" and config.conditional_gates else horizontal
+        look_ahead = group_features(config) <= LOOK_AHEAD[horizontal]
+        return cls(config, vertical, horizontal, look_ahead)
 
     @property
     def sizes(self) -> Sizes:
         """The padded sizes."""
         return Sizes.of(self.config)
-
-
-def lane_shape(operand: torch.dtype) -> tuple[int, int, int]:
-    """The dimensions of one step, ``[vectors, 32, numbers]``."""
-    return operand.itemsize // 2, LANES, 16 // operand.itemsize
-
-
-def weight_steps(matrix: Tensor) -> Tensor:
-    """Weights ``[…, 16·steps, 16·pairs]`` as ``[…, pairs, steps, vectors, 32, numbers]``.
-
-    In each of the two tiles, a lane holds output ``lane // 4`` with the inputs 2·(lane % 4) and the
-    next one, in both halves of the step.
-    """
-    *batch, inputs, outputs = matrix.shape
-    steps, pairs = inputs // STEP, outputs // STEP
-    split = matrix.reshape(-1, steps, 2, 4, 2, pairs, 2, TILE)
-    # [batch, step, half, column, number, pair, tile, output]
-    if matrix.dtype == torch.float32:
-        ordered = split.permute(0, 5, 1, 6, 7, 3, 2, 4)  # the tile is the vector
-    else:
-        ordered = split.permute(0, 5, 1, 7, 3, 6, 2, 4)
-    return ordered.reshape(*batch, pairs, steps, *lane_shape(matrix.dtype)).contiguous()
-
-
-def features_of(steps: Tensor) -> Tensor:
-    """Features ``[…, steps, vectors, 32, numbers]`` as ``[…, 16 images, 16·steps]``.
-
-    In each of the two tiles, a lane holds the images ``lane // 4`` and ``lane // 4 + 8`` with the
-    features 2·(lane % 4) and the next one.
-    """
-    *batch, count, _, _, _ = steps.shape
-    if steps.dtype == torch.float32:
-        split = steps.reshape(-1, count, 2, 8, 4, 2, 2)  # tile, image, column, image half, number
-        ordered = split.permute(0, 5, 3, 1, 2, 4, 6)
-    else:
-        split = steps.reshape(-1, count, 8, 4, 2, 2, 2)  # image, column, tile, image half, number
-        ordered = split.permute(0, 5, 2, 1, 4, 3, 6)
-    return ordered.reshape(*batch, STEP, count * STEP)
 
 
 def padded_groups(tensor: Tensor, ranges: list[slice], size: int, dim: int) -> Tensor:
@@ -173,46 +137,61 @@ class CUDAWeights:
         return self.variant.sizes
 
     @property
-    def operand(self) -> torch.dtype:
-        """The dtype of features and weights."""
-        return OPERANDS[self.variant.precision]
+    def formats(self) -> tuple[Format, Format]:
+        """The formats of the vertical and the horizontal kernel."""
+        return FORMATS[self.variant.vertical], FORMATS[self.variant.horizontal]
 
 
-def lay_out(packed: PackedPrior, precision: str, look_ahead: bool = True) -> CUDAWeights:
+def lay_out(
+    packed: PackedPrior, precision: str, *, look_ahead: bool = True, split: bool = True
+) -> CUDAWeights:
     """Convert the weights of a prior to the layout of the kernels.
 
     Args:
         packed: the prior's weights.
-        precision: a key of :data:`OPERANDS`.
+        precision: a key of :data:`prsr.engines.cuda_formats.PRECISIONS`.
         look_ahead: whether the chain may look ahead. It does if the configuration permits it and
-            the products of weights are finite in that precision.
+            the products of weights are finite in the format.
+        split: whether fp32 operands may be two fp16 numbers. They are if the weights prove that
+            all are in the range of fp16.
 
     Raises:
         ValueError: a weight is not finite in that precision, or an activation might not be.
     """
-    variant = Variant.of(packed.config, precision)
-    sizes, operand = variant.sizes, OPERANDS[precision]
-
-    def steps(matrix: Tensor) -> Tensor:
-        rounded = matrix.to(operand)
-        check_finite(rounded, f"the prior's weights in {precision}")
-        return weight_steps(rounded)
-
+    bounds = check_fp16(packed) if precision == "fp16" else None
+    sizes = Sizes.of(packed.config)
     vertical = vertical_matrices(packed, sizes)
     horizontal = horizontal_matrices(packed, sizes)
-    parts = chain_matrices(horizontal, sizes.group)
-    look_ahead &= variant.look_ahead and bool(parts["product"].to(operand).isfinite().all())
+    chain = chain_matrices(horizontal, sizes.group)
+    of_vertical = {name: vertical[name] for name in ("gates", "link")}
+    of_horizontal = {name: horizontal[name] for name in ("gates", "mix", "hidden", "output")}
+    if precision == "fp32" and split:
+        split = can_split(packed, [*of_vertical.values()], [*of_horizontal.values()])
+    variant = Variant.of(packed.config, precision, split)
+    one, other = FORMATS[variant.vertical], FORMATS[variant.horizontal]
+    look_ahead &= variant.look_ahead and other.holds(chain["product"])
     variant = replace(variant, look_ahead=look_ahead)
     if not look_ahead:
-        del parts["product"]
-    chain = [steps(part) for part in parts.values()]
-    horizontal["chain"] = torch.cat([part.flatten(2, 3) for part in chain], dim=2)
-    for name in ("gates", "link"):
-        vertical[name] = steps(vertical[name])
-    for name in ("gates", "mix", "hidden", "output"):
-        horizontal[name] = steps(horizontal[name])
-    bounds = check_fp16(packed) if precision == "fp16" else None
+        del chain["product"]
+    for name, matrix in of_vertical.items():
+        vertical[name] = one.weight_steps(matrix, precision)
+    for name, matrix in of_horizontal.items():
+        horizontal[name] = other.weight_steps(matrix, precision)
+    parts = [other.weight_steps(part, precision).flatten(2, 3) for part in chain.values()]
+    horizontal["chain"] = torch.cat(parts, dim=2)
     return CUDAWeights(packed, variant, vertical, horizontal, bounds)
+
+
+def can_split(packed: PackedPrior, vertical: list[Tensor], horizontal: list[Tensor]) -> bool:
+    """Whether all operands of these matrices, and the matrices, are in the range of fp16.
+
+    With conditional gates, the vertical ones do not matter: their operands are never split.
+    """
+    bounds = Bounds.of(packed)
+    needed = [bounds.horizontal, *horizontal]
+    if not packed.config.conditional_gates:
+        needed += [bounds.vertical, *vertical]
+    return all(is_in_range(float(values.abs().max())) for values in needed)
 
 
 def vertical_matrices(packed: PackedPrior, sizes: Sizes) -> dict[str, Tensor]:

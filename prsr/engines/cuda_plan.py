@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from prsr.engines.cuda_layout import LOOK_AHEAD, STEP, Variant, group_features, steps_of
+from prsr.engines.cuda_formats import STEP, steps_of
+from prsr.engines.cuda_layout import LOOK_AHEAD, Variant, group_features
 
 CLUSTERS = (16, 8, 4, 2)
 """Cluster sizes in blocks, largest first; if none fits, there are no clusters."""
@@ -19,6 +20,14 @@ ALONE = 16
 """Clusters of this size serve one tile each: they minimise latency."""
 
 WARPS = 8  # per block
+
+OPERANDS = {
+    "tf32": "fp32 as two tf32 numbers",
+    "split": "fp32 as two fp16 numbers (tf32 if weights do not prove the range)",
+    "fp16": "fp16",
+    "bf16": "bf16",
+}
+"""Descriptions of formats."""
 
 NARROW = 2
 """The most steps of a colour's features whose chain one warp computes in its registers."""
@@ -100,7 +109,7 @@ class Planner:
         row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
         row.look_ahead = self.variant.look_ahead
         limit = self.card.shared_limit
-        size = self.extension.plan_shared_memory(self.variant.precision, row, cluster, limit)
+        size = self.extension.plan_shared_memory(self.variant.horizontal, row, cluster, limit)
         return SharedMemory(size, row.given_offset, row.chain_offset) if size <= limit else None
 
     def active_clusters(self, cluster: int, tiles: int) -> int:
@@ -110,7 +119,7 @@ class Planner:
         shared = self.shared_memory(cluster, tiles)
         if shared is None:
             return 0
-        return self.card.active_clusters(self.variant.precision, cluster, shared.size)
+        return self.card.active_clusters(self.variant.horizontal, cluster, shared.size)
 
     def plan(self, images: int, width: int) -> Plan:
         """The division that occupies the GPU: as many blocks per image as are available."""
@@ -141,7 +150,7 @@ class Planner:
                 self._describe_cluster(plan, images),
                 self._describe_memory(plan, shared),
                 self._describe_chain(),
-                f"operands {self.variant.precision}",
+                self._describe_operands(),
             ]
         )
 
@@ -177,8 +186,14 @@ class Planner:
     def _describe_chain(self) -> str:
         features = f"{group_features(self.variant.config)} features per colour"
         if self.variant.look_ahead:
-            most = LOOK_AHEAD[self.variant.precision]
+            most = LOOK_AHEAD[self.variant.horizontal]
             return f"chain in one warp's registers, with look-ahead ({features}, at most {most})"
         if self.variant.sizes.group <= NARROW:
             return f"chain in one warp's registers ({features}, at most {STEP * NARROW})"
         return f"chain by the whole block ({features} exceed the registers of a warp)"
+
+    def _describe_operands(self) -> str:
+        vertical, horizontal = OPERANDS[self.variant.vertical], OPERANDS[self.variant.horizontal]
+        if vertical == horizontal:
+            return f"operands {horizontal}"
+        return f"operands {horizontal}; {vertical} in the vertical stack, for conditional gates"

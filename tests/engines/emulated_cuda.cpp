@@ -41,25 +41,28 @@ std::map<std::string, double> measure(uint64_t, int64_t, uint64_t) { return {}; 
 
 void use(int) {}
 int shared_limit() { return 227 * 1024; }
-int active_clusters(Precision, int cluster, int) { return 132 / cluster; }
+int active_clusters(Format, int cluster, int) { return 132 / cluster; }
 
-void launch_vertical(Precision precision, const VerticalRow& row, bool shared_loads, uint64_t) {
-  switch (precision) {
-    case Precision::kFp16:
+void launch_vertical(Format format, const VerticalRow& row, bool shared_loads, uint64_t) {
+  switch (format) {
+    case Format::kSplit:
+      return run_vertical<SplitFp16>(row, shared_loads);
+    case Format::kFp16:
       return run_vertical<Fp16>(row, shared_loads);
-    case Precision::kBf16:
+    case Format::kBf16:
       return run_vertical<Bf16>(row, shared_loads);
     default:
       return run_vertical<Tf32>(row, shared_loads);
   }
 }
 
-void launch_horizontal(Precision precision, const HorizontalRow& row, int cluster, int shared,
-                       uint64_t) {
-  switch (precision) {
-    case Precision::kFp16:
+void launch_horizontal(Format format, const HorizontalRow& row, int cluster, int shared, uint64_t) {
+  switch (format) {
+    case Format::kSplit:
+      return run_horizontal<SplitFp16>(row, cluster, shared);
+    case Format::kFp16:
       return run_horizontal<Fp16>(row, cluster, shared);
-    case Precision::kBf16:
+    case Format::kBf16:
       return run_horizontal<Bf16>(row, cluster, shared);
     default:
       return run_horizontal<Tf32>(row, cluster, shared);

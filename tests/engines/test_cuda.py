@@ -20,7 +20,7 @@ from benchmarks.report import Report
 from prsr.engines import cuda
 from prsr.engines.base import Job, draw
 from prsr.engines.cpu import CPUEngine
-from prsr.engines.cuda_layout import OPERANDS
+from prsr.engines.cuda_formats import FORMATS, PRECISIONS
 from prsr.engines.cuda_plan import Plan
 from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
@@ -155,7 +155,7 @@ def test_images_are_right_and_so_are_all_layers(make_model, make_images, extensi
 def test_operands_are_rounded_and_nothing_else(make_model, make_images, extension, case, precision):
     plan, _, changes = CASES[case]
     model = make_model(**changes)
-    operand = OPERANDS[precision]
+    operand = FORMATS[precision].dtype
     rounded = with_rounded_operands(model, operand)
     lr, job = job_of(model, make_images, 16, 1, 2)
     with emulated(extension, plan):
@@ -178,7 +178,7 @@ def test_operands_are_rounded_and_nothing_else(make_model, make_images, extensio
         assert weight.dtype == (torch.float32 if exact else operand)
 
 
-@pytest.mark.parametrize("precision", OPERANDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_bits_do_not_depend_on_how_images_are_divided(
     make_model, make_images, extension, precision
 ):
@@ -283,7 +283,7 @@ def test_it_serves_no_cpu():
 )
 def test_kernels_are_compiled_without_spilling():
     compiled = list(cuda_kernels.analyse(cuda_kernels.extension(), cuda_kernels.tool()))
-    assert len(compiled) == 27  # three kernels, precisions and architectures
+    assert len(compiled) == 36  # three kernels and architectures, four formats
     for kernel in compiled:
         assert kernel.spilled == 0, kernel
         assert kernel.registers * 256 <= 2**16, kernel

@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from prsr.engines.cuda import CUDAEngine
-from prsr.engines.cuda_layout import OPERANDS, Variant, lay_out
+from prsr.engines.cuda_formats import FORMATS
+from prsr.engines.cuda_layout import Variant, lay_out
 from prsr.engines.cuda_plan import Plan
 from prsr.engines.grouped_weights import pack_prior
 from prsr.testing import cdf_violation, random_images, with_rounded_operands
@@ -33,16 +34,23 @@ TOLERANCES = {"fp32": (1e-5, 1e-5), "fp16": (8e-3, 2**-6), "bf16": (3e-2, 2**-5)
 """Absolute and relative. In fp16 and bf16, both chains round their operands, but not the same."""
 
 
-@pytest.mark.parametrize("precision", OPERANDS)
+@pytest.mark.parametrize("operands", FORMATS)
 @pytest.mark.parametrize("case", CASES)
-def test_both_chains_are_right_and_their_layers_agree(extension, case, precision):
+def test_both_chains_are_right_and_their_layers_agree(extension, case, operands):
+    precision = "fp32" if operands in ("tf32", "split") else operands
     plan, n, changes = CASES[case]
     steps = 2 if "two steps" in case else 1
     model = build_model(**changes)
-    truth = model if precision == "fp32" else with_rounded_operands(model, OPERANDS[precision])
+    truth = model if precision == "fp32" else with_rounded_operands(model, FORMATS[precision].dtype)
     probes, images = [], []
     for look_ahead in True, False:
-        weights = lay_out(pack_prior(model.prior), precision, look_ahead)
+        weights = lay_out(
+            pack_prior(model.prior),
+            precision,
+            look_ahead=look_ahead,
+            split=operands != "tf32",
+        )
+        assert weights.variant.horizontal == operands
         assert weights.variant.look_ahead == (look_ahead and (precision, steps) != ("fp32", 2))
         lr, job = job_of(model, random_images, n, 1, 1)
         with emulated(extension, plan):

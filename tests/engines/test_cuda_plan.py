@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import prsr
-from prsr.engines.cuda_layout import OPERANDS, Variant
+from prsr.engines.cuda_formats import PRECISIONS
+from prsr.engines.cuda_layout import Variant
 from prsr.engines.cuda_plan import Card, Planner
 from prsr.info import cuda_variants, environment_tables
 from tests.engines.emulated import EMULATION, emulated
@@ -55,7 +56,7 @@ def test_a_plan_uses_what_the_device_has(extension, card, images, expected):
     assert plan.shared_loads == (images > card.multiprocessors)
 
 
-@pytest.mark.parametrize("precision", OPERANDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("preset", ["paper", "paper-64", "digits"])
 def test_shared_memory_fits_every_gpu(extension, preset, precision):
     """99 KiB is what GPUs for desktops let a block have, 163 an A100, 227 an H100 and a B200."""

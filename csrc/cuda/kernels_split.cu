@@ -1,0 +1,4 @@
+#define PRSR_DEFINE_KERNELS
+#include "kernels.h"
+
+template struct prsr::Kernels<prsr::SplitFp16>;
