@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-FUNCTION = re.compile(r"Function : \S*?(vertical|horizontal)_kernel\S*?(Tf32|SplitFp16|Fp16|Bf16)(\S*)")
+FUNCTION = re.compile(
+    r"Function : \S*?(vertical|horizontal)_kernel\S*?(Tf32|SplitFp16|Fp16|Bf16)(\S*)"
+)
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(\S+)[^;]*;")
 BRANCH = re.compile(r"BRA\S* .*?0x([0-9a-f]+)")
 OPERANDS = {"Tf32": "tf32", "SplitFp16": "split", "Fp16": "fp16", "Bf16": "bf16"}

@@ -296,8 +296,13 @@ def test_gpu_figures_rehearse_in_the_emulation(extension, monkeypatch):
     told = Report()
     with emulated(extension):
         bench = Bench(prsr.PRESETS["tiny"], torch.device("cpu"), True, told)
-        gpu_cuda.measure(bench, [1, 3])
+        assert gpu_cuda.measure(bench, [1, 3]) == 0
     assert len(told.results["cuda"]) == 6
+    assert [r["variant"] for r in told.results["variants"]] == [
+        *("split, look-ahead", "tf32, look-ahead", "split", "tf32"),
+        *("fp16, look-ahead", "fp16", "bf16, look-ahead", "bf16"),
+    ]
+    assert len(told.results["checks"]) == 8
     assert {r["what"].partition(": ")[2] for r in told.results["clocks"]} == set(gpu_cuda.PHASES)
     assert not told.results["bars"]
 
