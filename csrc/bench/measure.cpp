@@ -17,6 +17,7 @@ namespace {
 const Loops& loops_for(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+  if (instruction_set == "avx512bf16") return loops_avx512bf16;
   if (instruction_set == "avx512") return loops_avx512;
   if (instruction_set == "avx2") return loops_avx2;
 #endif

@@ -31,6 +31,6 @@ struct Loops {
   void (*exponentials)(const float* x, float* out, int64_t count);
   void (*gates)(const float* a, const float* b, float* out, int64_t count);
 };
-extern const Loops loops_baseline, loops_avx2, loops_avx512;
+extern const Loops loops_baseline, loops_avx2, loops_avx512, loops_avx512bf16;
 
 }  // namespace prsr
