@@ -174,8 +174,8 @@ def paired(matrix: Tensor, ranges: Sequence[int]) -> Tensor:
             pair whose second half is zero.
     """
     even = [F.pad(part, (0, 0, 0, len(part) % 2)) for part in matrix.split(list(ranges))]
-    pairs = torch.cat(even).bfloat16().unflatten(0, (-1, 2)).transpose(1, 2)
-    return pairs.contiguous().view(torch.float32)[..., 0]
+    rounded = torch.cat([matrix[:0], *even]).bfloat16()
+    return torch.stack([rounded[::2], rounded[1::2]], dim=-1).view(torch.float32)[..., 0]
 
 
 def as_they_are(matrix: Tensor, ranges: Sequence[int]) -> Tensor:
