@@ -56,34 +56,42 @@ inline Vec multiply_add(Vec sum, PairVec x, PairVec w) {
 #endif
 }
 
+// Lane of two successive vectors that becomes a half of a pair. Runs of `Run` lanes are paired: the
+// first with the second, the third with the fourth.
+template <int Run>
+constexpr int lane_of(int pair, int half) {
+  return pair / Run * 2 * Run + pair % Run + half * Run;
+}
+
 #if defined(__AVX512BF16__)
-template <int... Lane>
-inline __m512i halves_of_lanes(std::integer_sequence<int, Lane...>) {
-  typedef int16_t Halves __attribute__((vector_size(4 * PRSR_LANES)));
-  return (__m512i)Halves{static_cast<int16_t>(Lane / 2 + Lane % 2 * kLanes)...};
+template <int Run, int... Half>
+inline PairVec pair_halves(__m512i halves, std::integer_sequence<int, Half...>) {
+  typedef int16_t Halves __attribute__((vector_size(sizeof(Vec))));
+  const Halves order = {static_cast<int16_t>(lane_of<Run>(Half / 2, Half % 2))...};
+  return (PairVec)_mm512_maskz_permutexvar_epi16(~0u, (__m512i)order, halves);
+}
+#else
+template <int Run, int... Lane>
+inline PairVec pair_halves(PairVec first, PairVec second, std::integer_sequence<int, Lane...>) {
+  const PairVec low = shuffle<lane_of<Run>(Lane, 0)...>(first, second);
+  const PairVec high = shuffle<lane_of<Run>(Lane, 1)...>(first, second);
+  return low >> 16 | (high & 0xFFFF0000u);
 }
 #endif
 
-// Rounds to the nearest bfloat16, ties to even, and pairs the lanes of `low` with those of `high`.
-inline PairVec round_to_pairs(Vec low, Vec high) {
+// Rounds the lanes of two successive vectors to the nearest bfloat16, ties to even, and pairs them.
+template <int Run>
+inline PairVec round_to_pairs(Vec first, Vec second) {
 #if defined(__AVX512BF16__)
-  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-  const __m512i order = halves_of_lanes(std::make_integer_sequence<int, 2 * kLanes>());
-  return (PairVec)_mm512_maskz_permutexvar_epi16(0xFFFFFFFFu, order, halves);
+  const auto halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  if constexpr (Run == 1) return (PairVec)halves;
+  return pair_halves<Run>(halves, std::make_integer_sequence<int, 2 * kLanes>());
 #else
   // Adds half of the last place that is kept, or less by one if that place is even. A carry into
-  // the exponent is right, up to infinity; NaN as processors make them stay NaN.
-  const auto round = [](PairVec bits) { return bits + 0x7FFFu + (bits >> 16 & 1u); };
-  return round((PairVec)low) >> 16 | (round((PairVec)high) & 0xFFFF0000u);
+  // the exponent is right, up to infinity, and the NaN that processors make stays NaN.
+  const auto round = [](Vec v) { return (PairVec)v + 0x7FFFu + ((PairVec)v >> 16 & 1u); };
+  return pair_halves<Run>(round(first), round(second), std::make_integer_sequence<int, kLanes>());
 #endif
-}
-
-// Separates the runs of `Run` lanes of two vectors: the first, third, … run, and the others.
-template <int Run, int... Lane>
-inline void separate_runs(Vec& even, Vec& odd, std::integer_sequence<int, Lane...>) {
-  const Vec first = even, second = odd;
-  even = shuffle<(Lane / Run * 2 * Run + Lane % Run)...>(first, second);
-  odd = shuffle<(Lane / Run * 2 * Run + Lane % Run + Run)...>(first, second);
 }
 
 // Stores `size` features of `b` images, [size][b], as operands. `value(i, count)` returns float i
@@ -102,10 +110,9 @@ inline void store_pairs(const Value& value, int64_t size, Pair* out) {
   for (int64_t i = 0; i < pairs; i += kLanes) {
     const int64_t first = i / Bundle * 2 * Bundle + i % Bundle;
     const int64_t second = first + (Bundle < kLanes ? kLanes : Bundle);
-    Vec low = value(first, floats - first);
-    Vec high = second < floats ? value(second, floats - second) : Vec{};
-    separate_runs<kRun>(low, high, std::make_integer_sequence<int, kLanes>());
-    store_first(reinterpret_cast<float*>(out + i), (Vec)round_to_pairs(low, high), pairs - i);
+    const PairVec rounded = round_to_pairs<kRun>(
+        value(first, floats - first), second < floats ? value(second, floats - second) : Vec{});
+    store_first(reinterpret_cast<float*>(out + i), (Vec)rounded, pairs - i);
   }
 }
 
