@@ -95,4 +95,9 @@ void gates(const std::string& instruction_set, const float* a, const float* b, f
   loops_for(instruction_set).gates(a, b, out, count);
 }
 
+void round_to_bf16(const std::string& instruction_set, const float* x, uint16_t* out, int64_t size,
+                   int64_t bundle) {
+  loops_for(instruction_set).round_to_bf16(x, out, size, bundle);
+}
+
 }  // namespace prsr

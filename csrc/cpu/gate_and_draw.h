@@ -16,11 +16,6 @@ inline void gate_features(const float* a, int64_t size, int64_t b, Operand* out)
       size, b, out);
 }
 
-// Rounds `size` features of b images to operands.
-inline void round_features(const float* a, int64_t size, int64_t b, Pair* out) {
-  store_operands([=](int64_t i, int64_t count) { return load_first(a + i, count); }, size, b, out);
-}
-
 // Returns the smallest level whose cumulative mass exceeds u times the total mass, with mass
 // exp((logits + conditioning) / temperature). Temperature 0 is greedy, and rounding never selects a
 // level without mass (SPEC, section 2). Overwrites `logits`.

@@ -121,4 +121,9 @@ inline void store_operands(const Value& value, int64_t size, int64_t b, Pair* ou
   b == 1 ? store_pairs<1>(value, size, out) : store_pairs<prsr::kBundle>(value, size, out);
 }
 
+// Rounds `size` features of `b` images, [size][b], to pairs.
+inline void round_features(const float* a, int64_t size, int64_t b, Pair* out) {
+  store_operands([=](int64_t i, int64_t count) { return load_first(a + i, count); }, size, b, out);
+}
+
 }  // namespace
