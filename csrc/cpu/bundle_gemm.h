@@ -76,7 +76,7 @@ struct Sums {
 
   // Calls work(sums, first output, offset, floats) for every pair; rows are `ld` floats apart.
   template <typename Work>
-  inline void for_each(int64_t ld, const Work& work) {
+  PRSR_INLINE void for_each(int64_t ld, const Work& work) {
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 32
@@ -89,7 +89,7 @@ struct Sums {
 
   // The weights, or biases, of a pair of outputs, repeated for every image.
   template <typename T>
-  static inline VecOf<T> load_weights(const T* from) {
+  static PRSR_INLINE VecOf<T> load_weights(const T* from) {
     if constexpr (kPair == 1) return broadcast(*from);
     typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
     int64_t pair;
@@ -99,7 +99,7 @@ struct Sums {
 
   // The bundle of one input, repeated for every output of a pair.
   template <typename Operand>
-  static inline void load_input(const Operand* from, VecOf<Operand> (&x)[kSides]) {
+  static PRSR_INLINE void load_input(const Operand* from, VecOf<Operand> (&x)[kSides]) {
     if constexpr (kPair == 1) {
       for (int side = 0; side < kSides; ++side) x[side] = load(from + side * kLanes);
     } else if constexpr (kSides == 1) {
@@ -110,13 +110,13 @@ struct Sums {
     }
   }
 
-  inline void begin(const float* bias) {
+  PRSR_INLINE void begin(const float* bias) {
     for_each(0, [=](Registers& sum, int o, int64_t, int64_t) {
       for (Vec& side : sum) side = bias ? load_weights(bias + o) : Vec{};
     });
   }
 
-  inline void add(const float* from, int64_t ld) {
+  PRSR_INLINE void add(const float* from, int64_t ld) {
     for_each(ld, [=](Registers& sum, int, int64_t offset, int64_t count) {
       Registers more;
       for (int side = 0; side < kSides; ++side) {
@@ -128,7 +128,7 @@ struct Sums {
     });
   }
 
-  inline void end(float* out, int64_t ld, bool relu) {
+  PRSR_INLINE void end(float* out, int64_t ld, bool relu) {
     for_each(ld, [=](Registers& sum, int, int64_t offset, int64_t count) {
       if constexpr (kPair > 1) deinterleave(sum, kAllLanes);
       for (int side = 0; side < kSides; ++side) {
@@ -142,8 +142,8 @@ struct Sums {
 
 // Adds the products of `length` inputs of each row, `lda` apart, with their weights.
 template <typename Operand, int Rows, int Outputs>
-inline void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
-                       int64_t width, Sums<Rows, Outputs>& t) {
+PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
+                            int64_t width, Sums<Rows, Outputs>& t) {
   for (int64_t i = 0; i < length; ++i, w += width, a += prsr::kBundle) {
     VecOf<Operand> x[Rows][t.kSides];
     for (int r = 0; r < Rows; ++r) t.load_input(a + r * lda, x[r]);

@@ -82,7 +82,7 @@ struct Strip {
 // Calls work(r, v) for every row and vector of a tile. Fully unrolled, so that the sums stay in
 // registers.
 template <int Rows, int Vecs, typename Work>
-inline void for_each(const Work& work) {
+PRSR_INLINE void for_each(const Work& work) {
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
@@ -92,7 +92,7 @@ inline void for_each(const Work& work) {
 
 // Adds floats to the sums of each row, for `left` outputs at most.
 template <int Rows, int Vecs>
-inline void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][Vecs]) {
+PRSR_INLINE void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][Vecs]) {
   if (left >= Vecs * kLanes) {
     for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] += load(from + r * ld + v * kLanes); });
   } else {
@@ -105,8 +105,8 @@ inline void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][V
 }
 
 template <typename Operand, int Rows, int Vecs>
-inline void begin_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
-                       Vec (&sums)[Rows][Vecs]) {
+PRSR_INLINE void begin_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                            Vec (&sums)[Rows][Vecs]) {
   if (p.bias) {
     const float* const bias = p.bias + strip.column;
     for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = load(bias + v * kLanes); });
@@ -119,8 +119,8 @@ inline void begin_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int6
 }
 
 template <typename Operand, int Rows, int Vecs>
-inline void end_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
-                     Vec (&sums)[Rows][Vecs]) {
+PRSR_INLINE void end_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                          Vec (&sums)[Rows][Vecs]) {
   const int64_t left = p.outputs - strip.column;
   if (p.then) add(p.then + row * p.ld_then + strip.column, p.ld_then, left, sums);
   if (p.relu) for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = max(Vec{}, sums[r][v]); });
@@ -138,8 +138,8 @@ inline void end_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_
 
 // Adds the products of `length` inputs of each row, `lda` apart, with their weights.
 template <typename Operand, int Rows, int Vecs>
-inline void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
-                       int64_t width, Vec (&sums)[Rows][Vecs]) {
+PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
+                            int64_t width, Vec (&sums)[Rows][Vecs]) {
   for (int64_t i = 0; i < length; ++i, w += width) {
     VecOf<Operand> weights[Vecs];
     for (int v = 0; v < Vecs; ++v) weights[v] = load(w + v * kLanes);

@@ -41,7 +41,8 @@ inline PairVec broadcast(const Pair& from) {
   return bits | PairVec{};
 }
 
-// Whether products with an operand, a hidden unit or two, add nothing. NaN counts as nonzero.
+// Whether products with an operand, a hidden unit or two, add nothing. NaN counts as nonzero. (An
+// instruction that treats denormal numbers as zero may change a bias that is one.)
 inline bool is_zero(float unit) { return unit <= 0; }
 inline bool is_zero(const Pair& units) { return ((units.low | units.high) & 0x7FFF) == 0; }
 

@@ -22,6 +22,10 @@
 #define PRSR_LANES 4
 #endif
 
+// For functions whose vectors stay in registers only if they are inlined. GCC inlines until a file
+// has grown by some share, and the templates below have hundreds of instances.
+#define PRSR_INLINE inline __attribute__((always_inline))
+
 namespace {
 
 constexpr int kLanes = PRSR_LANES;
