@@ -12,6 +12,7 @@ from benchmarks.report import Column, Record, milliseconds, ms, times, whole_sec
 from benchmarks.run import Run
 from benchmarks.subject import ENGINE, EPSILON
 from benchmarks.timing import Timing, interleaved, timed
+from prsr.engines.cpu import chosen_instruction_set
 
 COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
 
@@ -31,7 +32,8 @@ def batches(run: Run) -> None:
             Column("engine", "engine", milliseconds),
             Column("bound", "bound", ms),
             Column("ratio", "over bound", times),
-            Column("bf16", "head in bf16", milliseconds),
+            Column("bf16", "bf16", milliseconds),
+            Column("by_bf16", "faster by", times),
         ],
         rows,
         f"At batch 1 the engine skips hidden units that are zero, here "
@@ -108,11 +110,13 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
     timings["naive"] = timings["naive"].times(subject.pixels * subject.config.channels)
     bound = sum(bounds(run.parts, run.limits, subject.pixels, batch).values())
     call = timings["call"].median
+    in_bf16 = timings.get("bf16")
     return {
         "batch": batch,
         **timings,
         "bound": bound,
         "ratio": timings["engine"].median / bound,
+        "by_bf16": in_bf16 and timings["engine"].median / in_bf16.median,
         **{
             f"by_{name}": timings[name].median / call
             for name in ("eager", "compiled", "naive")
@@ -131,6 +135,8 @@ def bars(run: Run, records: dict[int, Record]) -> None:
         most, naive = (1.4, 2500) if batch == 1 else (1.2, 5000)
         run.bar(f"batch {batch}: engine over its bound", record["ratio"], most=most)
         run.bar(f"batch {batch}: faster than naive", record["by_naive"], least=naive)
+        if batch == 64 and chosen_instruction_set() == "avx512bf16":
+            run.bar(f"batch {batch}: bf16 faster than fp32", record["by_bf16"], least=1.5)
         eager = {1: 40, 16: 8}.get(batch)
         if eager:
             run.bar(f"batch {batch}: faster than cached eager", record["by_eager"], least=eager)

@@ -3,14 +3,13 @@
     python -m benchmarks.precision
 
 It prints the total-variation distance (half the sum of |p − q| over the levels) between the
-distributions of the model in fp32 and of an engine in bf16, over all sub-pixels of samples of the
-bundled model. The probability of any event of a draw changes by at most this distance. The
-distributions of an engine are those of a copy of the model with the same rounding, computed by one
-parallel forward pass; the tests check the engines against these copies.
+distributions of the model in fp32 and in bf16, over all sub-pixels of samples of the bundled model.
+The probability of any event of a draw changes by at most this distance. The distributions in bf16
+are those of a copy of the model that rounds as the engines do, computed by one parallel forward
+pass; the tests check the engines against such copies.
 
-The engine ``cpu`` rounds the weights of both layers of the prior's head. ``triton`` rounds both
-operands of every GEMM except in the first layers; sums, biases, gates, residuals and the
-conditioning network are in fp32.
+In bf16, every engine rounds both operands of every product except in the first layers; sums,
+biases, gates, residuals and the conditioning network are in fp32 (docs/SPEC.md, section 2).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor
 
 import prsr
 from prsr.models.model_files import DEFAULT_MODEL, bundled_inputs
-from prsr.testing import with_rounded_head, with_rounded_operands
+from prsr.testing import with_rounded_operands
 
 TEMPERATURES = (1.0, 0.8)
 
@@ -41,18 +40,13 @@ def main() -> None:
     hr = prsr.sample(lr, model=model, seed=0)
     exact = model(lr, hr).logits
     table = Table(title=f"Total-variation distance, {hr.numel():,} sub-pixels of {len(hr)} samples")
-    table.add_column("engine")
     for heading in ("temperature", "mean", "99.9th percentile", "largest"):
         table.add_column(heading, justify="right")
-    for engine, rounded in (
-        ("cpu", with_rounded_head(model)),
-        ("triton", with_rounded_operands(model)),
-    ):
-        moved = rounded(lr, hr).logits
-        for temperature in TEMPERATURES:
-            distances = total_variation(exact, moved, temperature).flatten()
-            figures = (distances.mean(), distances.quantile(0.999), distances.max())
-            table.add_row(engine, f"{temperature:g}", *(f"{float(f):.2e}" for f in figures))
+    moved = with_rounded_operands(model)(lr, hr).logits
+    for temperature in TEMPERATURES:
+        distances = total_variation(exact, moved, temperature).flatten()
+        figures = (distances.mean(), distances.quantile(0.999), distances.max())
+        table.add_row(f"{temperature:g}", *(f"{float(f):.2e}" for f in figures))
     console = Console(width=100, highlight=False)
     console.print(f"prsr {prsr.__version__}, torch {torch.__version__}, model {DEFAULT_MODEL}")
     console.print(table)

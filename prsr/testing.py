@@ -192,29 +192,19 @@ def random_images(config: PRSRConfig, n: int, height: int, width: int, seed: int
     return torch.randint(config.levels, shape, dtype=torch.uint8, generator=random)
 
 
-def with_rounded_head(model: PRSR, operand: torch.dtype = torch.bfloat16) -> PRSR:
-    """A copy in which the weights of the prior's head are rounded to a dtype; biases are not.
-
-    This is what the engine ``cpu`` computes with in bf16.
-    """
-    rounded = copy.deepcopy(model)
-    for layer in rounded.prior.head:
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.data.to(operand).float()
-    return rounded
-
-
 def with_rounded_operands(model: PRSR, operand: torch.dtype = torch.bfloat16) -> PRSR:
     """A copy whose prior rounds weights and inputs of all but its first layers to a dtype.
 
-    This is what the engines ``triton`` and ``cuda`` compute with in fp16 and bf16.
+    This defines what engines compute in bf16 and fp16 (docs/SPEC.md, section 2).
     """
-    rounded = with_rounded_head(model, operand)
-    hidden, relu, _ = rounded.prior.head
-    for layer in [hidden, *rounded.prior.blocks.modules()]:
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.data.to(operand).float()
-            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(operand).float(),))
+    rounded = copy.deepcopy(model)
+    hidden, relu, last = rounded.prior.head
+    layers = [m for m in rounded.prior.blocks.modules() if isinstance(m, nn.Conv2d)] + [hidden]
+    for layer in [*layers, last]:
+        weight = cast(Tensor, layer.weight)
+        weight.data = weight.data.to(operand).float()
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(operand).float(),))
     # The prior uses the last layer's weights without calling the layer.
     relu.register_forward_hook(lambda *call: call[2].to(operand).float())
     return rounded

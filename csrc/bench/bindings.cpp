@@ -38,4 +38,12 @@ PYBIND11_MODULE(_bench, module) {
       },
       py::arg("instruction_set"), py::arg("a"), py::arg("b"), py::arg("out"), py::arg("count"),
       "tanh(a)·sigmoid(b) of `count` floats, as the kernels compute it; arrays by address.");
+  module.def(
+      "round_to_bf16",
+      [](const std::string& set, uint64_t x, uint64_t out, int64_t size, int64_t bundle) {
+        prsr::round_to_bf16(set, pointer<const float>(x), pointer<uint16_t>(out), size, bundle);
+      },
+      py::arg("instruction_set"), py::arg("x"), py::arg("out"), py::arg("size"), py::arg("bundle"),
+      "Rounds the features of a bundle to pairs of bfloat16, as the kernels do; arrays by "
+      "address.");
 }

@@ -1,7 +1,7 @@
 // Loops over single operations of an instruction set: benchmarks time the first two, tests check
 // the results of the others. Compiled once per instruction set, under the name PRSR_LOOPS.
 #include "measure.h"
-#include "vec.h"
+#include "pairs.h"
 
 namespace {
 
@@ -52,10 +52,14 @@ void each_gate(const float* a, const float* b, float* out, int64_t count) {
   }
 }
 
+void each_rounding(const float* x, uint16_t* out, int64_t size, int64_t b) {
+  round_features(x, size, b, reinterpret_cast<Pair*>(out));
+}
+
 }  // namespace
 
 namespace prsr {
 
-const Loops PRSR_LOOPS = {multiply_add, read, each_exponential, each_gate};
+const Loops PRSR_LOOPS = {multiply_add, read, each_exponential, each_gate, each_rounding};
 
 }  // namespace prsr

@@ -17,6 +17,7 @@ namespace {
 const Loops& loops_for(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+  if (instruction_set == "avx512bf16") return loops_avx512bf16;
   if (instruction_set == "avx512") return loops_avx512;
   if (instruction_set == "avx2") return loops_avx2;
 #endif
@@ -92,6 +93,11 @@ void exponentials(const std::string& instruction_set, const float* x, float* out
 void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
            int64_t count) {
   loops_for(instruction_set).gates(a, b, out, count);
+}
+
+void round_to_bf16(const std::string& instruction_set, const float* x, uint16_t* out, int64_t size,
+                   int64_t bundle) {
+  loops_for(instruction_set).round_to_bf16(x, out, size, bundle);
 }
 
 }  // namespace prsr

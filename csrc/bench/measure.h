@@ -20,6 +20,10 @@ void exponentials(const std::string& instruction_set, const float* x, float* out
 void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
            int64_t count);
 
+// Rounds `size` features of `bundle` images, 1 or kBundle, to pairs of bfloat16 (pairs.h).
+void round_to_bf16(const std::string& instruction_set, const float* x, uint16_t* out, int64_t size,
+                   int64_t bundle);
+
 // The loops, compiled once per instruction set (loops.cpp). No inline functions, for the reason in
 // operands.h.
 struct Loops {
@@ -30,7 +34,8 @@ struct Loops {
   float (*read)(const float* from, int64_t lines, int64_t times);
   void (*exponentials)(const float* x, float* out, int64_t count);
   void (*gates)(const float* a, const float* b, float* out, int64_t count);
+  void (*round_to_bf16)(const float* x, uint16_t* out, int64_t size, int64_t bundle);
 };
-extern const Loops loops_baseline, loops_avx2, loops_avx512;
+extern const Loops loops_baseline, loops_avx2, loops_avx512, loops_avx512bf16;
 
 }  // namespace prsr

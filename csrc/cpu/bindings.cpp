@@ -60,7 +60,7 @@ prsr::PriorConfig config_of(const py::kwargs& given) {
       .read("first_reach", c.first_reach)
       .read("units", c.units)
       .read("gate_inputs", c.gate_inputs)
-      .read("half_head", c.half_head)
+      .read("bf16", c.bf16)
       .no_more();
   return c;
 }

@@ -33,14 +33,14 @@ struct TileShape {
 
 // Reorders the lanes of a pair of outputs, in one register or two, from output by output to image
 // by image.
-template <int... Lane>
-inline void interleave(Vec (&v)[1], std::integer_sequence<int, Lane...>) {
+template <typename V, int... Lane>
+inline void interleave(V (&v)[1], std::integer_sequence<int, Lane...>) {
   v[0] = shuffle<(Lane % 2 * prsr::kBundle + Lane / 2)...>(v[0], v[0]);
 }
 
-template <int... Lane>
-inline void interleave(Vec (&v)[2], std::integer_sequence<int, Lane...>) {
-  const Vec first = v[0], second = v[1];
+template <typename V, int... Lane>
+inline void interleave(V (&v)[2], std::integer_sequence<int, Lane...>) {
+  const V first = v[0], second = v[1];
   v[0] = shuffle<(Lane % 2 * kLanes + Lane / 4 * 4 + Lane / 2 % 2)...>(first, second);
   v[1] = shuffle<(Lane % 2 * kLanes + Lane / 4 * 4 + Lane / 2 % 2 + 2)...>(first, second);
 }
@@ -58,8 +58,8 @@ inline void deinterleave(Vec (&v)[2], std::integer_sequence<int, Lane...>) {
   v[1] = shuffle<(Lane / 2 % 2 * kLanes + Lane / 4 * 4 + Lane % 2 * 2 + 1)...>(first, second);
 }
 
-template <int... Lane>
-inline Vec repeated(Vec v, std::integer_sequence<int, Lane...>) {
+template <typename V, int... Lane>
+inline V repeated(V v, std::integer_sequence<int, Lane...>) {
   return shuffle<(Lane / 2)...>(v, v);
 }
 
@@ -76,7 +76,7 @@ struct Sums {
 
   // Calls work(sums, first output, offset, floats) for every pair; rows are `ld` floats apart.
   template <typename Work>
-  inline void for_each(int64_t ld, const Work& work) {
+  PRSR_INLINE void for_each(int64_t ld, const Work& work) {
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 32
@@ -88,16 +88,18 @@ struct Sums {
   }
 
   // The weights, or biases, of a pair of outputs, repeated for every image.
-  static inline Vec load_weights(const float* from) {
+  template <typename T>
+  static PRSR_INLINE VecOf<T> load_weights(const T* from) {
     if constexpr (kPair == 1) return broadcast(*from);
     typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
     int64_t pair;
     std::memcpy(&pair, from, sizeof pair);
-    return (Vec)(pair - Pairs{});
+    return (VecOf<T>)(pair - Pairs{});
   }
 
   // The bundle of one input, repeated for every output of a pair.
-  static inline void load_input(const float* from, Registers& x) {
+  template <typename Operand>
+  static PRSR_INLINE void load_input(const Operand* from, VecOf<Operand> (&x)[kSides]) {
     if constexpr (kPair == 1) {
       for (int side = 0; side < kSides; ++side) x[side] = load(from + side * kLanes);
     } else if constexpr (kSides == 1) {
@@ -108,13 +110,13 @@ struct Sums {
     }
   }
 
-  inline void begin(const float* bias) {
+  PRSR_INLINE void begin(const float* bias) {
     for_each(0, [=](Registers& sum, int o, int64_t, int64_t) {
       for (Vec& side : sum) side = bias ? load_weights(bias + o) : Vec{};
     });
   }
 
-  inline void add(const float* from, int64_t ld) {
+  PRSR_INLINE void add(const float* from, int64_t ld) {
     for_each(ld, [=](Registers& sum, int, int64_t offset, int64_t count) {
       Registers more;
       for (int side = 0; side < kSides; ++side) {
@@ -126,7 +128,7 @@ struct Sums {
     });
   }
 
-  inline void end(float* out, int64_t ld, bool relu) {
+  PRSR_INLINE void end(float* out, int64_t ld, bool relu) {
     for_each(ld, [=](Registers& sum, int, int64_t offset, int64_t count) {
       if constexpr (kPair > 1) deinterleave(sum, kAllLanes);
       for (int side = 0; side < kSides; ++side) {
@@ -138,27 +140,30 @@ struct Sums {
   }
 };
 
-// Adds the products of `length` inputs of each row, `lda` floats apart, with their weights.
-template <int Rows, int Outputs>
-inline void add_inputs(const float* a, int64_t lda, int64_t length, const float* w, int64_t width,
-                       Sums<Rows, Outputs>& t) {
+// Adds the products of `length` inputs of each row, `lda` apart, with their weights.
+template <typename Operand, int Rows, int Outputs>
+PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
+                            int64_t width, Sums<Rows, Outputs>& t) {
   for (int64_t i = 0; i < length; ++i, w += width, a += prsr::kBundle) {
-    typename Sums<Rows, Outputs>::Registers x[Rows];
+    VecOf<Operand> x[Rows][t.kSides];
     for (int r = 0; r < Rows; ++r) t.load_input(a + r * lda, x[r]);
 #pragma GCC unroll 32
     for (int v = 0; v < t.kPairs; ++v) {
-      const Vec weights = t.load_weights(w + v * t.kPair);
+      const auto weights = t.load_weights(w + v * t.kPair);
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
-        for (int side = 0; side < t.kSides; ++side) t.sums[r][v][side] += x[r][side] * weights;
+        for (int side = 0; side < t.kSides; ++side) {
+          Vec& sum = t.sums[r][v][side];
+          sum = multiply_add(sum, x[r][side], weights);
+        }
       }
     }
   }
 }
 
 // `strip` begins with the first output of the tile.
-template <int Rows, int Outputs>
-void bundle_tile(const Gemm& p, const Strip<float>& strip, int64_t row) {
+template <typename Operand, int Rows, int Outputs>
+void bundle_tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row) {
   Sums<Rows, Outputs> t;
   p.bias ? t.begin(p.bias + strip.column) : t.begin(nullptr);
   const int64_t place = strip.column * prsr::kBundle;
@@ -167,7 +172,7 @@ void bundle_tile(const Gemm& p, const Strip<float>& strip, int64_t row) {
     add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
                strip.width, t);
   }
-  const float* w = strip.weights + p.first_input * strip.width;
+  const Operand* w = strip.weights + p.first_input * strip.width;
   for (int64_t s = 0; s < p.segments; ++s) {
     const int64_t segment = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     add_inputs(p.in + segment * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width, t);
@@ -178,11 +183,11 @@ void bundle_tile(const Gemm& p, const Strip<float>& strip, int64_t row) {
   p.relu ? t.end(out, p.ld_out, true) : t.end(out, p.ld_out, false);
 }
 
-template <int Rows, int... Fewer>
-inline void bundle_tile_of(const Gemm& p, const Strip<float>& strip, int64_t row, int64_t outputs,
-                           std::integer_sequence<int, Fewer...>) {
-  using Tile = void (*)(const Gemm&, const Strip<float>&, int64_t);
-  static constexpr Tile kTiles[] = {bundle_tile<Rows, Fewer + 1>...};
+template <int Rows, typename Operand, int... Fewer>
+inline void bundle_tile_of(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                           int64_t outputs, std::integer_sequence<int, Fewer...>) {
+  using Tile = void (*)(const Gemm<Operand>&, const Strip<Operand>&, int64_t);
+  static constexpr Tile kTiles[] = {bundle_tile<Operand, Rows, Fewer + 1>...};
   kTiles[outputs - 1](p, strip, row);
 }
 
@@ -193,11 +198,11 @@ inline int64_t first_part(int64_t whole, int64_t parts, int64_t unit) {
 }
 
 // Some rows, strip by strip, in tiles of `Rows` rows.
-template <int Rows>
-void bundle_rows(const Gemm& p, int64_t first_row, int64_t last_row) {
+template <int Rows, typename Operand>
+void bundle_rows(const Gemm<Operand>& p, int64_t first_row, int64_t last_row) {
   constexpr int kMost = TileShape<Rows>::kMostOutputs;
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
-  const float* weights = static_cast<const float*>(p.weights);
+  const Operand* weights = p.weights;
   int64_t first = 0;
   for (int64_t strips = (p.outputs + p.strip - 1) / p.strip; strips > 0; --strips) {
     const int64_t width = first_part(p.outputs - first, strips, 2);
@@ -215,7 +220,8 @@ void bundle_rows(const Gemm& p, int64_t first_row, int64_t last_row) {
   }
 }
 
-inline void bundles(const Gemm& p) {
+template <typename Operand>
+inline void bundles(const Gemm<Operand>& p) {
   const int64_t middle = p.last_row - (p.last_row - p.first_row) % kBundleRows;
   if (p.first_row < middle) bundle_rows<kBundleRows>(p, p.first_row, middle);
   if (middle < p.last_row) bundle_rows<1>(p, middle, p.last_row);
@@ -268,6 +274,9 @@ inline void split_bundle(const float* bundle, int64_t count, float* to, int64_t 
   }
 }
 
-inline void compute(const Gemm& p) { p.bundle == 1 ? compute(p, Rows{}) : bundles(p); }
+template <typename Operand>
+inline void compute(const Gemm<Operand>& p) {
+  p.bundle == 1 ? compute(p, Rows{}) : bundles(p);
+}
 
 }  // namespace

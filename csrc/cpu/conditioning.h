@@ -80,7 +80,7 @@ struct ConditioningScratch {
 using Condition = bool (*)(const ConditioningConfig&, const ConditioningNetwork&,
                            const ConditioningJob&, ConditioningScratch&, Team&, int64_t member,
                            int64_t image);
-extern const Condition condition_baseline, condition_avx2, condition_avx512;
+extern const Condition condition_baseline, condition_avx2, condition_avx512, condition_avx512bf16;
 
 // Computes all images with up to `threads` threads; the result is bit-identical for any number.
 // Returns whether all logits are finite. Throws std::bad_alloc if working memory cannot be

@@ -70,7 +70,7 @@ class Conditioner {
               static_cast<float>(low[x]) / static_cast<float>(c.levels - 1) - 0.5f;
         }
       }
-      Gemm p = gemm(net.first.weights, net.first.bias, to, y);
+      Gemm<float> p = gemm(net.first.weights, net.first.bias, to, y);
       p.in = values;
       p.lda = p.length = c.channels;
       compute(p, Rows{});
@@ -82,7 +82,7 @@ class Conditioner {
   bool convolve(Plane& from, const Layer& layer, bool relu, Plane& to, bool residual) {
     const Share rows(to.height, member, members);
     for (int64_t y = rows.first; y < rows.last; ++y) {
-      Gemm p = gemm(layer.weights, layer.bias, to, y);
+      Gemm<float> p = gemm(layer.weights, layer.bias, to, y);
       p.in = from.at(y - 1, -1);
       p.segments = 3;
       p.segment_stride = from.row;
@@ -103,7 +103,7 @@ class Conditioner {
     for (int64_t y = rows.first; y < rows.last; ++y) {
       for (int64_t py = 0; py < 2; ++py) {
         for (int64_t px = 0; px < 2; ++px) {
-          Gemm p = gemm(doubling.phases[py][px], doubling.bias, to, 2 * y + py);
+          Gemm<float> p = gemm(doubling.phases[py][px], doubling.bias, to, 2 * y + py);
           p.in = from.at(y, 0);
           p.segments = 1 + py;
           p.segment_stride = from.row;
@@ -132,7 +132,7 @@ class Conditioner {
       }
       if (j.logits) {
         const int64_t levels = c.channels * c.levels;
-        Gemm p;
+        Gemm<float> p;
         p.weights = net.last.weights;
         p.bias = net.last.bias;
         p.in = from.at(y, 0);
@@ -171,8 +171,8 @@ class Conditioner {
   }
 
   // The GEMM of one row of a layer, all pixels.
-  Gemm gemm(const float* weights, const float* bias, Plane& to, int64_t y) const {
-    Gemm p;
+  Gemm<float> gemm(const float* weights, const float* bias, Plane& to, int64_t y) const {
+    Gemm<float> p;
     p.weights = weights;
     p.bias = bias;
     p.outputs = c.features;

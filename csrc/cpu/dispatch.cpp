@@ -35,6 +35,7 @@ void adapt_to_contention(bool contended) {
 const Kernel& prior_kernel(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+  if (instruction_set == "avx512bf16") return kernel_avx512bf16;
   if (instruction_set == "avx512") return kernel_avx512;
   if (instruction_set == "avx2") return kernel_avx2;
 #endif
@@ -44,6 +45,7 @@ const Kernel& prior_kernel(const std::string& instruction_set) {
 Condition conditioning_kernel(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+  if (instruction_set == "avx512bf16") return condition_avx512bf16;
   if (instruction_set == "avx512") return condition_avx512;
   if (instruction_set == "avx2") return condition_avx2;
 #endif

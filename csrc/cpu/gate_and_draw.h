@@ -5,12 +5,15 @@
 
 namespace {
 
-// tanh(a₁)·σ(a₂) of `size` features; a₂ follows a₁ in memory.
-inline void gate_features(const float* a, int64_t size, float* out) {
-  for (int64_t i = 0; i < size; i += kLanes) {
-    const Vec first = load_first(a + i, size - i), second = load_first(a + size + i, size - i);
-    store_first(out + i, gate(first, second), size - i);
-  }
+// Stores tanh(a₁)·σ(a₂) of `size` features of b images as operands; a₂ follows a₁ in memory.
+template <typename Operand>
+inline void gate_features(const float* a, int64_t size, int64_t b, Operand* out) {
+  const float* const second = a + size * b;
+  store_operands(
+      [=](int64_t i, int64_t count) {
+        return gate(load_first(a + i, count), load_first(second + i, count));
+      },
+      size, b, out);
 }
 
 // Returns the smallest level whose cumulative mass exceeds u times the total mass, with mass

@@ -11,7 +11,7 @@
 // from the sums of the one before.
 #pragma once
 
-#include "vec.h"
+#include "pairs.h"
 
 namespace {
 
@@ -37,20 +37,22 @@ constexpr int most_vecs(int64_t rows) {
   return panels < 1 ? kPanelVecs : panels < kBlock / kPanel ? panels * kPanelVecs : kBlock / kLanes;
 }
 
+// The operands are floats, or pairs of bfloat16; then all lengths and distances of inputs are in
+// pairs. Everything else is float32.
+template <typename Operand>
 struct Gemm {
-  int64_t bundle = 1;             // floats per element of `in`, `start`, `then` and `out`
-  const float* before = nullptr;  // inputs f, which precede the others; or null
+  int64_t bundle = 1;               // images: of each value of `in`, `start`, `then` and `out`
+  const Operand* before = nullptr;  // inputs f, which precede the others; or null
   int64_t ld_before = 0;
   int64_t before_length = 0;
-  const float* in = nullptr;  // segment s of row r starts at s·segment_stride + r·lda
+  const Operand* in = nullptr;  // segment s of row r starts at s·segment_stride + r·lda
   int64_t lda = 0;
   int64_t length = 0;  // inputs per segment
   int64_t segments = 1;
   int64_t segment_stride = 0;
-  int64_t first_segment = 0;      // first segment of a ring buffer …
-  int64_t ring = 1;               // … with this number of segments
-  const void* weights = nullptr;  // float, or bfloat16 if `half` is set and bundle is 1
-  bool half = false;
+  int64_t first_segment = 0;  // first segment of a ring buffer …
+  int64_t ring = 1;           // … with this number of segments
+  const Operand* weights = nullptr;
   int64_t strip = 0;        // the most outputs per strip of the weights, if bundle is not 1
   int64_t first_input = 0;  // row of the weights that belongs to the first element of `in`
   int64_t inputs = 0;       // rows of the weights, if not segments · length
@@ -70,17 +72,17 @@ struct Gemm {
 };
 
 // Adjacent outputs of a block, at most most_vecs(1) vectors.
-template <typename Weight>
+template <typename Operand>
 struct Strip {
-  int64_t column;         // index of the first output
-  const Weight* weights;  // weights of input 0
-  int64_t width;          // distance between the weights of successive inputs
+  int64_t column;          // index of the first output
+  const Operand* weights;  // weights of input 0
+  int64_t width;           // distance between the weights of successive inputs
 };
 
 // Calls work(r, v) for every row and vector of a tile. Fully unrolled, so that the sums stay in
 // registers.
 template <int Rows, int Vecs, typename Work>
-inline void for_each(const Work& work) {
+PRSR_INLINE void for_each(const Work& work) {
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
@@ -90,7 +92,7 @@ inline void for_each(const Work& work) {
 
 // Adds floats to the sums of each row, for `left` outputs at most.
 template <int Rows, int Vecs>
-inline void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][Vecs]) {
+PRSR_INLINE void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][Vecs]) {
   if (left >= Vecs * kLanes) {
     for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] += load(from + r * ld + v * kLanes); });
   } else {
@@ -102,9 +104,9 @@ inline void add(const float* from, int64_t ld, int64_t left, Vec (&sums)[Rows][V
   }
 }
 
-template <typename Weight, int Rows, int Vecs>
-inline void begin_sums(const Gemm& p, const Strip<Weight>& strip, int64_t row,
-                       Vec (&sums)[Rows][Vecs]) {
+template <typename Operand, int Rows, int Vecs>
+PRSR_INLINE void begin_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                            Vec (&sums)[Rows][Vecs]) {
   if (p.bias) {
     const float* const bias = p.bias + strip.column;
     for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = load(bias + v * kLanes); });
@@ -116,9 +118,9 @@ inline void begin_sums(const Gemm& p, const Strip<Weight>& strip, int64_t row,
   }
 }
 
-template <typename Weight, int Rows, int Vecs>
-inline void end_sums(const Gemm& p, const Strip<Weight>& strip, int64_t row,
-                     Vec (&sums)[Rows][Vecs]) {
+template <typename Operand, int Rows, int Vecs>
+PRSR_INLINE void end_sums(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                          Vec (&sums)[Rows][Vecs]) {
   const int64_t left = p.outputs - strip.column;
   if (p.then) add(p.then + row * p.ld_then + strip.column, p.ld_then, left, sums);
   if (p.relu) for_each<Rows, Vecs>([&](int r, int v) { sums[r][v] = max(Vec{}, sums[r][v]); });
@@ -134,27 +136,28 @@ inline void end_sums(const Gemm& p, const Strip<Weight>& strip, int64_t row,
   }
 }
 
-// Adds the products of `length` inputs of each row, `lda` floats apart, with their weights.
-template <typename Weight, int Rows, int Vecs>
-inline void add_inputs(const float* a, int64_t lda, int64_t length, const Weight* w, int64_t width,
-                       Vec (&sums)[Rows][Vecs]) {
+// Adds the products of `length` inputs of each row, `lda` apart, with their weights.
+template <typename Operand, int Rows, int Vecs>
+PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
+                            int64_t width, Vec (&sums)[Rows][Vecs]) {
   for (int64_t i = 0; i < length; ++i, w += width) {
-    Vec weights[Vecs];
+    VecOf<Operand> weights[Vecs];
     for (int v = 0; v < Vecs; ++v) weights[v] = load(w + v * kLanes);
-    for_each<Rows, Vecs>(
-        [&](int r, int v) { sums[r][v] += broadcast(a[r * lda + i]) * weights[v]; });
+    for_each<Rows, Vecs>([&](int r, int v) {
+      sums[r][v] = multiply_add(sums[r][v], broadcast(a[r * lda + i]), weights[v]);
+    });
   }
 }
 
-template <typename Weight, int Rows, int Vecs>
-inline void tile(const Gemm& p, const Strip<Weight>& strip, int64_t row) {
+template <typename Operand, int Rows, int Vecs>
+inline void tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row) {
   Vec sums[Rows][Vecs];
   begin_sums(p, strip, row, sums);
   if (p.before) {
     add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
                strip.width, sums);
   }
-  const Weight* w = strip.weights + p.first_input * strip.width;
+  const Operand* w = strip.weights + p.first_input * strip.width;
   for (int64_t s = 0; s < p.segments; ++s) {
     const int64_t place = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     add_inputs(p.in + place * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width,
@@ -164,23 +167,24 @@ inline void tile(const Gemm& p, const Strip<Weight>& strip, int64_t row) {
   end_sums(p, strip, row, sums);
 }
 
-template <typename Weight, int Rows, int Vecs>
-inline void tile_of(const Gemm& p, const Strip<Weight>& strip, int64_t row, int64_t rows) {
+template <typename Operand, int Rows, int Vecs>
+inline void tile_of(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                    int64_t rows) {
   if constexpr (Rows > 0) {
-    if (rows == Rows) return tile<Weight, Rows, Vecs>(p, strip, row);
-    tile_of<Weight, Rows - 1, Vecs>(p, strip, row, rows);
+    if (rows == Rows) return tile<Operand, Rows, Vecs>(p, strip, row);
+    tile_of<Operand, Rows - 1, Vecs>(p, strip, row, rows);
   }
 }
 
 // All rows, in tiles of nearly equal height: 7 rows in tiles of at most 6 become 4 and 3.
 struct Rows {
-  template <typename Weight, int Vecs>
-  static void compute(const Gemm& p, const Strip<Weight>& strip) {
+  template <typename Operand, int Vecs>
+  static void compute(const Gemm<Operand>& p, const Strip<Operand>& strip) {
     constexpr int kMost = most_rows(Vecs);
     int64_t row = p.first_row;
     for (int64_t tiles = (p.last_row - row + kMost - 1) / kMost; tiles > 0; --tiles) {
       const int64_t rows = (p.last_row - row + tiles - 1) / tiles;
-      tile_of<Weight, kMost, Vecs>(p, strip, row, rows);
+      tile_of<Operand, kMost, Vecs>(p, strip, row, rows);
       row += rows;
     }
   }
@@ -192,51 +196,49 @@ struct Sparse {
   const int32_t* from;
   int64_t count;
 
-  template <typename Weight, int Vecs>
-  void compute(const Gemm& p, const Strip<Weight>& strip) const {
+  template <typename Operand, int Vecs>
+  void compute(const Gemm<Operand>& p, const Strip<Operand>& strip) const {
     constexpr int64_t kAhead = 8;  // the gaps are irregular, so hardware prefetching fails
     Vec sums[1][Vecs];
     begin_sums(p, strip, 0, sums);
     for (int64_t i = 0; i < count; ++i) {
-      const Weight* const w = strip.weights + from[i] * strip.width;
-      const Weight* const ahead =
+      const Operand* const w = strip.weights + from[i] * strip.width;
+      const Operand* const ahead =
           strip.weights + from[i + kAhead < count ? i + kAhead : count - 1] * strip.width;
       for (int v = 0; v < Vecs; v += kPanelVecs) __builtin_prefetch(ahead + v * kLanes);
-      const Vec x = broadcast(p.in[from[i]]);
-      for (int v = 0; v < Vecs; ++v) sums[0][v] += x * load(w + v * kLanes);
+      const auto x = broadcast(p.in[from[i]]);
+      for (int v = 0; v < Vecs; ++v) {
+        sums[0][v] = multiply_add(sums[0][v], x, load(w + v * kLanes));
+      }
     }
     end_sums(p, strip, 0, sums);
   }
 };
 
-template <typename Weight, int Vecs, typename How>
-inline void strip_of(const Gemm& p, const How& how, const Strip<Weight>& strip, int64_t vecs) {
+template <typename Operand, int Vecs, typename How>
+inline void strip_of(const Gemm<Operand>& p, const How& how, const Strip<Operand>& strip,
+                     int64_t vecs) {
   if constexpr (Vecs > 0) {
-    if (vecs == Vecs) return how.template compute<Weight, Vecs>(p, strip);
-    strip_of<Weight, Vecs - kPanelVecs>(p, how, strip, vecs);
+    if (vecs == Vecs) return how.template compute<Operand, Vecs>(p, strip);
+    strip_of<Operand, Vecs - kPanelVecs>(p, how, strip, vecs);
   }
 }
 
 // Strip by strip, so that the weights of a strip stay in the cache for all rows.
-template <typename Weight, typename How>
-void strips(const Gemm& p, const How& how) {
+template <typename Operand, typename How>
+void compute(const Gemm<Operand>& p, const How& how) {
   const int64_t inputs = p.inputs ? p.inputs : p.segments * p.length;
   const int64_t last = p.last_block < 0 ? p.blocks() : p.last_block;
   const int64_t widest = most_vecs(p.last_row - p.first_row) * kLanes;
   for (int64_t block = p.first_block; block < last; ++block) {
     const int64_t first = block * kBlock, left = p.outputs - first;
     const int64_t width = left >= kBlock ? kBlock : (left + kPanel - 1) / kPanel * kPanel;
-    const Weight* const weights = static_cast<const Weight*>(p.weights) + first * inputs;
+    const Operand* const weights = p.weights + first * inputs;
     for (int64_t column = 0; column < width; column += widest) {
       const int64_t vecs = (width - column < widest ? width - column : widest) / kLanes;
-      strip_of<Weight, most_vecs(1)>(p, how, {first + column, weights + column, width}, vecs);
+      strip_of<Operand, most_vecs(1)>(p, how, {first + column, weights + column, width}, vecs);
     }
   }
-}
-
-template <typename How>
-inline void compute(const Gemm& p, const How& how) {
-  p.half ? strips<uint16_t>(p, how) : strips<float>(p, how);
 }
 
 }  // namespace

@@ -9,6 +9,8 @@ namespace {
 // Number of images whose conditioning logits are prefetched before their turn.
 constexpr int64_t kAhead = 2;
 
+// With operands of one type: floats, or pairs of bfloat16.
+template <typename Operand>
 class HorizontalStack : RowContext {
  public:
   explicit HorizontalStack(const RowContext& context) : RowContext(context) {}
@@ -17,13 +19,12 @@ class HorizontalStack : RowContext {
   void add_taps(int64_t x) {
     const int64_t c2 = 2 * c.features;
     for (int64_t l = 0; l < c.layers; ++l) {
-      Gemm p = gemm(kPixelStrip);
-      p.in = horizontal_at(0, l, x);
+      Gemm<Operand> p = gemm<Operand>(net.blocks[l].taps, kPixelStrip);
+      p.in = horizontal_at<Operand>(0, l, x);
       p.segments = c.reach;
-      p.segment_stride = (c.layers + 1) * c.features * b;
-      p.length = c.features;
+      p.segment_stride = (c.layers + 1) * feature_operands.count * b;
+      p.length = feature_operands.count;
       p.lda = strides.horizontal;
-      p.weights = net.blocks[l].taps;
       p.outputs = c2;
       p.start = above_at(0, l, x);
       p.ld_start = strides.above;
@@ -36,13 +37,15 @@ class HorizontalStack : RowContext {
 
   // The sequential part for colour g of pixel x: the first layer and the blocks.
   void chain(int64_t x, int64_t g) {
-    const int64_t c2 = 2 * c.features, pixel = c.reach + x;
+    const int64_t c2 = 2 * c.features;
     const int64_t begin = features.begin_of(g), size = features.size(g);
+    const int64_t first_operand = feature_operands.begin_of(g);
     g == 0 ? first_layer_left(x) : first_layer_own(x, g);
+    keep(0, x, g);
     for (int64_t l = 0; l < c.layers; ++l) {
       const Step& step = net.groups[g].steps[l];
-      Gemm p = of_group(step.centre, g);
-      p.in = horizontal_at(0, l, pixel);
+      Gemm<Operand> p = of_group(step.centre, g);
+      p.in = horizontal_at<Operand>(0, l, c.reach + x);
       p.lda = strides.horizontal;
       p.outputs = b > 1 ? 2 * size : whole_lines(2 * size);  // padding beyond the group may be
                                                              // overwritten
@@ -52,33 +55,42 @@ class HorizontalStack : RowContext {
       p.ld_out = s.chain_stride;
       compute(p);
       for (int64_t n = 0; n < count; ++n) {
-        gate_features(s.chain + n * s.chain_stride, size * b,
-                      gated_at(l) + (n * c.features + begin) * b);
+        gate_features(s.chain + n * s.chain_stride, size, b,
+                      gated_at<Operand>(l) + (n * feature_operands.count + first_operand) * b);
       }
-      Gemm q = of_group(step.mix.weights, g);
-      q.in = gated_at(l);
-      q.lda = c.features * b;
+      Gemm<Operand> q = of_group(step.mix.weights, g);
+      q.in = gated_at<Operand>(l);
+      q.lda = feature_operands.count * b;
       q.outputs = size;
       q.bias = step.mix.bias;
-      q.then = horizontal_at(0, l, pixel) + begin * b;
-      q.ld_then = strides.horizontal;
-      q.out = horizontal_at(0, l + 1, pixel) + begin * b;
-      q.ld_out = strides.horizontal;
+      q.then = own_at(l, x) + begin * b;
+      q.out = own_at(l + 1, x) + begin * b;
+      q.ld_then = q.ld_out = own_stride();
       compute(q);
+      keep(l + 1, x, g);
     }
   }
 
   void hidden_units(int64_t x, int64_t g) {
-    Gemm p = of_group(net.groups[g].head.weights, g);
-    p.half = c.half_head;
-    p.in = horizontal_at(0, c.layers, c.reach + x);
+    const int64_t begin = units.begin_of(g), size = units.size(g);
+    Gemm<Operand> p = of_group(net.groups[g].head.weights, g);
+    p.in = horizontal_at<Operand>(0, c.layers, c.reach + x);
     p.lda = strides.horizontal;
-    p.outputs = units.size(g);
+    p.outputs = size;
     p.bias = net.groups[g].head.bias;
-    p.out = s.hidden + units.begin_of(g) * b;
     p.ld_out = c.units * b;
     p.relu = true;
-    compute(p);
+    if constexpr (kRounded) {
+      p.out = s.own_hidden + begin * b;
+      compute(p);
+      for (int64_t n = 0; n < count; ++n) {
+        round_features(p.out + n * p.ld_out, size, b,
+                       hidden() + (n * unit_operands.count + unit_operands.begin_of(g)) * b);
+      }
+    } else {
+      p.out = hidden() + begin * b;
+      compute(p);
+    }
     if (count * b == 1) list_active(g);
     for (int64_t i = 0; i < kAhead; ++i) prefetch_conditioning(bundle * b + i, x, g);
   }
@@ -87,10 +99,8 @@ class HorizontalStack : RowContext {
   // colours `from` … `to − 1`. If `from` is 0, the sums start from the bias.
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
-    Gemm p = gemm(kPixelStrip);
-    p.weights = net.groups[g].output.weights;
-    p.half = c.half_head;
-    p.inputs = units.end_of(g);
+    Gemm<Operand> p = gemm<Operand>(net.groups[g].output.weights, kPixelStrip);
+    p.inputs = unit_operands.end_of(g);
     p.outputs = c.levels;
     p.out = b > 1 ? s.mixed : logits_at(x, g);
     p.ld_out = b > 1 ? c.levels * b : s.logits_stride;
@@ -105,13 +115,13 @@ class HorizontalStack : RowContext {
     p.last_block = last_block;
     if (count * b == 1) {
       const int64_t first = active_before(from);
-      p.in = s.hidden;
+      p.in = hidden();
       compute(p, Sparse{s.active + first, active_before(to) - first});
     } else {
-      p.first_input = units.begin_of(from);
-      p.in = s.hidden + p.first_input * b;
-      p.lda = c.units * b;
-      p.length = units.begin_of(to) - p.first_input;
+      p.first_input = unit_operands.begin_of(from);
+      p.in = hidden() + p.first_input * b;
+      p.lda = unit_operands.count * b;
+      p.length = unit_operands.begin_of(to) - p.first_input;
       compute(p);
     }
   }
@@ -139,6 +149,33 @@ class HorizontalStack : RowContext {
   }
 
  private:
+  // Whether operands are rounded: then features and units are computed elsewhere and copied.
+  static constexpr bool kRounded = !std::is_same_v<Operand, float>;
+
+  // The features of pixel x in one layer in float32, from which residuals are computed: what is
+  // cached, if that is not rounded.
+  float* own_at(int64_t layer, int64_t x) const {
+    if constexpr (kRounded) {
+      return s.own;
+    } else {
+      return horizontal_at<float>(0, layer, c.reach + x);
+    }
+  }
+  int64_t own_stride() const { return kRounded ? c.features * b : strides.horizontal; }
+
+  // Caches the features of colour g that own_at() has.
+  void keep(int64_t layer, int64_t x, int64_t g) {
+    if constexpr (kRounded) {
+      for (int64_t n = 0; n < count; ++n) {
+        round_features(
+            s.own + (n * c.features + features.begin_of(g)) * b, features.size(g), b,
+            horizontal_at<Pair>(n, layer, c.reach + x) + feature_operands.begin_of(g) * b);
+      }
+    }
+  }
+
+  Operand* hidden() const { return reinterpret_cast<Operand*>(s.hidden); }
+
   // The logits of each image come from memory, and no hardware prefetcher predicts the address of
   // the next image's.
   void prefetch_conditioning(int64_t image, int64_t x, int64_t g) const {
@@ -152,38 +189,35 @@ class HorizontalStack : RowContext {
   }
 
   // GEMM of the features with the weights of a group, which reads all features up to its own.
-  Gemm of_group(const void* weights, int64_t g) const {
-    Gemm p = gemm(kPixelStrip);
-    p.weights = weights;
-    p.length = features.end_of(g);
+  Gemm<Operand> of_group(const float* weights, int64_t g) const {
+    Gemm<Operand> p = gemm<Operand>(weights, kPixelStrip);
+    p.length = feature_operands.end_of(g);
     p.last_row = count;
     return p;
   }
 
   void first_layer_left(int64_t x) {
-    Gemm p = gemm(kPixelStrip);
+    Gemm<float> p = gemm<float>(net.first_left.weights, kPixelStrip);
     p.in = values_at(0, c.first_reach + y, x);
     p.length = c.first_reach * c.channels;
     p.lda = strides.values;
-    p.weights = net.first_left.weights;
     p.bias = net.first_left.bias;
     p.outputs = c.features;
-    p.out = horizontal_at(0, 0, c.reach + x);
-    p.ld_out = strides.horizontal;
+    p.out = own_at(0, x);
+    p.ld_out = own_stride();
     p.last_row = count;
     compute(p);
   }
 
   // Adds the contribution of the earlier colours of the same pixel.
   void first_layer_own(int64_t x, int64_t g) {
-    Gemm p = gemm(kPixelStrip);
+    Gemm<float> p = gemm<float>(net.groups[g].first_own, kPixelStrip);
     p.in = values_at(0, c.first_reach + y, c.first_reach + x);
     p.length = g;
     p.lda = strides.values;
-    p.weights = net.groups[g].first_own;
     p.outputs = features.size(g);
-    p.start = p.out = horizontal_at(0, 0, c.reach + x) + features.begin_of(g) * b;
-    p.ld_start = p.ld_out = strides.horizontal;
+    p.start = p.out = own_at(0, x) + features.begin_of(g) * b;
+    p.ld_start = p.ld_out = own_stride();
     p.last_row = count;
     compute(p);
   }
@@ -191,9 +225,9 @@ class HorizontalStack : RowContext {
   // About half of the hidden units of an image are zero. Their weights need not be read.
   void list_active(int64_t g) {
     int64_t active = active_before(g);
-    for (int64_t unit = units.begin_of(g); unit < units.end_of(g); ++unit) {
-      s.active[active] = static_cast<int32_t>(unit);
-      active += !(s.hidden[unit] <= 0);  // NaN counts as nonzero, as in a bundle
+    for (int64_t i = unit_operands.begin_of(g); i < unit_operands.end_of(g); ++i) {
+      s.active[active] = static_cast<int32_t>(i);
+      active += !is_zero(hidden()[i]);
     }
     s.active_end[g] = active;
   }

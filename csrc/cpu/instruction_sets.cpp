@@ -15,6 +15,7 @@ std::vector<std::string> find_instruction_sets() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
       names.push_back("avx512");
+      if (__builtin_cpu_supports("avx512bf16")) names.push_back("avx512bf16");
     }
   }
   return names;

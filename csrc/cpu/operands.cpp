@@ -45,13 +45,17 @@ Scratch::Scratch(const PriorConfig& c, int64_t width, int64_t bundles, int64_t b
   chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
   logits_size = images * logits_stride;
-  float** const arrays[] = {&preactivations, &given, &chain, &gated, &hidden, &mixed, &logits};
+  float** const arrays[] = {&preactivations, &given, &chain,      &gated,  &hidden,
+                            &mixed,          &own,   &own_hidden, &linked, &logits};
   const int64_t sizes[] = {width * 2 * c.features * bundle,
                            c.layers * images * 2 * c.features,
                            bundles * chain_stride,
                            c.layers * images * c.features,
                            images * c.units,
                            bundle > 1 ? images * c.levels : 0,
+                           c.bf16 ? images * c.features : 0,
+                           c.bf16 ? images * c.units : 0,
+                           c.bf16 ? width * c.features * bundle : 0,
                            2 * logits_size};
   int64_t total = 0;
   for (const int64_t size : sizes)
@@ -59,7 +63,7 @@ Scratch::Scratch(const PriorConfig& c, int64_t width, int64_t bundles, int64_t b
                                    // beyond the end
   memory_.reset(static_cast<float*>(::operator new(4 * total, std::align_val_t{64})));
   float* next = memory_.get();
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 10; ++i) {
     *arrays[i] = next;
     next += lines(sizes[i]) + kLine;
   }

@@ -26,25 +26,28 @@ struct PriorConfig {
   int64_t first_reach;  // p0
   int64_t units;        // M
   int64_t gate_inputs;  // F, 0 without conditional gates
-  bool half_head;       // whether the head's weights are bfloat16
+  bool bf16;            // whether all products but the first layers' take bfloat16 (pairs.h)
 };
 
 // The caches, zero before the first row, and the images to draw: N images in bundles of b =
 // `bundle` images, 1 or kBundle. In a bundle, corresponding values of its images are adjacent and
-// form a vector. The bundles of one thread are contiguous: if two threads alternated, the hardware
+// form a vector. In bf16, the arrays marked * hold pairs of bfloat16 (pairs.h) instead of floats: C
+// and F then count pairs, and so does `horizontal`, where each colour group begins a new pair.
+//
+// The bundles of one thread are contiguous: if two threads alternated, the hardware
 // prefetcher of one core would fetch lines that the other is about to write.
 struct Job {
   int64_t bundles, bundle, height, width;
-  float* values;    // [N/b, p0 + H, p0 + W + p0, D, b]: the images as the network sees them
-  float* vertical;  // [N/b, L, p + 1, p + W + p, C, b]: input of each block; row y is in slot y %
-                    // (p + 1)
-  float* above;  // [N/b, W, L, 2C, b]: contribution of the vertical stack to the horizontal stack
-  float* ahead;  // [N, (L, W, 2C) and 1]: partial sums of the vertical stack's next row, over the
-                 // rows drawn so far; then the number of that row, counted from 1. Empty unless b
-                 // is 1
-  float* horizontal;          // [N/b, p + W, L + 1, C, b]: input of each block and the head
+  float* values;   // [N/b, p0 + H, p0 + W + p0, D, b]: the images as the network sees them
+  void* vertical;  // * [N/b, L, p + 1, p + W + p, C, b]: input of each block; row y is in slot
+                   // y % (p + 1)
+  float* above;    // [N/b, W, L, 2C, b]: contribution of the vertical stack to the horizontal stack
+  float* ahead;    // [N, (L, W, 2C) and 1]: partial sums of the vertical stack's next row, over the
+                   // rows drawn so far; then the number of that row, counted from 1. Empty unless b
+                   // is 1
+  void* horizontal;           // * [N/b, p + W, L + 1, C, b]: input of each block and the head
   const float* conditioning;  // logits, [N, H, W, D, K]
-  const float* features;      // conditioning features, [N/b, H, W, F, b]
+  const void* features;       // * conditioning features, [N/b, H, W, F, b]
   const float* noise;         // [N, H, W, D]
   const float* temperature;   // [N]
   const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
@@ -59,7 +62,8 @@ constexpr int64_t kBundle = 8;
 // Parts of a row whose time the leading thread measures.
 enum Part { kVertical, kHorizontal, kHead, kDraw, kParts };
 
-// Weights as gemm.h reads them, and a bias.
+// Weights as gemm.h reads them, and a bias. In bf16, the weights of all but the first layers are
+// pairs.
 struct Layer {
   const float* weights;
   const float* bias;
@@ -106,14 +110,19 @@ class Scratch {
   int64_t bundles;
   int64_t chain_stride, logits_stride, logits_size;
   float* preactivations;  // vertical stack, one bundle's row: [W][2C][b]
-  float* given;     // pre-activations of a pixel except for the contribution of its own features:
-                    // [L][bundles][2C][b]
-  float* chain;     // one group in one block: [bundles][2·C_g][b]
-  float* gated;     // [L][bundles][C][b]
-  float* hidden;    // [bundles][M][b]
-  float* mixed;     // logits, if b is not 1: [bundles][K][b]
-  float* logits;    // [2][bundles][b][K, then its sums by 16]
-  int32_t* active;  // indices of one image's nonzero hidden units, ascending: [M]
+  float* given;   // pre-activations of a pixel except for the contribution of its own features:
+                  // [L][bundles][2C][b]
+  float* chain;   // one group in one block: [bundles][2·C_g][b]
+  float* gated;   // [L][bundles][C][b], as operands
+  float* hidden;  // [bundles][M][b], as operands
+  float* mixed;   // logits, if b is not 1: [bundles][K][b]
+  // In bf16 only: float32 values, before they are rounded to operands, and the operands of the
+  // links.
+  float* own;  // features of a pixel in the layer that the chain has reached: [bundles][C][b]
+  float* own_hidden;    // [bundles][M][b]
+  float* linked;        // pre-activations of the vertical stack, as operands: [W][C][b]
+  float* logits;        // [2][bundles][b][K, then its sums by 16]
+  int32_t* active;      // indices of one image's nonzero hidden units, ascending: [M]
   int64_t* active_end;  // number of nonzero hidden units up to and including each group: [D]
   Claims* claims;       // which blocks of a sub-pixel's logits are taken: [2]
 
@@ -137,6 +146,6 @@ struct Kernel {
   DrawRow draw_row;
   int64_t row_strip, pixel_strip;
 };
-extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;
+extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512, kernel_avx512bf16;
 
 }  // namespace prsr

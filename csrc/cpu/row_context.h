@@ -35,20 +35,29 @@ struct Groups {
   }
   int64_t end_of(int64_t g) const { return begin_of(g + 1); }
   int64_t size(int64_t g) const { return end_of(g) - begin_of(g); }
+
+  // The same in operands, none of which holds elements of two groups.
+  Groups operands(bool bf16) const {
+    const int64_t fewest = count / channels;
+    const int64_t smallest = operands_for(fewest, bf16), largest = operands_for(fewest + 1, bf16);
+    return {channels * smallest + count % channels * (largest - smallest), channels};
+  }
 };
 
-// Distances in floats: from one bundle to the next, or from one row to the next.
+// Distances in floats or, in arrays of operands, in operands: from one bundle to the next, or from
+// one row to the next.
 struct Strides {
   int64_t value_row, values, vertical_row, vertical, above, ahead, horizontal, condition_row;
   Strides(const PriorConfig& c, const Job& j)
       : value_row((j.width + 2 * c.first_reach) * c.channels * j.bundle),
         values((j.height + c.first_reach) * value_row),
-        vertical_row((j.width + 2 * c.reach) * c.features * j.bundle),
+        vertical_row((j.width + 2 * c.reach) * operands_for(c.features, c.bf16) * j.bundle),
         vertical(c.layers * (c.reach + 1) * vertical_row),
         above(j.width * c.layers * 2 * c.features * j.bundle),
         ahead(c.layers * j.width * 2 * c.features + 1),
-        horizontal((c.reach + j.width) * (c.layers + 1) * c.features * j.bundle),
-        condition_row(j.width * c.gate_inputs * j.bundle) {}
+        horizontal((c.reach + j.width) * (c.layers + 1) *
+                   Groups{c.features, c.channels}.operands(c.bf16).count * j.bundle),
+        condition_row(j.width * operands_for(c.gate_inputs, c.bf16) * j.bundle) {}
 };
 
 // What one member of a team needs in order to draw row y of the bundles `bundle` … `bundle + count
@@ -70,41 +79,54 @@ struct RowContext {
         b(job.bundle),
         strides(config, job),
         features{config.features, config.channels},
-        units{config.units, config.channels} {}
+        units{config.units, config.channels},
+        feature_operands(features.operands(config.bf16)),
+        unit_operands(units.operands(config.bf16)),
+        vertical_operands(operands_for(config.features, config.bf16)),
+        condition_operands(operands_for(config.gate_inputs, config.bf16)) {}
 
   float* values_at(int64_t n, int64_t row, int64_t column) const {
     return j.values + (bundle + n) * strides.values + row * strides.value_row +
            column * c.channels * b;
   }
-  float* vertical_at(int64_t n, int64_t layer, int64_t row) const {
+  template <typename Operand>
+  Operand* vertical_at(int64_t n, int64_t layer, int64_t row) const {
     const int64_t slot = row % (c.reach + 1);
-    return j.vertical + (bundle + n) * strides.vertical +
+    return static_cast<Operand*>(j.vertical) + (bundle + n) * strides.vertical +
            (layer * (c.reach + 1) + slot) * strides.vertical_row;
   }
   float* above_at(int64_t n, int64_t layer, int64_t x) const {
     return j.above + (bundle + n) * strides.above + (x * c.layers + layer) * 2 * c.features * b;
   }
-  float* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
-    return j.horizontal + (bundle + n) * strides.horizontal +
-           (column * (c.layers + 1) + layer) * c.features * b;
+  template <typename Operand>
+  Operand* horizontal_at(int64_t n, int64_t layer, int64_t column) const {
+    return static_cast<Operand*>(j.horizontal) + (bundle + n) * strides.horizontal +
+           (column * (c.layers + 1) + layer) * feature_operands.count * b;
   }
   float* ahead_at(int64_t n, int64_t layer) const {
     return j.ahead + (bundle + n) * strides.ahead + layer * j.width * 2 * c.features;
   }
-  const float* condition_at(int64_t n, int64_t row) const {
-    return j.features + ((bundle + n) * j.height + row) * strides.condition_row;
+  template <typename Operand>
+  const Operand* condition_at(int64_t n, int64_t row) const {
+    return static_cast<const Operand*>(j.features) +
+           ((bundle + n) * j.height + row) * strides.condition_row;
   }
-  // A GEMM whose weights come in strips of at most `strip` outputs.
-  Gemm gemm(int64_t strip) const {
-    Gemm p;
+  // A GEMM of these weights, which come in strips of at most `strip` outputs.
+  template <typename Operand>
+  Gemm<Operand> gemm(const float* weights, int64_t strip) const {
+    Gemm<Operand> p;
     p.bundle = b;
+    p.weights = reinterpret_cast<const Operand*>(weights);
     p.strip = strip;
     return p;
   }
   // The row that the sums at ahead_at() belong to, counted from 1; 0 if none.
   float& row_ahead(int64_t n) const { return j.ahead[(bundle + n + 1) * strides.ahead - 1]; }
   float* given_at(int64_t layer) const { return s.given + layer * s.bundles * 2 * c.features * b; }
-  float* gated_at(int64_t layer) const { return s.gated + layer * s.bundles * c.features * b; }
+  template <typename Operand>
+  Operand* gated_at(int64_t layer) const {
+    return reinterpret_cast<Operand*>(s.gated) + layer * s.bundles * feature_operands.count * b;
+  }
   float* logits_at(int64_t x, int64_t g) const {
     return s.logits + (x * c.channels + g) % 2 * s.logits_size;
   }
@@ -116,7 +138,8 @@ struct RowContext {
   Team& team;
   const int64_t member, y, bundle, count, b;
   const Strides strides;
-  const Groups features, units;
+  const Groups features, units, feature_operands, unit_operands;
+  const int64_t vertical_operands, condition_operands;
 };
 
 }  // namespace

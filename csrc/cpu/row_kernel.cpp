@@ -37,6 +37,7 @@ class Stopwatch {
 // partial sums of the next row's vertical stack. Little data passes between cores, because that is
 // slow: half a microsecond for a round trip on some machines. Every sum has its terms in the same
 // order as on a single thread, so the result is bit-identical.
+template <typename Operand>
 class RowOfImages : RowContext {
  public:
   explicit RowOfImages(const RowContext& context)
@@ -146,8 +147,8 @@ class RowOfImages : RowContext {
     }
   }
 
-  VerticalStack vertical;
-  HorizontalStack horizontal;
+  VerticalStack<Operand> vertical;
+  HorizontalStack<Operand> horizontal;
   double* const seconds;
 };
 
@@ -157,7 +158,8 @@ void draw_row(const PriorConfig& config, const Network& network, const Job& job,
   // At most as many bundles at a time as the working memory holds, in equal parts.
   for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
-    RowOfImages({config, network, job, scratch, team, member, y, first, n}).draw();
+    const RowContext context(config, network, job, scratch, team, member, y, first, n);
+    config.bf16 ? RowOfImages<Pair>(context).draw() : RowOfImages<float>(context).draw();
     first += n;
     count -= n;
   }

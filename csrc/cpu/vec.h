@@ -22,6 +22,10 @@
 #define PRSR_LANES 4
 #endif
 
+// For functions whose vectors stay in registers only if they are inlined. GCC inlines until a file
+// has grown by some share, and the templates below have hundreds of instances.
+#define PRSR_INLINE inline __attribute__((always_inline))
+
 namespace {
 
 constexpr int kLanes = PRSR_LANES;
@@ -45,22 +49,6 @@ inline void prefetch(const float* from, int64_t count) {
 }
 
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-
-// Weights stored as bfloat16: the upper halves of floats.
-inline Vec load(const uint16_t* from) {
-#if defined(__AVX512F__)
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  // The masked form, because GCC 12 warns of an uninitialised value in the plain one.
-  return (Vec)((IntVec)_mm512_maskz_cvtepu16_epi32(0xFFFF, halves) << 16);
-#elif defined(__AVX2__)
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return (Vec)((IntVec)_mm256_cvtepu16_epi32(halves) << 16);
-#else
-  IntVec bits;
-  for (int lane = 0; lane < kLanes; ++lane) bits[lane] = static_cast<int32_t>(from[lane]) << 16;
-  return (Vec)bits;
-#endif
-}
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 inline __m256i first_lanes(int64_t count) {
@@ -99,6 +87,8 @@ inline void store_first(float* to, Vec v, int64_t count) {
 // Compilers know that x − 0 is x. They do not for x + 0, which differs for x = −0, and would emit
 // an addition.
 inline Vec broadcast(float x) { return x - Vec{}; }
+
+inline Vec multiply_add(Vec sum, Vec x, Vec w) { return sum + x * w; }
 
 // a > b ? a : b and a < b ? a : b, which give b if either is NaN. With constants, GCC makes two
 // instructions of the generic form. The masks keep all lanes; without one, GCC 12 warns of

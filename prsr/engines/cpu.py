@@ -13,13 +13,14 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job, Probe
-from prsr.engines.cpu_layout import LINE, CPUWeights, PriorConfig, aligned_zeros
+from prsr.engines.cpu_layout import LINE, CPUWeights, PriorConfig, aligned_zeros, unpaired
 from prsr.engines.effective_weights import plain_copy
-from prsr.engines.grouped_weights import pack_prior
+from prsr.engines.grouped_weights import operand_weights, pack_prior
 from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
 from prsr.utils.torch_threads import single_threaded_section
@@ -99,17 +100,20 @@ def chosen_instruction_set() -> str:
 
 
 def cache_shapes(config: PriorConfig, image: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the ``float32`` caches of ``csrc/cpu/operands.h`` for images ``[N, D, H, W]``."""
+    """Shapes of the ``float32`` caches of ``csrc/cpu/operands.h`` for images ``[N, D, H, W]``.
+
+    In bf16, two features take the place of a float in "vertical" and "horizontal".
+    """
     features, layers = config.features, config.layers
     p, p0 = config.reach, config.first_reach
     n, _, height, width = image
     bundles = n // bundle
     return {
         "values": (bundles, p0 + height, p0 + width + p0, config.channels, bundle),
-        "vertical": (bundles, layers, p + 1, p + width + p, features, bundle),
+        "vertical": (bundles, layers, p + 1, p + width + p, config.operands(features), bundle),
         "above": (bundles, width, layers, 2 * features, bundle),
         "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
-        "horizontal": (bundles, p + width, layers + 1, features, bundle),
+        "horizontal": (bundles, p + width, layers + 1, config.horizontal_operands, bundle),
     }
 
 
@@ -175,7 +179,11 @@ def _draw_rows(
         "ahead": (ahead, float32, shapes["ahead"]),
         "horizontal": (horizontal, float32, shapes["horizontal"]),
         "conditioning": (conditioning, float32, (n, height, width, channels, levels)),
-        "features": (features, float32, (n // bundle, height, width, prior.gate_inputs, bundle)),
+        "features": (
+            features,
+            float32,
+            (n // bundle, height, width, prior.operands(prior.gate_inputs), bundle),
+        ),
         "noise": (noise, float32, (n, height, width, channels)),
         "temperature": (temperature, float32, (n,)),
         "mask": (mask, torch.bool, (n, channels, height, width)),
@@ -242,9 +250,16 @@ def contiguous(tensor: Tensor) -> Tensor:
         return tensor.contiguous()
 
 
-def bundled(features: Tensor, bundle: int) -> Tensor:
-    """``[N, F, H, W]`` as ``csrc/cpu/operands.h`` reads it: ``[N / bundle, H, W, F, bundle]``."""
-    images = contiguous(features.permute(0, 2, 3, 1))
+def bundled(features: Tensor, bundle: int, bf16: bool) -> Tensor:
+    """``[N, F, H, W]`` as ``csrc/cpu/operands.h`` reads it: ``[N / bundle, H, W, F, bundle]``.
+
+    In bf16, two features take the place of a float.
+    """
+    images = features.permute(0, 2, 3, 1)
+    if bf16 and images.numel():
+        images = F.pad(images, (0, images.shape[3] % 2)).bfloat16().contiguous()
+        images = images.view(torch.float32)
+    images = contiguous(images)
     shape = len(images) // bundle, *images.shape[1:], bundle
     if bundle == 1 or images.numel() == 0:
         return images.view(shape)
@@ -274,7 +289,7 @@ class Part:
             "weights": flat.memory,
             "offsets": flat.offsets,
             "conditioning": contiguous(job.conditioning[images].permute(0, 3, 4, 2, 1)),
-            "features": bundled(job.features[images], bundle),
+            "features": bundled(job.features[images], bundle, bool(weights.config.bf16)),
             "noise": job.noise[images].contiguous(),
             "temperature": job.temperature[images].contiguous(),
             "mask": None if job.mask is None else job.mask[images].contiguous(),
@@ -330,8 +345,9 @@ class CPUEngine(Engine):
         assert _native is not None
         packed = pack_prior(plain_copy(prior))
         if precision == "bf16":
-            for layer in (*packed.hidden, *packed.output):
-                check_finite(layer.weight.bfloat16(), "the prior's weights in bf16")
+            for weight in operand_weights(packed):
+                if weight.numel():
+                    check_finite(weight.bfloat16(), "the prior's weights in bf16")
         widths = tuple(_native.strips(instruction_set))
         config = PriorConfig.of(prior.config, precision)
         weights = CPUWeights(packed, config, widths, instruction_set)
@@ -354,12 +370,15 @@ class CPUEngine(Engine):
 
     @override
     def probe(self, state: State, layer: int) -> Probe:
-        p = state.weights.packed.config.reach
-        natural = state.weights.packed.features.order.argsort()
+        packed, config = state.weights.packed, state.weights.config
+        natural, p = packed.features.order.argsort(), config.reach
         verticals, horizontals = [], []
         for part in state.parts:
             vertical = part.caches["vertical"][:, layer, state.y % (p + 1), p : p + state.width]
             horizontal = part.caches["horizontal"][:, p:, layer]
+            if config.bf16:
+                vertical = unpaired(vertical, [config.features])
+                horizontal = unpaired(horizontal, packed.features.sizes)
             verticals.append(vertical[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
             horizontals.append(horizontal[..., natural, :].permute(0, 3, 2, 1).flatten(0, 1))
         return Probe(torch.cat(verticals), torch.cat(horizontals))

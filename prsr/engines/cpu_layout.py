@@ -7,7 +7,7 @@ bundles of images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
@@ -26,7 +26,7 @@ BLOCK = 64  # outputs per block of weights
 
 
 def aligned_zeros(*shape: int) -> Tensor:
-    """Zeros, aligned to 64 bytes.
+    """Zeros, ``float32``, aligned to 64 bytes.
 
     Allocated by NumPy: torch would use its own threads, which then spin on the cores that the
     engine's threads need.
@@ -49,7 +49,7 @@ class PriorConfig(NamedTuple):
         first_reach: p0.
         units: M.
         gate_inputs: F, 0 without conditional gates.
-        half_head: 1 if the head's weights are bfloat16, else 0.
+        bf16: 1 if all products but the first layers' take bfloat16, else 0.
     """
 
     channels: int
@@ -60,7 +60,7 @@ class PriorConfig(NamedTuple):
     first_reach: int
     units: int
     gate_inputs: int
-    half_head: int
+    bf16: int
 
     @classmethod
     def of(cls, config: PRSRConfig, precision: str) -> PriorConfig:
@@ -74,8 +74,19 @@ class PriorConfig(NamedTuple):
             first_reach=config.first_reach,
             units=config.head_channels,
             gate_inputs=config.gate_inputs,
-            half_head=int(precision == "bf16"),
+            bf16=int(precision == "bf16"),
         )
+
+    def operands(self, inputs: int) -> int:
+        """Floats that hold this number of inputs of a product: half as many in bf16."""
+        return (inputs + 1) // 2 if self.bf16 else inputs
+
+    @property
+    def horizontal_operands(self) -> int:
+        """Floats that hold the features of the horizontal stack: each group begins a new one."""
+        fewest, more = divmod(self.features, self.channels)
+        groups = [fewest + (g < more) for g in range(self.channels)]
+        return sum(map(self.operands, groups))
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class CPUWeights:
 
     Attributes:
         packed: the weights by colour groups.
-        config: sizes of the prior, and whether its head is in bfloat16.
+        config: sizes of the prior, and the precision.
         strip_widths: the most outputs per strip, in the vertical stack and elsewhere; they depend
             on the instruction set.
         instruction_set: of the kernels that read the weights.
@@ -111,24 +122,25 @@ class CPUWeights:
     @cached_property
     def blocks(self) -> FlatWeights:
         """For images drawn one by one."""
-        of_head = half_blocks if self.config.half_head else blocks
-        return lay_out(self.packed, blocks, blocks, of_head)
+        return lay_out(self.packed, blocks, blocks, self.operands)
 
     @cached_property
     def strips(self) -> FlatWeights:
-        """For images drawn in bundles; always ``float32``, because a bundle shares each load."""
+        """For images drawn in bundles."""
         of_row, of_pixel = (partial(strips, width=width) for width in self.strip_widths)
+        return lay_out(self.packed, of_row, of_pixel, self.operands)
 
-        def rounded(matrix: Tensor) -> Tensor:
-            return of_pixel(matrix.bfloat16().float())
-
-        return lay_out(
-            self.packed, of_row, of_pixel, rounded if self.config.half_head else of_pixel
-        )
+    @property
+    def operands(self) -> Operands:
+        """How the weights of all but the first layers are stored."""
+        return paired if self.config.bf16 else as_they_are
 
 
 Order = Callable[[Tensor], Tensor]
 """Flattens a matrix ``[inputs, outputs]`` in a memory order."""
+
+Operands = Callable[[Tensor, Sequence[int]], Tensor]
+"""Converts ``[inputs, outputs]``, given numbers of successive inputs: :func:`paired`."""
 
 
 def blocks(matrix: Tensor) -> Tensor:
@@ -153,9 +165,31 @@ def strips(matrix: Tensor, width: int) -> Tensor:
     return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
 
 
-def half_blocks(matrix: Tensor) -> Tensor:
-    """:func:`blocks` in bfloat16, two in the place of a float."""
-    return blocks(matrix).bfloat16().view(torch.float32)
+def paired(matrix: Tensor, ranges: Sequence[int]) -> Tensor:
+    """``[inputs, outputs]`` in bfloat16, two inputs in the place of a float: ``[pairs, outputs]``.
+
+    Args:
+        matrix: the weights, ``float32``.
+        ranges: numbers of successive inputs that begin a new pair; one that is odd ends with a
+            pair whose second half is zero.
+    """
+    even = [F.pad(part, (0, 0, 0, len(part) % 2)) for part in matrix.split(list(ranges))]
+    rounded = torch.cat([matrix[:0], *even]).bfloat16()
+    return torch.stack([rounded[::2], rounded[1::2]], dim=-1).view(torch.float32)[..., 0]
+
+
+def as_they_are(matrix: Tensor, ranges: Sequence[int]) -> Tensor:
+    """The matrix: in fp32, inputs are not paired."""
+    return matrix
+
+
+def unpaired(pairs: Tensor, ranges: Sequence[int]) -> Tensor:
+    """The inverse of :func:`paired` for caches: ``[…, pairs, b]`` as ``[…, features, b]``."""
+    halves = pairs.contiguous().view(torch.bfloat16).unflatten(-1, (-1, 2))
+    flat = halves.transpose(-1, -2).flatten(-3, -2).float()
+    padded = flat.split([count + count % 2 for count in ranges], dim=-2)
+    parts = [part[..., :count, :] for part, count in zip(padded, ranges, strict=True)]
+    return torch.cat(parts, dim=-2)
 
 
 def by_pixels(kernel: Tensor) -> Tensor:
@@ -163,38 +197,40 @@ def by_pixels(kernel: Tensor) -> Tensor:
     return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, of_head: Order) -> FlatWeights:
+def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, operands: Operands) -> FlatWeights:
     """All weights in the order in which ``csrc/cpu/operands.cpp`` reads them.
 
     Args:
         packed: the prior.
         of_row: memory order for the vertical stack.
-        of_pixel: for the horizontal stack.
-        of_head: for the head.
+        of_pixel: for the horizontal stack and the head.
+        operands: how weights are stored, except in the first layers.
     """
-
-    def layer(order: Order, weight: Tensor, bias: Tensor) -> list[Tensor]:
-        return [order(weight), bias]
-
-    parts = layer(of_row, by_pixels(packed.first_vertical.weight), packed.first_vertical.bias)
+    config = packed.config
+    features, units = packed.features.sizes, packed.units.sizes
+    parts = [of_row(by_pixels(packed.first_vertical.weight)), packed.first_vertical.bias]
     # The conditioning features precede the other inputs, so that sums computed one row ahead
     # (csrc/cpu/vertical.h) include them.
-    gate_inputs = packed.config.gate_inputs
     for block in packed.blocks:
-        vertical = torch.cat([block.conditional, by_pixels(block.vertical.weight)])
-        parts += layer(of_row, vertical, block.vertical.bias)
-        parts += layer(of_row, block.link.weight.roll(gate_inputs, dims=0), block.link.bias)
+        kernel = block.vertical.weight
+        windows = [config.gate_inputs] + kernel[0, 0].numel() * [config.prior_channels]
+        vertical = torch.cat([block.conditional, by_pixels(kernel)])
+        parts += [of_row(operands(vertical, windows)), block.vertical.bias]
+        linked = config.gate_inputs, 2 * config.prior_channels
+        link = block.link.weight.roll(config.gate_inputs, dims=0)
+        parts += [of_row(operands(link, linked)), block.link.bias]
     # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
-    left = packed.first_left.weight.view(packed.config.channels, packed.config.first_reach, -1)
-    parts += layer(of_pixel, left.transpose(0, 1).flatten(0, 1), packed.first_left.bias)
-    parts += map(of_pixel, packed.taps)
+    left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
+    parts += [of_pixel(left.transpose(0, 1).flatten(0, 1)), packed.first_left.bias]
+    parts += [of_pixel(operands(taps, config.reach * features)) for taps in packed.taps]
     for g, first_own in enumerate(packed.first_own):
+        own_features, own_units = features[: g + 1], units[: g + 1]
         parts.append(of_pixel(first_own))
         for block in packed.blocks:
-            mix = block.mix[g]
-            parts += [of_pixel(block.centre[g]), *layer(of_pixel, mix.weight, mix.bias)]
-        for head in (packed.hidden[g], packed.output[g]):
-            parts += layer(of_head, head.weight, head.bias)
+            parts.append(of_pixel(operands(block.centre[g], own_features)))
+            parts += [of_pixel(operands(block.mix[g].weight, own_features)), block.mix[g].bias]
+        for head, inputs in ((packed.hidden[g], own_features), (packed.output[g], own_units)):
+            parts += [of_pixel(operands(head.weight, inputs)), head.bias]
     return line_up(parts)
 
 

@@ -13,6 +13,7 @@ device of the prior.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import cast
@@ -42,6 +43,11 @@ class Grouping:
         self.ranges = [slice(*pair) for pair in pairwise(ends)]
         halves = self.order, features + self.order
         self.gates = torch.cat([half[part] for part in self.ranges for half in halves])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Features of each group."""
+        return [part.stop - part.start for part in self.ranges]
 
     @property
     def gate_ranges(self) -> list[slice]:
@@ -147,6 +153,15 @@ def pack_block(block: GatedBlock, features: Grouping) -> tuple[PackedBlock, Tens
         mix=pack_pointwise(block.mix, features, features),
     )
     return packed, row[..., :-1].permute(2, 1, 0).flatten(0, 1)
+
+
+def operand_weights(packed: PackedPrior) -> Iterator[Tensor]:
+    """The weights that reduced precisions round: all but those of the first layers."""
+    yield packed.taps
+    for block in packed.blocks:
+        yield from (block.vertical.weight, block.conditional, block.link.weight, *block.centre)
+        yield from (mix.weight for mix in block.mix)
+    yield from (layer.weight for layer in (*packed.hidden, *packed.output))
 
 
 @torch.no_grad()

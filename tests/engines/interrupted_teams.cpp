@@ -26,8 +26,9 @@ void two_barriers(const prsr::PriorConfig&, const prsr::Network&, const prsr::Jo
 namespace prsr {
 
 const Kernel kernel_baseline = {two_barriers, 2, 2}, kernel_avx2 = kernel_baseline,
-             kernel_avx512 = kernel_baseline;
-const Condition condition_baseline = nullptr, condition_avx2 = nullptr, condition_avx512 = nullptr;
+             kernel_avx512 = kernel_baseline, kernel_avx512bf16 = kernel_baseline;
+const Condition condition_baseline = nullptr, condition_avx2 = nullptr, condition_avx512 = nullptr,
+                condition_avx512bf16 = nullptr;
 
 }  // namespace prsr
 

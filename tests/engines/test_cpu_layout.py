@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prsr.engines.cpu_layout import aligned_zeros, blocks, by_pixels, half_blocks, lay_out, strips
+from prsr.engines.cpu_layout import (
+    aligned_zeros,
+    as_they_are,
+    blocks,
+    by_pixels,
+    lay_out,
+    paired,
+    strips,
+    unpaired,
+)
 from prsr.engines.grouped_weights import pack_prior
 
 
@@ -42,10 +51,20 @@ def test_no_strip_is_wider_than_asked_for(width, outputs):
     assert len(packed) == 2 * outputs
 
 
-def test_halves_are_two_in_the_place_of_a_float():
-    packed = half_blocks(torch.tensor([[1.0, -2.0, 0.5]]))
+def test_pairs_are_two_inputs_in_the_place_of_a_float():
+    matrix = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [1 + 2.0**-9, 7.0], [1 + 3 * 2.0**-8, 8.0]])
+    packed = paired(matrix, [3, 0, 1])
     assert packed.dtype == torch.float32
-    assert packed.view(torch.bfloat16).tolist() == [1.0, -2.0, 0.5] + 13 * [0.0]
+    assert packed.shape == (3, 2)
+    # For each output, the lower half of the word first. Ties are rounded to even.
+    expected = [[[1, -3], [2, 0.5]], [[1, 0], [7, 0]], [[1 + 2.0**-6, 0], [8, 0]]]
+    assert packed.view(torch.bfloat16).view(3, 2, 2).tolist() == expected
+
+
+def test_unpaired_features_are_those_that_were_paired():
+    features = torch.arange(2 * 8.0).view(8, 2)  # of a bundle of two images
+    for ranges in ([8], [3, 3, 2], [1] * 8):
+        assert torch.equal(unpaired(paired(features, ranges), ranges), features)
 
 
 def test_zeros_begin_on_a_line():
@@ -59,7 +78,7 @@ def test_zeros_begin_on_a_line():
 def test_conditioning_features_come_before_the_other_inputs(make_model):
     model = make_model(conditioning_channels=5, conditional_gates=True)
     packed = pack_prior(model.prior)
-    weights = lay_out(packed, torch.flatten, torch.flatten, torch.flatten)
+    weights = lay_out(packed, torch.flatten, torch.flatten, as_they_are)
     # Behind the first layer come matrix and bias of each block's vertical layer and link.
     vertical, _, link = (weights.memory[offset:] for offset in weights.offsets[2:5])
     block, outputs = packed.blocks[0], 2 * model.config.prior_channels

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prsr.engines.cpu import instruction_sets
+from prsr.engines.cpu import BUNDLE, instruction_sets
+from prsr.engines.cpu_layout import unpaired
 
 bench = pytest.importorskip(
     "prsr._bench", reason="built for development only: PRSR_BUILD_BENCH=1 when prsr is installed"
@@ -57,3 +58,26 @@ def test_the_gate_is_exact_over_its_whole_range(name):
     exact = a.double().tanh() * b.double().sigmoid()
     # Four roundings of numbers up to 1, at 6e-8 each; torch's own two in float32 make 1.4e-7.
     assert (out.double() - exact).abs().max() < 2.5e-7
+
+
+@pytest.mark.parametrize("name", instruction_sets())
+@pytest.mark.parametrize("bundle", [1, BUNDLE])
+@pytest.mark.parametrize("size", [1, 2, 11, 16, 33, 64])
+def test_features_are_rounded_to_nearest_even_in_pairs(name, bundle, size):
+    # Halves of the last place that is kept, their neighbours, and the ends of the range.
+    kept = torch.arange(size * bundle, dtype=torch.int32) * 29 + 0x3F80
+    for below in (0, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+        x = (kept * 2**16 + below).view(torch.float32) * torch.tensor([1.0, -1.0])[kept % 2]
+        x[-1:] = torch.tensor([torch.inf, 3.4e38, -0.0, 0.0, torch.nan])[size % 5]
+        pairs = torch.full(((size + 1) // 2 * bundle + 1,), torch.nan)
+        bench.round_to_bf16(name, x.data_ptr(), pairs.data_ptr(), size, bundle)
+        ours = unpaired(pairs[:-1].view(-1, bundle), [size])
+        wanted = x.view(size, bundle).bfloat16().float()
+        assert torch.equal(ours.isnan(), wanted.isnan())
+        numbers = ~wanted.isnan()
+        assert torch.equal(ours[numbers], wanted[numbers])
+        assert torch.equal(ours[numbers].signbit(), wanted[numbers].signbit())
+        if size % 2:  # the second half of the last pair
+            halves = pairs[:-1].view(-1, bundle)[-1].view(torch.bfloat16)
+            assert not halves[1::2].any()
+        assert bool(pairs[-1].isnan())
