@@ -1,4 +1,4 @@
-"""Every method is trained and sampled by the same commands."""
+"""The commands train and sample every method."""
 
 import numpy as np
 import pytest
