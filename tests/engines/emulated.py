@@ -1,4 +1,4 @@
-"""The engine ``cuda`` with its kernels emulated on the CPU: ``emulation.h`` in place of a GPU."""
+"""The engine ``cuda`` with kernels emulated on the CPU: ``emulation.h`` replaces a GPU."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SOURCES = (*sorted((ROOT / "csrc/cuda").glob("*.*")), *sorted(HERE.glob("emulat*
 
 
 def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
-    """The emulated extension, compiled unless it is there already.
+    """Compile the emulated extension, unless a build of the same sources exists.
 
     Args:
-        flags: of the compiler, beside the usual.
+        flags: additional flags of the compiler.
         kernels: the folder of the sources.
 
     Raises:
-        subprocess.CalledProcessError: it does not compile.
+        subprocess.CalledProcessError: the sources do not compile.
     """
-    torch_headers = Path(torch.__file__).parent / "include"  # pybind11 among them
+    torch_headers = Path(torch.__file__).parent / "include"  # includes pybind11
     command = [
         *(os.environ.get("CXX", "c++"), "-std=c++17", "-shared", "-fPIC", "-O2"),
         # Memory is read as integers and as floats, as on the GPU.
         *("-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),
-        "-Wno-array-bounds",  # GCC 12 is wrong about references to rows of an array
+        "-Wno-array-bounds",  # GCC 12 warns wrongly about references to rows of an array
         *flags,
         *(f"-I{kernels}", f"-I{HERE}", f"-isystem{torch_headers}"),
         *(f"-isystem{sysconfig.get_path('include')}", str(HERE / "emulated_cuda.cpp")),
@@ -55,7 +55,7 @@ def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
 
 
 def load(path: Path) -> ModuleType:
-    """The module of that file, as :mod:`prsr.engines.cuda` imports its own."""
+    """Load the module in a file, as :mod:`prsr.engines.cuda` imports its own."""
     spec = importlib.util.spec_from_file_location("_cuda", path)
     assert spec is not None
     assert spec.loader is not None
@@ -65,13 +65,13 @@ def load(path: Path) -> ModuleType:
 
 
 def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Memory that no row may read before it has written it: NaN."""
+    """Memory full of NaN, so that a read before the first write shows."""
     return torch.full(shape, torch.nan, dtype=dtype)
 
 
 @contextlib.contextmanager
 def emulated(module: ModuleType, plan: cuda.Plan | None = None) -> Iterator[None]:
-    """The engine serves on the CPU, by ``module``, and divides jobs as the plan says."""
+    """Make the engine run ``module`` on the CPU and divide jobs by ``plan``."""
     changes = {
         "_cuda": module,
         "DEVICE": "cpu",

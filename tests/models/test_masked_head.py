@@ -1,4 +1,4 @@
-"""The prior's head by colour computes what the dense one does, gradients included."""
+"""The prior's head by colour equals the dense one, gradients included."""
 
 import pytest
 import torch
@@ -21,21 +21,21 @@ def test_the_ends_of_colours_are_aligned_and_cover_their_weights():
             assert end % 32 == 0 or end == units
 
 
-def head(model, features):
-    """The prior's head by its own weights, in their own order and densely."""
+def dense_head(model, features):
+    """The prior's head computed densely, from masked weights."""
     hidden, _, last = model.prior.head
     units = F.relu(F.conv2d(features, hidden.masked_weight(), hidden.bias))
     return logits_of(units, last.masked_weight(), last.bias, model.config)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_the_head_is_the_dense_one_with_its_gradients(make_model, channels):
+def test_the_head_equals_the_dense_one_with_its_gradients(make_model, channels):
     model = make_model(channels=channels, **WIDE).double()
     random = torch.Generator().manual_seed(0)
     features = torch.randn(2, 7, 3, 5, dtype=torch.double, generator=random).requires_grad_()
     parameters = [features, *model.prior.head.parameters()]
     results = []
-    for function in (model.prior.head, lambda x: head(model, x)):
+    for function in (model.prior.head, lambda x: dense_head(model, x)):
         values = function(features)
         weights = torch.linspace(-1, 1, values.numel(), dtype=torch.double).view_as(values)
         gradients = torch.autograd.grad((weights * values).sum(), parameters)

@@ -1,4 +1,4 @@
-"""A training step computes what the plain formulas do, gradients included."""
+"""A training step equals the plain formulas, gradients included."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ WIDE = {"head_channels": 100, "levels": 16}
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
+def test_a_mixed_precision_step_is_as_accurate_as_the_plain_formula(
     make_model, make_images, conditional
 ):
     model = make_model(conditional_gates=conditional, **WIDE).train()
