@@ -1,6 +1,6 @@
-"""Every parser of outside bytes ends in a result or in a clear error, whatever it is given.
+"""Every parser of external bytes returns a result or raises a clear error, for any input.
 
-``PRSR_FUZZ`` says how many inputs each target gets: 200, or 10,000 in ``make nightly``.
+``PRSR_FUZZ`` is the number of inputs of each parser: 200, or 10,000 in ``make nightly``.
 """
 
 import io
@@ -41,7 +41,7 @@ fuzzed = settings(
 
 @st.composite
 def damaged(draw, whole):
-    """A file that was changed in some places, cut off, or is no such file at all."""
+    """A file with some bytes changed, truncated, or replaced by random bytes."""
     if draw(st.integers(0, 19)) == 0:
         return draw(st.binary(max_size=300))
     data = bytearray(whole)
@@ -63,8 +63,8 @@ def damaged(draw, whole):
     return bytes(data)
 
 
-def settled(work, *errors):
-    """What came of a call: "read", or the name of an error that is a clear one."""
+def outcome_of(work, *errors):
+    """The outcome of a call: "read", or the name of an allowed error."""
     try:
         work()
     except errors as error:
@@ -112,8 +112,8 @@ def image_files():
 FILES = image_files()
 
 
-def test_images(tmp_path, tally, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**16)  # or damaged sizes take minutes
+def test_damaged_image_files_give_an_image_or_a_clear_error(tmp_path, tally, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**16)  # damaged sizes would take minutes
     path = tmp_path / "image"
 
     def read():
@@ -126,7 +126,7 @@ def test_images(tmp_path, tally, monkeypatch):
     def run(data):
         path.write_bytes(data)
         provenance_of(path)
-        tally[settled(read, ValueError)] += 1
+        tally[outcome_of(read, ValueError)] += 1
 
     run()
 
@@ -135,8 +135,7 @@ PNG_KINDS = [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"gAMA", b"cHRM", b"pH
 PNG_KINDS += [b"tIME", b"sBIT", b"hIST", b"bKGD", b"acTL", b"fcTL", b"fdAT", b"cICP", b"abCd"]
 
 
-def test_metadata_of_png_files(tally):
-    """Whatever a chunk of metadata holds, the pixels are those of the file without it."""
+def test_any_png_metadata_leaves_the_pixels_unchanged(tally):
     whole = encoded("PNG", Image.fromarray(pixels()))
     content = st.one_of(
         st.binary(max_size=60),
@@ -159,7 +158,7 @@ def test_metadata_of_png_files(tally):
     run()
 
 
-def test_metadata_of_jpeg_files(tally):
+def test_any_jpeg_metadata_leaves_the_pixels_unchanged(tally):
     whole = encoded("JPEG", Image.fromarray(pixels()))
     expected = np.asarray(decode(io.BytesIO(whole), "RGB"))
     heads = [
@@ -186,7 +185,7 @@ def test_metadata_of_jpeg_files(tally):
     run()
 
 
-def test_array_files(tmp_path, tally):
+def test_damaged_array_files_give_an_array_or_a_clear_error(tmp_path, tally):
     path = tmp_path / "set.npy"
     np.save(path, pixels(shape=(2, 3, 6, 6)) % 8)
     whole = path.read_bytes()
@@ -195,16 +194,16 @@ def test_array_files(tmp_path, tally):
     @given(data=damaged(whole), any_size=st.booleans())
     def run(data, any_size):
         path.write_bytes(data)
-        tally[settled(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
+        tally[outcome_of(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
 
     run()
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_models(file, tmp_path, tally):
+def test_damaged_models_give_a_model_or_a_clear_error(file, tmp_path, tally):
     PRSR(TINY).save_pretrained(tmp_path)
     whole = (tmp_path / file).read_bytes()
-    # Most of a safetensors file is numbers, of which all are right: its head is what is parsed.
+    # Only the header of a safetensors file is parsed; any bytes are valid weights.
     head = 8 + int.from_bytes(whole[:8], "little") if file == "model.safetensors" else len(whole)
     rest = whole[head:]
 
@@ -212,12 +211,12 @@ def test_models(file, tmp_path, tally):
     @given(data=damaged(whole[:head]))
     def run(data):
         (tmp_path / file).write_bytes(data + rest)
-        tally[settled(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
+        tally[outcome_of(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
 
     run()
 
 
-def test_training_checkpoints(tmp_path, tally):
+def test_damaged_checkpoints_are_restored_or_give_a_clear_error(tmp_path, tally):
     path = tmp_path / "checkpoint.safetensors"
     trainer = Trainer(TrainSettings(TINY, batch_size=1), "data", torch.device("cpu"))
     trainer.train_step(*SuperResolutionImages(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
@@ -230,12 +229,12 @@ def test_training_checkpoints(tmp_path, tally):
     @given(data=damaged(whole[:head]))
     def run(data):
         path.write_bytes(data + whole[head:])
-        tally[settled(lambda: trainer.restore(path), ValueError)] += 1
+        tally[outcome_of(lambda: trainer.restore(path), ValueError)] += 1
 
     run()
 
 
-def test_tensorboard_folders(tmp_path, tally):
+def test_damaged_event_files_give_curves_or_a_clear_error(tmp_path, tally):
     from torch.utils.tensorboard import SummaryWriter
 
     from prsr.evaluation.plots import read_curves
@@ -251,13 +250,13 @@ def test_tensorboard_folders(tmp_path, tally):
     @given(data=damaged(whole))
     def run(data):
         path.write_bytes(data)
-        tally[settled(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
+        tally[outcome_of(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
 
     run()
 
 
-def test_lmdb_folders(tmp_path, tally):
-    """In processes of their own, for damaged pages may kill one: LMDB trusts what it maps."""
+def test_damaged_lmdb_folders_are_converted_or_give_a_clear_error(tmp_path, tally):
+    """Each input has its own process, since LMDB may crash on damaged pages."""
     import lmdb
 
     folder = tmp_path / "set_lmdb"
@@ -272,7 +271,7 @@ def test_lmdb_folders(tmp_path, tally):
         out = tmp_path / "set.npy"
         for end in ("", ".partial", ".journal"):
             out.with_name(out.name + end).unlink(missing_ok=True)
-        return settled(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
+        return outcome_of(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
 
     cut = st.integers(0, len(whole)).map(lambda end: (whole[:end], True))
 
@@ -291,10 +290,10 @@ def test_lmdb_folders(tmp_path, tally):
                 os._exit(0)
         os.close(write_end)
         with open(read_end, "rb") as outcome:
-            told = outcome.read().decode()
+            result = outcome.read().decode()
         _, status = os.waitpid(child, 0)
-        assert not told.startswith("!"), told
-        assert told or not is_cut  # what is only too short must not kill
-        tally[told or f"killed by signal {os.WTERMSIG(status)}"] += 1
+        assert not result.startswith("!"), result
+        assert result or not is_cut  # a file that is only truncated must not crash it
+        tally[result or f"killed by signal {os.WTERMSIG(status)}"] += 1
 
     run()
