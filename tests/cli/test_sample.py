@@ -129,18 +129,18 @@ def test_for_a_contact_sheet_only_the_images_that_it_shows_are_sampled(
 
 
 def test_resuming_replaces_samples_of_another_request(command, model, photos, tmp_path):
-    other, whole = tmp_path / "other", tmp_path / "whole"
+    other, expected = tmp_path / "other", tmp_path / "expected"
     torch.manual_seed(1)
     PRSR(PRSRConfig.preset("tiny")).save_pretrained(other)
     request = ("sample", photos, "--model", model, "--seed", 5)
-    assert command(*request, "-o", whole)[0] == 0
+    assert command(*request, "-o", expected)[0] == 0
     changes = [("--seed", 6), ("--temperature", 0.5), ("--model", other), ("--low-resolution",)]
     for number, change in enumerate(changes):
         out = tmp_path / f"{number}"
         assert command(*request, *change, "-o", out)[0] == 0
         (out / "a.png").write_bytes(b"no image")
         assert command(*request, "-o", out, "--resume", "--overwrite")[0] == 0
-        for path in whole.iterdir():
+        for path in expected.iterdir():
             assert (out / path.name).read_bytes() == path.read_bytes(), change
 
 

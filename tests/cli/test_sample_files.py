@@ -99,18 +99,18 @@ def test_a_very_tall_image_fits_on_a_contact_sheet():
 
 
 def test_an_unreadable_file_does_not_affect_the_others(command, model, photos, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected, out = tmp_path / "expected", tmp_path / "out"
     request = ("sample", photos, "--model", model, "--seed", 3, "--samples", 2)
-    assert command(*request, "-o", whole)[0] == 0
+    assert command(*request, "-o", expected)[0] == 0
     (photos / "b.jpg").write_bytes(b"no image")
     code, printed, errors = command(*request, "-o", out)
     assert (code, errors) == (1, "")
     assert f"skipped {photos / 'b.jpg'}: " in printed
-    names = {path.name for path in whole.iterdir()} - {"b_1.png", "b_2.png"}
+    names = {path.name for path in expected.iterdir()} - {"b_1.png", "b_2.png"}
     assert {path.name for path in out.iterdir()} == names
     for name in names - {"contact-sheet.png"}:  # the others keep their noise
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
-    heights = [Image.open(folder / "contact-sheet.png").height for folder in (whole, out)]
+        assert (out / name).read_bytes() == (expected / name).read_bytes()
+    heights = [Image.open(folder / "contact-sheet.png").height for folder in (expected, out)]
     assert heights[0] - heights[1] == 96 + 6
     sheet = tmp_path / "sheet.png"
     code, printed, _ = command(*request, "-o", sheet)

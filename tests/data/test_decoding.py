@@ -56,12 +56,15 @@ LARGE = zlib.compress(bytes(3 * 2**20))
 PNG_METADATA = {
     "eXIf": (b"eXIf", b"garbage!!"),
     "eXIf that ends too soon": (b"eXIf", b"MM\0*\0\0\0\x08\0\x05\x01"),
-    "no hexadecimal": (b"tEXt", b"Raw profile type exif\0\nexif\n   9\nno hexadecimal"),
+    "EXIF that is not hexadecimal": (
+        b"tEXt",
+        b"Raw profile type exif\0\nexif\n   9\nno hexadecimal",
+    ),
     "zTXt": (b"zTXt", b"Comment\0\0" + LARGE),
     "iTXt": (b"iTXt", b"Comment\0\1\0\0\0" + LARGE),
     "iCCP": (b"iCCP", b"profile\0\0" + LARGE),
-    "iCCP that is no profile": (b"iCCP", b"profile\0\0" + zlib.compress(b"no profile")),
-    "iTXt in no encoding": (b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
+    "iCCP that is not a profile": (b"iCCP", b"profile\0\0" + zlib.compress(b"no profile")),
+    "iTXt that is not UTF-8": (b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
     "gAMA that is too short": (b"gAMA", b"\0"),
     "pHYs that is too short": (b"pHYs", b"\0"),
     "cHRM that is too short": (b"cHRM", b"\0"),

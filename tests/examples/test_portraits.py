@@ -123,8 +123,8 @@ def test_both_layouts_give_the_same_portraits(tmp_path, small_lfw, monkeypatch):
     assert np.array_equal(arrays[0][0], np.stack(train)[:, :, 6:90, 6:90])
     for array, person in ((arrays[0][1], validation), (arrays[0][2], test)):
         (image,) = [image for one, image in by_person if one == person]
-        seen = Image.fromarray(image[:, 10:85, 10:85].transpose(1, 2, 0))
-        expected = np.asarray(seen.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        middle = Image.fromarray(image[:, 10:85, 10:85].transpose(1, 2, 0))
+        expected = np.asarray(middle.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
         assert np.array_equal(array, expected[None])
 
 
@@ -140,13 +140,13 @@ def test_packed_portraits_unpack_to_the_same_arrays(tmp_path, small_lfw, monkeyp
         unpack(out / f"{name}.zip", tmp_path / f"{name}.npy")
         assert (tmp_path / f"{name}.npy").read_bytes() == (out / f"{name}.npy").read_bytes()
     assert unpack(out / "portraits-train.zip", tmp_path / "train.npy") == (5, 3, 64, 64)
-    whole, back = np.load(out / "portraits-train.npy"), np.load(tmp_path / "train.npy")
-    for large, small in zip(whole, back, strict=True):
+    original, unpacked_array = np.load(out / "portraits-train.npy"), np.load(tmp_path / "train.npy")
+    for large, small in zip(original, unpacked_array, strict=True):
         image = Image.fromarray(large.transpose(1, 2, 0)).resize((64, 64), Image.Resampling.BICUBIC)
         difference = small - np.asarray(image).transpose(2, 0, 1).astype(float)
         assert np.abs(difference).mean() < 3
 
-    def seen(images):
+    def reduced_middle(images):
         """The middle 75 of 84 pixels at 32×32."""
         side = images.shape[-1]
         rim = 4.5 * side / 84
@@ -160,7 +160,9 @@ def test_packed_portraits_unpack_to_the_same_arrays(tmp_path, small_lfw, monkeyp
             ]
         ).astype(float)
 
-    expected = 10 * np.log10(255**2 / np.mean((seen(whole) - seen(back)) ** 2))
+    expected = 10 * np.log10(
+        255**2 / np.mean((reduced_middle(original) - reduced_middle(unpacked_array)) ** 2)
+    )
     (loss,) = re.findall(r"pSNR at 32×32 ([\d.]+) dB", capsys.readouterr().out)[-1:]
     assert float(loss) == pytest.approx(expected, abs=0.006)
 

@@ -119,8 +119,8 @@ def test_independent_samples_are_those_of_a_model_with_a_zero_prior(
 
 def test_independent_samples_do_not_depend_on_the_batch(make_images):
     model, lr = build("independent"), make_images(TINY, 4, 3, 3)
-    whole = method_for(model).sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
-    assert torch.equal(method_for(model).sample(lr[2:3], 2.0, seed=1, first_index=2), whole[2:3])
+    expected = method_for(model).sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
+    assert torch.equal(method_for(model).sample(lr[2:3], 2.0, seed=1, first_index=2), expected[2:3])
     assert not torch.equal(
         method_for(model).sample(lr, seed=2), method_for(model).sample(lr, seed=3)
     )
@@ -154,11 +154,11 @@ def test_unconditional_model_with_conditional_gates_is_refused():
 
 def test_an_unconditional_model_samples_its_prior_alone(make_images):
     model, lr = build("unconditional"), make_images(TINY, 3, 3, 3)
-    whole = PRSR(TINY).eval()
-    whole.prior.load_state_dict(model.prior.state_dict())
-    torch.nn.init.zeros_(whole.conditioning[-1].weight)
-    torch.nn.init.zeros_(whole.conditioning[-1].bias)
-    assert torch.equal(method_for(model).sample(lr, seed=2), Sampler(whole).sample(lr, seed=2))
+    full = PRSR(TINY).eval()
+    full.prior.load_state_dict(model.prior.state_dict())
+    torch.nn.init.zeros_(full.conditioning[-1].weight)
+    torch.nn.init.zeros_(full.conditioning[-1].bias)
+    assert torch.equal(method_for(model).sample(lr, seed=2), Sampler(full).sample(lr, seed=2))
 
 
 def test_regression_rounds_and_clips_to_levels(make_images):
@@ -214,11 +214,11 @@ def test_baselines_have_as_many_parameters_as_the_models_networks():
     def count(module):
         return sum(parameter.numel() for parameter in module.parameters())
 
-    whole = PRSR(TINY)
-    assert count(Independent(TINY)) == count(whole.conditioning)
-    assert count(Unconditional(TINY)) == count(whole.prior)
+    full = PRSR(TINY)
+    assert count(Independent(TINY)) == count(full.conditioning)
+    assert count(Unconditional(TINY)) == count(full.prior)
     last = (TINY.conditioning_channels + 1) * TINY.channels
-    assert count(Regression(TINY)) == count(whole.conditioning) - last * (TINY.levels - 1)
+    assert count(Regression(TINY)) == count(full.conditioning) - last * (TINY.levels - 1)
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -234,13 +234,13 @@ def test_training_lowers_the_error_and_resumes_bit_identically(method, tmp_path)
 
     torch.manual_seed(0)
     before = mean_metrics(MODELS[method](TINY), held)
-    whole = run("whole", 60)
-    after = mean_metrics(whole, held)
+    model = run("whole", 60)
+    after = mean_metrics(model, held)
     first = next(iter(after))
     assert after[first] < 0.8 * before[first]
     run("parts", 30)
     parts = run("parts", 60, resume=True)
-    for name, value in whole.state_dict().items():
+    for name, value in model.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     saved = open_model(tmp_path / "whole" / "model")
     assert type(saved) is MODELS[method]

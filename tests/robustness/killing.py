@@ -179,14 +179,14 @@ def compare(out: Path, expected: dict[str, object]) -> None:
 
 def supervise(kind: str, how: str, folder: Path, kills: int, seed: int) -> dict[str, int]:
     """Kill ``kills`` times, and compare every round with an undisturbed run."""
-    inputs, whole = folder / "inputs", folder / "whole"
+    inputs, undisturbed = folder / "inputs", folder / "undisturbed"
     prepare(kind, inputs)
-    whole.mkdir()
+    undisturbed.mkdir()
     started = time.monotonic()
-    assert attempt(kind, inputs, whole, kill_at=0)
+    assert attempt(kind, inputs, undisturbed, kill_at=0)
     length = time.monotonic() - started
-    changes = int(Path(f"{whole}.changes").read_text())
-    expected = output_of(whole)
+    changes = int(Path(f"{undisturbed}.changes").read_text())
+    expected = output_of(undisturbed)
     assert expected
     assert changes
     counts = {"kills": 0, "too late": 0, "rounds": 0}

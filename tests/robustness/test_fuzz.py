@@ -40,11 +40,11 @@ fuzzed = settings(
 
 
 @st.composite
-def damaged(draw, whole):
+def damaged(draw, original):
     """A file with some bytes changed, truncated, or replaced by random bytes."""
     if draw(st.integers(0, 19)) == 0:
         return draw(st.binary(max_size=300))
-    data = bytearray(whole)
+    data = bytearray(original)
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 6]))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
         how = draw(st.integers(0, 3))
@@ -136,7 +136,7 @@ PNG_KINDS += [b"tIME", b"sBIT", b"hIST", b"bKGD", b"acTL", b"fcTL", b"fdAT", b"c
 
 
 def test_any_png_metadata_leaves_the_pixels_unchanged(tally):
-    whole = encoded("PNG", Image.fromarray(pixels()))
+    original = encoded("PNG", Image.fromarray(pixels()))
     content = st.one_of(
         st.binary(max_size=60),
         st.binary(max_size=60).map(lambda data: b"XML:com.adobe.xmp\0\0\0\0\0" + data),
@@ -150,8 +150,8 @@ def test_any_png_metadata_leaves_the_pixels_unchanged(tally):
         chunk = png_chunk(kind, content)
         if flip:
             chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
-        at = whole.index(b"IEND" if last else b"IDAT") - 4
-        image = decode(io.BytesIO(whole[:at] + chunk + whole[at:]), "RGB")
+        at = original.index(b"IEND" if last else b"IDAT") - 4
+        image = decode(io.BytesIO(original[:at] + chunk + original[at:]), "RGB")
         assert np.array_equal(np.asarray(image), pixels())
         tally["read"] += 1
 
@@ -159,8 +159,8 @@ def test_any_png_metadata_leaves_the_pixels_unchanged(tally):
 
 
 def test_any_jpeg_metadata_leaves_the_pixels_unchanged(tally):
-    whole = encoded("JPEG", Image.fromarray(pixels()))
-    expected = np.asarray(decode(io.BytesIO(whole), "RGB"))
+    original = encoded("JPEG", Image.fromarray(pixels()))
+    expected = np.asarray(decode(io.BytesIO(original), "RGB"))
     heads = [
         b"Exif\0\0",
         b"ICC_PROFILE\0\1\1",
@@ -178,7 +178,7 @@ def test_any_jpeg_metadata_leaves_the_pixels_unchanged(tally):
     )
     def run(marker, head, content):
         segment = struct.pack(">BBH", 0xFF, marker, 2 + len(head + content)) + head + content
-        image = decode(io.BytesIO(whole[:2] + segment + whole[2:]), "RGB")
+        image = decode(io.BytesIO(original[:2] + segment + original[2:]), "RGB")
         assert np.array_equal(np.asarray(image), expected)
         tally["read"] += 1
 
@@ -188,10 +188,10 @@ def test_any_jpeg_metadata_leaves_the_pixels_unchanged(tally):
 def test_damaged_array_files_give_an_array_or_a_clear_error(tmp_path, tally):
     path = tmp_path / "set.npy"
     np.save(path, pixels(shape=(2, 3, 6, 6)) % 8)
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     @fuzzed
-    @given(data=damaged(whole), any_size=st.booleans())
+    @given(data=damaged(original), any_size=st.booleans())
     def run(data, any_size):
         path.write_bytes(data)
         tally[outcome_of(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
@@ -202,13 +202,15 @@ def test_damaged_array_files_give_an_array_or_a_clear_error(tmp_path, tally):
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_damaged_models_give_a_model_or_a_clear_error(file, tmp_path, tally):
     PRSR(TINY).save_pretrained(tmp_path)
-    whole = (tmp_path / file).read_bytes()
+    original = (tmp_path / file).read_bytes()
     # Only the header of a safetensors file is parsed; any bytes are valid weights.
-    head = 8 + int.from_bytes(whole[:8], "little") if file == "model.safetensors" else len(whole)
-    rest = whole[head:]
+    head = (
+        8 + int.from_bytes(original[:8], "little") if file == "model.safetensors" else len(original)
+    )
+    rest = original[head:]
 
     @fuzzed
-    @given(data=damaged(whole[:head]))
+    @given(data=damaged(original[:head]))
     def run(data):
         (tmp_path / file).write_bytes(data + rest)
         tally[outcome_of(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
@@ -222,13 +224,13 @@ def test_damaged_checkpoints_are_restored_or_give_a_clear_error(tmp_path, tally)
     trainer.train_step(*SuperResolutionImages(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
     trainer.save(path)
     trainer.restore(path)
-    whole = path.read_bytes()
-    head = 8 + int.from_bytes(whole[:8], "little")
+    original = path.read_bytes()
+    head = 8 + int.from_bytes(original[:8], "little")
 
     @fuzzed
-    @given(data=damaged(whole[:head]))
+    @given(data=damaged(original[:head]))
     def run(data):
-        path.write_bytes(data + whole[head:])
+        path.write_bytes(data + original[head:])
         tally[outcome_of(lambda: trainer.restore(path), ValueError)] += 1
 
     run()
@@ -244,10 +246,10 @@ def test_damaged_event_files_give_curves_or_a_clear_error(tmp_path, tally):
             writer.add_scalar("training/loss", 1.0 / (1 + step), step)
             writer.add_scalar("validation/bits/dim", 1.0, step)
     (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     @fuzzed
-    @given(data=damaged(whole))
+    @given(data=damaged(original))
     def run(data):
         path.write_bytes(data)
         tally[outcome_of(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
@@ -264,7 +266,7 @@ def test_damaged_lmdb_folders_are_converted_or_give_a_clear_error(tmp_path, tall
         for seed in range(6):
             t.put(f"{seed:040x}".encode(), encoded("PNG", Image.fromarray(pixels(seed))))
     path = folder / "data.mdb"
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     def attempt(data):
         path.write_bytes(data)
@@ -273,10 +275,10 @@ def test_damaged_lmdb_folders_are_converted_or_give_a_clear_error(tmp_path, tall
             out.with_name(out.name + end).unlink(missing_ok=True)
         return outcome_of(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
 
-    cut = st.integers(0, len(whole)).map(lambda end: (whole[:end], True))
+    cut = st.integers(0, len(original)).map(lambda end: (original[:end], True))
 
     @fuzzed
-    @given(case=st.one_of(damaged(whole).map(lambda data: (data, False)), cut))
+    @given(case=st.one_of(damaged(original).map(lambda data: (data, False)), cut))
     def run(case):
         data, is_cut = case
         read_end, write_end = os.pipe()

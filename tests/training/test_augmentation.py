@@ -131,12 +131,12 @@ def test_values_stay_below_the_models_levels():
 
 def test_a_crop_depends_on_seed_step_and_index_only():
     pixels, indices = torch.from_numpy(images(12, 84, 84)), torch.arange(12)
-    whole = augment(pixels, indices, 4, 9, COLOUR)
+    expected = augment(pixels, indices, 4, 9, COLOUR)
     some = torch.tensor([7, 2, 11])
-    assert torch.equal(augment(pixels[some], some, 4, 9, COLOUR), whole[some])
+    assert torch.equal(augment(pixels[some], some, 4, 9, COLOUR), expected[some])
     far = 4 + 2**32  # the upper 32 bits of a step count too
     for other in ((indices, 5, 9), (indices, far, 9), (indices, 4, 8), (indices + 12, 4, 9)):
-        same = (augment(pixels, *other, COLOUR) == whole).flatten(1).all(1)
+        same = (augment(pixels, *other, COLOUR) == expected).flatten(1).all(1)
         assert not bool(same.any())
 
 
@@ -146,15 +146,15 @@ def test_batches_resume_anywhere_and_are_split_between_processes():
     def batches(count, *order):
         return list(islice(augmented_batches(data, EndlessBatches(10, 4, 1, *order), 1), count))
 
-    whole = batches(6)
-    for resumed, unbroken in zip(batches(3, 3), whole[3:], strict=True):
-        assert all(map(torch.equal, resumed, unbroken))
-    for (lr, hr), *parts in zip(whole, batches(6, 0, 0, 2), batches(6, 0, 1, 2), strict=True):
+    expected = batches(6)
+    for resumed, uninterrupted in zip(batches(3, 3), expected[3:], strict=True):
+        assert all(map(torch.equal, resumed, uninterrupted))
+    for (lr, hr), *parts in zip(expected, batches(6, 0, 0, 2), batches(6, 0, 1, 2), strict=True):
         for rank, part in enumerate(parts):
             assert torch.equal(part[0], lr[rank::2])
             assert torch.equal(part[1], hr[rank::2])
         assert np.array_equal(lr, reduce(hr.numpy(), COLOUR))
-    assert not torch.equal(whole[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
+    assert not torch.equal(expected[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
 
 
 def test_images_resident_on_the_device_give_the_same_pairs():

@@ -201,12 +201,12 @@ def test_an_interruption_within_a_report_loses_nothing(tmp_path, monkeypatch):
 
 def test_a_resumed_run_removes_incomplete_files(tmp_path):
     run(tmp_path, 4)
-    whole = {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")}
+    expected = {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")}
     for half in (".writing-a.safetensors", "sheets/.writing-b.png", "model/.writing-c/config.json"):
         (tmp_path / half).parent.mkdir(exist_ok=True)
         (tmp_path / half).write_text("{")
     run(tmp_path, 4, resume=True)
-    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == whole
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == expected
 
 
 def test_scalars_after_the_checkpoint_are_replaced_on_resuming(tmp_path):
@@ -295,9 +295,9 @@ def test_an_unsuitable_checkpoint_is_refused(tmp_path, change):
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     run(tmp_path, 2)
     path = tmp_path / "checkpoint.safetensors"
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    for damaged in (whole[:1000], whole[:-1], b"", weights):
+    for damaged in (intact[:1000], intact[:-1], b"", weights):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not a readable training checkpoint"):
             run(tmp_path, 4, resume=True)

@@ -107,9 +107,9 @@ def test_integer_and_bool_buffers_of_the_average_are_those_of_the_model():
     for _ in range(3):
         trainer.train_step(*images().batch(slice(4)))
     pairs = zip(trainer.model.named_buffers(), trainer.result.buffers(), strict=True)
-    whole = [(name, a, b) for (name, a), b in pairs if not a.is_floating_point()]
-    assert {a.dtype for _, a, _ in whole} == {torch.bool, torch.int64}
-    for name, a, b in whole:
+    buffers = [(name, a, b) for (name, a), b in pairs if not a.is_floating_point()]
+    assert {a.dtype for _, a, _ in buffers} == {torch.bool, torch.int64}
+    for name, a, b in buffers:
         assert torch.equal(a, b), name
 
 

@@ -81,11 +81,11 @@ HOSTILE = {
     "no such study": ("GET", "/study/absent", {}, 404),
     "path traversal": ("GET", "/study/..%2f..%2fetc%2fpasswd", {}, 404),
     "a file beside the studies": ("GET", "/study/faces.sqlite", {}, 404),
-    "odd names": ("GET", "/study/%00%F0%9F%98%80", {}, 404),
+    "non-ASCII names": ("GET", "/study/%00%F0%9F%98%80", {}, 404),
     "static traversal": ("GET", "/static/..%2fapp.py", {}, 404),
     "no answer": ("POST", "/study/faces/pair", {}, 422),
     "no choice": ("POST", "/study/faces/pair", {"data": {"trial": "KNOWN"}}, 422),
-    "a third side": (
+    "an invalid choice": (
         "POST",
         "/study/faces/pair",
         {"data": {"trial": "KNOWN", "choice": "both"}},
@@ -97,7 +97,7 @@ HOSTILE = {
         {"data": {"trial": "UNSEEN", "choice": "left"}},
         404,
     ),
-    "a pair that is none": (
+    "an unknown pair": (
         "POST",
         "/study/faces/pair",
         {"data": {"trial": "' OR 1=1 --", "choice": "left"}},
@@ -109,7 +109,7 @@ HOSTILE = {
         {"data": {"trial": "x" * 10_000, "choice": "left"}},
         422,
     ),
-    "a file for a token": (
+    "a file instead of a token": (
         "POST",
         "/study/faces/pair",
         {"files": {"trial": b"x"}, "data": {"choice": "left"}},
