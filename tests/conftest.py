@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import sys
 from collections import Counter
@@ -69,6 +70,32 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """A function that encodes a Pillow image in a format; returns the bytes."""
+
+    def encoded(image, kind, **options):
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def read_scalars():
+    """A function that reads the event files of a folder: pairs of step and value by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(folder):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+    return read
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from prsr import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
@@ -20,12 +19,7 @@ COLOUR = PRSRConfig.preset("compact")
 TINY = PRSRConfig.preset("tiny")
 
 
-def noise_image(width, height, mode="RGB", seed=0):
-    shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def test_a_folder_gives_a_pair_for_each_image(tmp_path):
+def test_a_folder_gives_a_pair_for_each_image(tmp_path, noise_image):
     for name in ("a.png", "b.png", "c.png"):
         noise_image(9, 9).save(tmp_path / name)
     dataset = SuperResolutionImages.open(tmp_path, COLOUR)
@@ -78,7 +72,7 @@ def test_levels_above_the_models_are_refused(tmp_path):
         SuperResolutionImages.open(tmp_path / "set.npy", TINY)
 
 
-def test_unreadable_data_is_reported(tmp_path):
+def test_unreadable_data_is_reported(tmp_path, noise_image):
     with pytest.raises(FileNotFoundError, match="no such folder or array file"):
         SuperResolutionImages.open(tmp_path / "nowhere", COLOUR)
     with pytest.raises(FileNotFoundError, match="no image in folder"):

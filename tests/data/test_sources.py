@@ -24,31 +24,20 @@ def data(command):
     return functools.partial(command, "data")
 
 
-def noise(width, height, seed):
-    shape = (height, width, 3)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def encoded(image, kind):
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
-
 def expected(files):
     """The array that encoded images must be converted to."""
     return np.stack([high_resolution(Image.open(io.BytesIO(file)), PAPER) for file in files])
 
 
 @pytest.fixture
-def celeba_folder(tmp_path):
+def celeba_folder(tmp_path, noise_image, encode):
     """Eight images in three splits, with one of each possible problem."""
     folder = tmp_path / "celeba"
     images = folder / "img_align_celeba"
     images.mkdir(parents=True)
     for number in range(1, 9):
         size = (100, 218) if number == 4 else (178, 218)
-        (images / f"{number:06}.jpg").write_bytes(encoded(noise(*size, number), "JPEG"))
+        (images / f"{number:06}.jpg").write_bytes(encode(noise_image(*size, seed=number), "JPEG"))
     corrupt = images / "000002.jpg"
     corrupt.write_bytes(corrupt.read_bytes()[:3000])
     (images / "000003.jpg").unlink()
@@ -116,13 +105,15 @@ def test_celeba_in_its_authors_folder_layout_is_found(celeba_folder):
 
 
 @pytest.fixture
-def lsun_folder(tmp_path):
+def lsun_folder(tmp_path, noise_image, encode):
     """An LMDB like LSUN's: WebP files under hashed keys; one is truncated, one is a JPEG file."""
     import lmdb
 
     folder = tmp_path / "bedroom_train_lmdb"
-    files = {f"{seed:040x}": encoded(noise(60, 50, seed), "WEBP") for seed in (5, 3, 9, 7)}
-    files[f"{4:040x}"] = encoded(noise(50, 50, 4), "JPEG")
+    files = {
+        f"{seed:040x}": encode(noise_image(60, 50, seed=seed), "WEBP") for seed in (5, 3, 9, 7)
+    }
+    files[f"{4:040x}"] = encode(noise_image(50, 50, seed=4), "JPEG")
     files[f"{6:040x}"] = files[f"{5:040x}"][:100]
     with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as t:
         for key, value in files.items():
@@ -160,11 +151,11 @@ def test_a_damaged_lmdb_page_is_reported(data, lsun_folder, tmp_path, monkeypatc
     assert "cannot be read as an LMDB" in errors
 
 
-def test_a_folder_is_read_recursively_and_in_order(data, tmp_path):
+def test_a_folder_is_read_recursively_and_in_order(data, tmp_path, noise_image):
     names = ("b.png", "a/d.jpg", "a.webp")
     (tmp_path / "set" / "a").mkdir(parents=True)
     for seed, name in enumerate(names):
-        noise(40, 50, seed).save(tmp_path / "set" / name)
+        noise_image(40, 50, seed=seed).save(tmp_path / "set" / name)
     out = tmp_path / "set.npy"
     code, _, _ = data("folder", tmp_path / "set", "--out", out)
     assert code == 0
@@ -174,9 +165,9 @@ def test_a_folder_is_read_recursively_and_in_order(data, tmp_path):
     assert np.array_equal(np.load(out), expected(files))
 
 
-def test_the_preset_determines_size_and_colours(data, tmp_path):
+def test_the_preset_determines_size_and_colours(data, tmp_path, noise_image):
     (tmp_path / "set").mkdir()
-    noise(40, 50, 0).save(tmp_path / "set" / "a.png")
+    noise_image(40, 50, seed=0).save(tmp_path / "set" / "a.png")
     for preset, shape, below in (("digits", (1, 1, 28, 28), 256), ("tiny", (1, 3, 6, 6), 8)):
         out = tmp_path / f"{preset}.npy"
         code, _, _ = data("folder", tmp_path / "set", "--out", out, "--preset", preset)
@@ -187,7 +178,7 @@ def test_the_preset_determines_size_and_colours(data, tmp_path):
 
 
 @pytest.fixture
-def hub_folder(tmp_path, monkeypatch):
+def hub_folder(tmp_path, monkeypatch, noise_image, encode):
     """A data set with two splits in Parquet, which `datasets` loads like one of the hub."""
     import datasets
 
@@ -196,8 +187,8 @@ def hub_folder(tmp_path, monkeypatch):
     folder = tmp_path / "some-set"
     folder.mkdir()
     files = {
-        "train": [encoded(noise(40, 40, seed), "PNG") for seed in range(4)],
-        "test": [encoded(noise(40, 40, 9), "PNG")],
+        "train": [encode(noise_image(40, 40, seed=seed), "PNG") for seed in range(4)],
+        "test": [encode(noise_image(40, 40, seed=9), "PNG")],
     }
     for split, images in files.items():
         cells = [{"bytes": file, "path": None} for file in images]

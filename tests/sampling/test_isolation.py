@@ -19,16 +19,6 @@ RAMP = torch.linspace(-3, 3, 24)
 
 
 @pytest.fixture
-def model(make_model):
-    return make_model()
-
-
-@pytest.fixture
-def sampler(model):
-    return Sampler(model)
-
-
-@pytest.fixture
 def lr(model, make_images):
     return make_images(model.config, 3, 2, 3)
 

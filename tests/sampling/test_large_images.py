@@ -11,11 +11,6 @@ import prsr
 from prsr.utils.terminal_messages import Notice
 
 
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model()  # trained on 3×3, scale 2
-
-
 @pytest.mark.parametrize(("height", "width"), [(13, 3), (3, 13)])
 @pytest.mark.parametrize("form", ["tensor", "array", "image"])
 def test_a_large_image_is_sampled_with_a_warning(model, height, width, form):

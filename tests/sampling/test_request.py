@@ -18,11 +18,6 @@ KNOWN = torch.zeros((N, D, H, W), dtype=torch.uint8)
 MASK = torch.zeros((N, D, H, W), dtype=torch.bool)
 
 
-@pytest.fixture(scope="module")
-def sampler(make_model):
-    return Sampler(make_model())
-
-
 @pytest.fixture
 def lr(sampler, make_images):
     return make_images(sampler.config, N, 2, 3)

@@ -23,16 +23,6 @@ pytestmark = pytest.mark.sanitize
 
 
 @pytest.fixture
-def model(make_model):
-    return make_model()
-
-
-@pytest.fixture
-def sampler(model):
-    return Sampler(model)
-
-
-@pytest.fixture
 def lr(model, make_images):
     return make_images(model.config, 5, 2, 3)
 

@@ -47,12 +47,6 @@ def checkpoint(folder):
     return load_file(folder / "checkpoint.safetensors")
 
 
-def assert_equal_tensors(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
 def test_training_lowers_the_loss_on_held_out_images(tmp_path):
     held = images(6, seed=1)
     before = mean_metrics(PRSR(TINY), held)
@@ -62,22 +56,21 @@ def test_training_lowers_the_loss_on_held_out_images(tmp_path):
     assert after["bits/dim"] < after["bits/dim, conditioning alone"]
 
 
-def test_a_run_writes_checkpoint_model_sheets_and_scalars(tmp_path):
+def test_a_run_writes_checkpoint_model_sheets_and_scalars(
+    tmp_path, assert_equal_tensors, read_scalars
+):
     model = run(tmp_path, 5)
     saved = PRSR.from_pretrained(tmp_path / "model")
     assert_equal_tensors(dict(model.state_dict()), dict(saved.state_dict()))
     sheets = sorted(path.name for path in (tmp_path / "sheets").iterdir())
     assert sheets == ["step-0000004.png", "step-0000005.png"]
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [e.step for e in events.Scalars("training/loss")] == [1, 2, 3, 4, 5]
-    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 5]
+    scalars = read_scalars(tmp_path)
+    assert [step for step, _ in scalars["training/loss"]] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in scalars["validation/bits/dim"]] == [4, 5]
     assert {path.name for path in tmp_path.iterdir() if "writing" in path.name} == set()
 
 
-def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, assert_equal_tensors):
     run(tmp_path / "whole", 12)
     run(tmp_path / "parts", 4)
     run(tmp_path / "parts", 8, resume=True)
@@ -101,7 +94,7 @@ main()
 
 
 @pytest.mark.parametrize("every", [3, 9999])  # killed after a checkpoint, and before the first
-def test_a_killed_run_resumes_bit_identically(tmp_path, every):
+def test_a_killed_run_resumes_bit_identically(tmp_path, every, assert_equal_tensors):
     folder, data = tmp_path / "killed", tmp_path / "set.npy"
     np.save(data, images().pixels)
     arguments = ["train", "--data", data, "--validation", data, "--preset", "tiny", "--steps", "7"]
@@ -117,7 +110,7 @@ def test_a_killed_run_resumes_bit_identically(tmp_path, every):
     assert_equal_tensors(checkpoint(folder), checkpoint(tmp_path / "whole"))
 
 
-def test_a_run_may_start_from_the_weights_of_a_model(tmp_path):
+def test_a_run_may_start_from_the_weights_of_a_model(tmp_path, assert_equal_tensors):
     start = PRSR(SETTINGS.config)
     trainer = Trainer(SETTINGS, "data", CPU, start)
     assert_equal_tensors(trainer.model.state_dict(), start.state_dict())
@@ -209,8 +202,7 @@ def test_a_resumed_run_removes_incomplete_files(tmp_path):
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == expected
 
 
-def test_scalars_after_the_checkpoint_are_replaced_on_resuming(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_scalars_after_the_checkpoint_are_replaced_on_resuming(tmp_path, read_scalars):
     from torch.utils.tensorboard import SummaryWriter
 
     run(tmp_path, 4)
@@ -218,14 +210,13 @@ def test_scalars_after_the_checkpoint_are_replaced_on_resuming(tmp_path):
         for step in (5, 6):
             killed.add_scalar("training/loss", -1.0, step)
     run(tmp_path, 8, resume=True)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [e.step for e in events.Scalars("training/loss")] == list(range(1, 9))
-    assert all(e.value > 0 for e in events.Scalars("training/loss"))
-    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 8]
+    scalars = read_scalars(tmp_path)
+    assert [step for step, _ in scalars["training/loss"]] == list(range(1, 9))
+    assert all(value > 0 for _, value in scalars["training/loss"])
+    assert [step for step, _ in scalars["validation/bits/dim"]] == [4, 8]
 
 
-def test_evaluation_uses_and_keeps_the_running_statistics():
+def test_evaluation_uses_and_keeps_the_running_statistics(assert_equal_tensors):
     model, data = PRSR(TINY), images(6)
     for part in range(3):
         model.conditioning(data.batch([part, part + 1])[0])  # in training mode

@@ -36,12 +36,6 @@ def run(folder, steps, settings=MODERN, **options):
     return train(settings, plan, images(), images(6, seed=1), CPU, **options)
 
 
-def assert_equal_tensors(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
 def test_schedules_give_the_expected_rates():
     halving = dataclasses.replace(SETTINGS, learning_rate=1.0, halve_every=2)
     assert [halving.rate(step) for step in range(5)] == [1, 1, 0.5, 0.5, 0.25]
@@ -119,7 +113,9 @@ def test_without_an_average_the_result_is_the_model():
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
-def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, optimizer):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
+    tmp_path, optimizer, assert_equal_tensors
+):
     settings = dataclasses.replace(MODERN, optimizer=optimizer)
     run(tmp_path / "whole", 12, settings)
     for steps in (4, 8, 12):
@@ -129,7 +125,9 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, optimi
         assert_equal_tensors(whole, parts)
 
 
-def test_the_model_is_the_average_and_the_checkpoint_has_the_raw_weights_too(tmp_path):
+def test_the_model_is_the_average_and_the_checkpoint_has_the_raw_weights_too(
+    tmp_path, assert_equal_tensors
+):
     result = run(tmp_path, 6)
     saved = PRSR.from_pretrained(tmp_path / "model").state_dict()
     checkpoint = load_file(tmp_path / "checkpoint.safetensors")
@@ -139,14 +137,11 @@ def test_the_model_is_the_average_and_the_checkpoint_has_the_raw_weights_too(tmp
     assert not torch.equal(checkpoint["model.prior.head.2.bias"], saved["prior.head.2.bias"])
 
 
-def test_reports_contain_the_average_and_the_raw_weights(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_reports_contain_the_average_and_the_raw_weights(tmp_path, read_scalars):
     result = run(tmp_path, 6)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
+    scalars = read_scalars(tmp_path)
     bits = {
-        suffix: [each.value for each in events.Scalars(f"validation/bits/dim{suffix}")]
+        suffix: [value for _, value in scalars[f"validation/bits/dim{suffix}"]]
         for suffix in ("", ", raw weights")
     }
     assert [len(values) for values in bits.values()] == [2, 2]
@@ -155,13 +150,9 @@ def test_reports_contain_the_average_and_the_raw_weights(tmp_path):
     assert bits[""][-1] != pytest.approx(bits[", raw weights"][-1], rel=1e-5)
 
 
-def test_a_run_without_an_average_reports_only_its_weights(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_a_run_without_an_average_reports_only_its_weights(tmp_path, read_scalars):
     run(tmp_path, 2, SETTINGS)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert not [tag for tag in events.Tags()["scalars"] if "raw" in tag]
+    assert not [tag for tag in read_scalars(tmp_path) if "raw" in tag]
     assert not [
         name for name in load_file(tmp_path / "checkpoint.safetensors") if "average" in name
     ]
@@ -181,7 +172,7 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path, name):
         run(tmp_path, 4, dataclasses.replace(MODERN, **{name: other}), resume=True)
 
 
-def test_a_run_older_than_these_settings_is_resumed(tmp_path, monkeypatch):
+def test_a_run_older_than_these_settings_is_resumed(tmp_path, monkeypatch, assert_equal_tensors):
     run(tmp_path / "whole", 8, SETTINGS)
     run(tmp_path / "old", 4, SETTINGS)
     import json
@@ -262,20 +253,14 @@ def test_the_command_refuses_invalid_settings_in_one_line(command, tmp_path, arg
     assert not (tmp_path / "run").exists()
 
 
-def test_scalars_written_later_are_the_same(tmp_path, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_scalars_written_later_are_the_same(tmp_path, monkeypatch, read_scalars):
     run(tmp_path / "at once", 7, SETTINGS)
     monkeypatch.setattr(
         "prsr.training.loop.Reporter.add_scalars",
         lambda self, values, *_: self.pending.append(values),
     )
     run(tmp_path / "later", 7, SETTINGS)
-    found = []
-    for name in ("at once", "later"):
-        events = EventAccumulator(str(tmp_path / name))
-        events.Reload()
-        found.append([(each.step, each.value) for each in events.Scalars("training/loss")])
+    found = [read_scalars(tmp_path / name)["training/loss"] for name in ("at once", "later")]
     assert found[0] == found[1]
     assert [step for step, _ in found[0]] == list(range(1, 8))
 
@@ -317,7 +302,7 @@ def test_compiled_steps_equal_plain_ones():
     assert trainers[1].loss is not trainers[1].plain_loss
 
 
-def test_training_continues_if_compiling_fails(monkeypatch):
+def test_training_continues_if_compiling_fails(monkeypatch, assert_equal_tensors):
     def broken(graph, inputs):
         raise OSError("no compiler here")
 

@@ -1,6 +1,5 @@
 """Uploads: limits apply before decoding, and no file stays on disk."""
 
-import io
 import os
 import struct
 import zlib
@@ -21,12 +20,6 @@ from prsr.web.request_limits import (
 )
 
 UPLOAD = "/sample/gradio_api/upload"
-
-
-def encoded(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def png_of_size(width, height):
@@ -77,26 +70,26 @@ def test_hostile_uploads_get_a_4xx_and_leave_no_file(name, client, kept):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_complete_images_are_accepted_and_truncated_ones_refused(kind, noise):
-    data = encoded(noise, kind)
+def test_complete_images_are_accepted_and_truncated_ones_refused(kind, noise, encode):
+    data = encode(noise, kind)
     assert read_upload(data).size == noise.size
     with pytest.raises(RefusedError) as refused:
         read_upload(data[: len(data) // 2])
     assert refused.value.status in (415, 422)
 
 
-def test_uploads_of_any_name_stay_in_the_temporary_folder(client, kept, noise, application):
+def test_uploads_of_any_name_stay_in_the_temporary_folder(client, kept, noise, application, encode):
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     for name in ("../../../evil.png", "画像 \U0001f600.png", "a" * 300 + ".png", "C:\\evil.png"):
-        answer = client.post(UPLOAD, files={"files": (name, encoded(noise))})
+        answer = client.post(UPLOAD, files={"files": (name, encode(noise, "PNG"))})
         assert answer.status_code == 200
         (path,) = answer.json()
         assert Path(path).resolve().is_relative_to(folder.resolve())
         Path(path).unlink()
 
 
-def test_several_files_and_malformed_bodies_are_refused(client, kept, noise):
-    one = ("a.png", encoded(noise))
+def test_several_files_and_malformed_bodies_are_refused(client, kept, noise, encode):
+    one = ("a.png", encode(noise, "PNG"))
     before = kept()
     assert client.post(UPLOAD, files=[("files", one), ("files", one)]).status_code == 400
     assert client.post(UPLOAD, data={"files": "text"}).status_code == 400
@@ -140,12 +133,12 @@ def test_images_in_the_working_and_temporary_folders_are_not_served(client, tmp_
 
 @pytest.mark.parametrize("moment", ["before", "while"])
 def test_fetching_an_upload_that_was_just_deleted_raises_no_exception(
-    moment, application, noise, monkeypatch
+    moment, application, noise, monkeypatch, encode
 ):
     client = TestClient(application, raise_server_exceptions=True)
-    path = client.post(UPLOAD, files={"files": ("a.png", encoded(noise))}).json()[0]
+    path = client.post(UPLOAD, files={"files": ("a.png", encode(noise, "PNG"))}).json()[0]
     address = f"/sample/gradio_api/file={path}"
-    assert client.get(address).content == encoded(noise)
+    assert client.get(address).content == encode(noise, "PNG")
     open_file = anyio.open_file
 
     def deleting(name, *arguments, **options):
@@ -156,7 +149,7 @@ def test_fetching_an_upload_that_was_just_deleted_raises_no_exception(
         Path(path).unlink()
     else:
         monkeypatch.setattr(anyio, "open_file", deleting)
-    assert client.get(address).content != encoded(noise)
+    assert client.get(address).content != encode(noise, "PNG")
 
 
 def handler(client, name):
@@ -197,9 +190,9 @@ def test_a_file_that_was_not_uploaded_is_refused_and_kept(
     assert planted.is_file()
 
 
-def test_an_upload_is_deleted_once_it_is_read(client, kept, noise):
+def test_an_upload_is_deleted_once_it_is_read(client, kept, noise, encode):
     before = kept()
-    (path,) = client.post(UPLOAD, files={"files": ("a.png", encoded(noise))}).json()
+    (path,) = client.post(UPLOAD, files={"files": ("a.png", encode(noise, "PNG"))}).json()
     assert len(kept()) == len(before) + 1
     file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
     job = {"data": [file, "faces"], "fn_index": handler(client, "take_file"), "session_hash": "t"}
@@ -209,7 +202,7 @@ def test_an_upload_is_deleted_once_it_is_read(client, kept, noise):
         assert '"success":true' in stream.replace(" ", "")
         # Checked while the application runs: Gradio deletes everything when it ends.
         left = set(kept()) - set(before)
-        assert not any(f.stat().st_size == len(encoded(noise)) for f in left)
+        assert not any(f.stat().st_size == len(encode(noise, "PNG")) for f in left)
         for f in left:  # the image to paint on, which Gradio deletes after a minute
             with Image.open(f) as image:
                 assert image.size == (512, 512)
