@@ -136,7 +136,7 @@ def photos(folder: Path) -> list[Photo]:
 
 
 def split(every: list[Photo]) -> dict[str, list[Photo]]:
-    """Split photos: free ones alternate between test and validation; the others are for training."""
+    """Split photos: free ones alternate between test and validation; others are for training."""
     free = [photo for photo in every if photo.free]
     others = [photo for photo in every if not photo.free]
     return {"train": others, "validation": free[1::2], "test": free[0::2]}

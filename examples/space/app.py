@@ -1,6 +1,6 @@
 """The application of a Hugging Face Space: `prsr web` on the port that Spaces expect.
 
-    python examples/space/app.py
+python examples/space/app.py
 """
 
 from __future__ import annotations
