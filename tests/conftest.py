@@ -52,6 +52,12 @@ def make_images():
     return random_images
 
 
+@pytest.fixture(scope="session")
+def wide_head():
+    """Changes of the preset tiny: a head wide enough to be computed in one product per colour."""
+    return {"head_channels": 100, "levels": 16}
+
+
 SMALL = dataclasses.replace(
     PRSRConfig.preset("tiny"), levels=256, low_height=4, low_width=4, head_channels=3
 )

@@ -25,7 +25,7 @@ def test_one_command_writes_each_figure(name, command, models, data, tmp_path):
         assert min(image.size) > 100
 
 
-def test_one_command_plots_training_curves(command, data, tmp_path):
+def test_one_command_plots_training_curves(command, tmp_path):
     np.save(tmp_path / "six.npy", np.zeros((4, 3, 6, 6), np.uint8))
     command(
         *("train", "--preset", "tiny", "--data", tmp_path / "six.npy", "--device", "cpu"),

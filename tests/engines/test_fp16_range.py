@@ -8,7 +8,7 @@ from prsr.engines.grouped_weights import pack_prior
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0])
-def test_no_operand_exceeds_the_bound_and_the_bound_is_tight(make_model, make_images, gain):
+def test_no_operand_exceeds_the_bound_and_the_bound_is_tight(make_model, gain):
     """With weights of one sign, operands come within a factor of 3 of the bound."""
     model = make_model(gain=gain, prior_channels=8)
     with torch.no_grad():

@@ -7,9 +7,6 @@ from torch.nn import functional as F
 from prsr.models.layers import colour_groups, logits_of
 from prsr.models.masked_head import HeadByColour, aligned_ends
 
-WIDE = {"head_channels": 100, "levels": 16}
-"""Changes to the preset tiny: a head whose colours are wide enough for products of their own."""
-
 
 def test_the_ends_of_colours_are_aligned_and_cover_their_weights():
     for units, colours in ((100, 3), (1024, 3), (64, 1), (5, 2), (999, 4)):
@@ -29,8 +26,8 @@ def dense_head(model, features):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_the_head_equals_the_dense_one_with_its_gradients(make_model, channels):
-    model = make_model(channels=channels, **WIDE).double()
+def test_the_head_equals_the_dense_one_with_its_gradients(make_model, channels, wide_head):
+    model = make_model(channels=channels, **wide_head).double()
     random = torch.Generator().manual_seed(0)
     features = torch.randn(2, 7, 3, 5, dtype=torch.double, generator=random).requires_grad_()
     parameters = [features, *model.prior.head.parameters()]
@@ -45,11 +42,11 @@ def test_the_head_equals_the_dense_one_with_its_gradients(make_model, channels):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
-def test_the_head_multiplies_less_than_a_dense_one(make_model, monkeypatch):
+def test_the_head_multiplies_less_than_a_dense_one(make_model, monkeypatch, wide_head):
     called = []
     apply = HeadByColour.apply
     monkeypatch.setattr(HeadByColour, "apply", lambda *a: called.append(a[-1]) or apply(*a))
-    make_model(**WIDE).prior.head(torch.randn(1, 7, 2, 2))
+    make_model(**wide_head).prior.head(torch.randn(1, 7, 2, 2))
     assert called == [(64, 96, 100)]
 
 

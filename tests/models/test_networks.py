@@ -106,7 +106,7 @@ def test_conditional_gates_add_features_to_both_preactivations(make_model):
         assert_close(block(v, h, f), (gated[0], h + block.mix(gated[1])))
 
 
-def test_conditional_gates_start_without_effect_and_learn(make_model, make_images):
+def test_conditional_gates_start_without_effect_and_learn(make_images):
     torch.manual_seed(0)
     model = PRSR(dataclasses.replace(PRSRConfig.preset("tiny"), conditional_gates=True))
     plain = PRSR(PRSRConfig.preset("tiny"))
@@ -191,7 +191,7 @@ def test_conditioning_network_has_the_layers_of_the_paper():
     assert model.conditioning[-1].weight.shape == (7 * 3, 5, 1, 1)
 
 
-def test_resnet_block_adds_its_input(make_images):
+def test_resnet_block_adds_its_input():
     block = ResNetBlock(4).eval()
     for parameter in block.parameters():
         nn.init.zeros_(parameter)

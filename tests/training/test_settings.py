@@ -172,7 +172,7 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path, name):
         run(tmp_path, 4, dataclasses.replace(MODERN, **{name: other}), resume=True)
 
 
-def test_a_run_older_than_these_settings_is_resumed(tmp_path, monkeypatch, assert_equal_tensors):
+def test_a_run_older_than_these_settings_is_resumed(tmp_path, assert_equal_tensors):
     run(tmp_path / "whole", 8, SETTINGS)
     run(tmp_path / "old", 4, SETTINGS)
     import json

@@ -29,7 +29,7 @@ def test_synchronous_normalisation_of_one_process_equals_the_usual_one(make_mode
         assert torch.allclose(one, two, atol=1e-5), name
 
 
-def test_synchronous_normalisation_of_bf16_has_fp32_statistics(make_model):
+def test_synchronous_normalisation_of_bf16_has_fp32_statistics():
     layer = SynchronousBatchNorm2d(3)
     x = 100 + torch.randn(4, 3, 8, 8)
     y = layer(x.bfloat16())

@@ -184,7 +184,7 @@ def test_shares_are_contiguous_and_cover_everything(monkeypatch, total, parts):
     assert [i for share in shares for i in share] == list(range(total))
 
 
-def test_without_torchrun_there_is_one_process(monkeypatch):
+def test_without_torchrun_there_is_one_process():
     assert distributed.join() is None
     assert (distributed.rank(), distributed.count(), distributed.is_restart()) == (0, 1, False)
     assert distributed.share(5) == range(5)

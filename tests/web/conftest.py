@@ -13,7 +13,7 @@ from PIL import Image
 from prsr.study.storage import Settings, Study, create_study, study_path
 from prsr.study.study_images import read_inputs
 
-SETTINGS = Settings("Which one is a photograph?", 300, per_method=4, catch=2, seed=7)
+SETTINGS = Settings("Which one is a <photo>?", 300, per_method=4, catch=2, seed=7)
 
 
 def write_images(folder, names, seed):

@@ -41,7 +41,7 @@ def noise():
 
 
 @pytest.fixture
-def kept(application, tmp_path_factory):
+def kept(application):
     """A function that lists the files in the application's temporary folder."""
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     return lambda: sorted(path for path in folder.rglob("*") if path.is_file())
@@ -78,7 +78,7 @@ def test_complete_images_are_accepted_and_truncated_ones_refused(kind, noise, en
     assert refused.value.status in (415, 422)
 
 
-def test_uploads_of_any_name_stay_in_the_temporary_folder(client, kept, noise, application, encode):
+def test_uploads_of_any_name_stay_in_the_temporary_folder(client, noise, encode):
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     for name in ("../../../evil.png", "画像 \U0001f600.png", "a" * 300 + ".png", "C:\\evil.png"):
         answer = client.post(UPLOAD, files={"files": (name, encode(noise, "PNG"))})
@@ -170,9 +170,7 @@ HOSTILE_FILES = {
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_a_file_that_was_not_uploaded_is_refused_and_kept(
-    name, nested, client, kept, tmp_path, noise
-):
+def test_a_file_that_was_not_uploaded_is_refused_and_kept(name, nested, client, tmp_path, noise):
     planted, folder = tmp_path / "planted.png", Path(os.environ["GRADIO_TEMP_DIR"])
     noise.save(planted)
     link = folder / "link.png"

@@ -60,12 +60,13 @@ def test_double_clicks_and_two_tabs_count_once(client, study):
     assert answer.showings == 2
 
 
-def test_pages_have_a_strict_policy_and_load_nothing_from_elsewhere(client, study):
+def test_the_question_is_escaped_and_pages_load_nothing_from_elsewhere(client, study):
     page = client.post("/study/faces/begin")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     nonce = re.search(r"'nonce-([^']+)'", policy)[1]
     assert page.text.count(f'nonce="{nonce}"') == 1
+    assert "Which one is a &lt;photo&gt;?" in page.text
     assert page.headers["cache-control"] == "no-store"
     assert not re.search(r'(src|href)="(https?:)?//', page.text)
 
