@@ -71,7 +71,7 @@ def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32)
 
 @contextlib.contextmanager
 def emulated(module: ModuleType, plan: cuda.Plan | None = None) -> Iterator[None]:
-    """Make the engine run ``module`` on the CPU and divide jobs by ``plan``."""
+    """The engine serves on the CPU, by ``module``, and divides jobs as the plan says."""
     changes = {
         "_cuda": module,
         "DEVICE": "cpu",

@@ -1,4 +1,4 @@
-"""The bound on operands of the products, derived from the weights."""
+"""How large numbers become, as proven from the weights."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from prsr.engines.grouped_weights import pack_prior
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0])
-def test_no_operand_exceeds_the_bound_and_the_bound_is_tight(make_model, gain):
-    """With weights of one sign, operands come within a factor of 3 of the bound."""
+def test_no_operand_exceeds_the_bound(make_model, make_images, gain):
+    """And the bound is not far above what weights of one sign reach."""
     model = make_model(gain=gain, prior_channels=8)
     with torch.no_grad():
         for parameter in model.prior.parameters():
@@ -24,7 +24,8 @@ def test_no_operand_exceeds_the_bound_and_the_bound_is_tight(make_model, gain):
     images = torch.full((1, 3, 12, 12), model.config.levels - 1, dtype=torch.uint8)
     with torch.no_grad():
         model.prior(images, torch.empty(1, 0, 12, 12))
-    assert max(seen) <= 1.0001 * bound  # sums are rounded
+    # But for the rounding of sums.
+    assert max(seen) <= 1.0001 * bound
     assert bound <= 3 * max(seen)
 
 
