@@ -1,14 +1,15 @@
-"""What the tests share: one thread, fixed seeds, random models and data, counts of outcomes."""
+"""Shared by all tests: one thread, fixed seeds, random models and data, counts of outcomes."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import sys
 from collections import Counter
 from pathlib import Path
 
-# Before anything imports Triton, for it decides then whether its own functions are interpreted.
+# Before anything imports Triton, which decides on import whether to interpret its functions.
 os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
@@ -21,59 +22,91 @@ from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.testing import random_images, random_model
 
 torch.set_num_threads(1)
-# For the tests of benchmarks/ and examples/. Last, so that an installed prsr comes before this one.
+# For the tests of benchmarks/ and examples/. Appended, so that an installed prsr takes precedence.
 sys.path.append(str(Path(__file__).parents[1]))
 settings.register_profile(
     "prsr",
     derandomize=True,
     deadline=None,
     database=None,
-    # Fixtures such as make_model return plain functions, which keep nothing between examples.
+    # Fixtures such as make_model return functions without state, which examples can share.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("prsr")
 
 
 def build_model(seed=0, gain=2.0, config=PRESETS["tiny"], **changes) -> PRSR:
-    """:func:`prsr.testing.random_model` of a preset with changes."""
+    """A :func:`prsr.testing.random_model` of a preset with some fields changed."""
     return random_model(dataclasses.replace(config, **changes), gain, seed)
 
 
 @pytest.fixture(scope="session")
 def make_model():
-    """:func:`build_model`."""
+    """The function :func:`build_model`."""
     return build_model
 
 
 @pytest.fixture(scope="session")
 def make_images():
-    """:func:`prsr.testing.random_images`."""
+    """The function :func:`prsr.testing.random_images`."""
     return random_images
 
 
-STUDY = dataclasses.replace(
+@pytest.fixture(scope="session")
+def wide_head():
+    """Changes of the preset tiny: a head wide enough to be computed in one product per colour."""
+    return {"head_channels": 100, "levels": 16}
+
+
+SMALL = dataclasses.replace(
     PRSRConfig.preset("tiny"), levels=256, low_height=4, low_width=4, head_channels=3
 )
-"""Of the models and data that commands of a study are tried with."""
+"""The configuration of the models and data for tests of commands."""
 
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts with torch's generator in the same state, whatever ran before it."""
+    """Start every test with torch's generator in the same state."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def threads():
-    """A function to set torch's number of threads, which is put back."""
+    """A function that sets torch's number of threads until the end of the test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def encode():
+    """A function that encodes a Pillow image in a format; returns the bytes."""
+
+    def encoded(image, kind, **options):
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def read_scalars():
+    """A function that reads the event files of a folder: pairs of step and value by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(folder):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+    return read
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Exit code, output and error output of ``prsr`` with these arguments."""
+    """A function that runs ``prsr`` and returns its exit code, stdout and stderr."""
     from prsr.cli.main import main
 
     def call(*arguments):
@@ -88,12 +121,12 @@ def command(monkeypatch, capsys):
 
 @pytest.fixture
 def models(tmp_path):
-    """The folder of a saved model by method."""
+    """The folders of saved models, by method."""
     from prsr.models.registry import MODELS
 
     torch.manual_seed(0)
     for method, model in MODELS.items():
-        model(STUDY).save_pretrained(tmp_path / method)
+        model(SMALL).save_pretrained(tmp_path / method)
     return {method: tmp_path / method for method in MODELS}
 
 
@@ -107,7 +140,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def model(tmp_path):
-    """The folder of a saved model that is sampled from in no time."""
+    """The folder of a saved model that is fast to sample."""
     torch.manual_seed(0)
     PRSR(PRESETS["tiny"]).save_pretrained(tmp_path / "model")
     return str(tmp_path / "model")
@@ -115,7 +148,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of three random images of several sizes and kinds, one in a folder of its own."""
+    """A folder of three random images of different sizes and formats, one in a subfolder."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -125,7 +158,7 @@ def photos(tmp_path):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what tests have counted."""
+    """Print the counts that tests recorded."""
     reports = [report for each in terminalreporter.stats.values() for report in each]
     properties = [own for r in reports for own in getattr(r, "user_properties", [])]
     if counts := sorted({value for name, value in properties if name == "count"}):
@@ -136,7 +169,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def tally(record_property, request):
-    """How often each outcome came, a counter that is printed at the end of the run."""
+    """A counter of outcomes, printed at the end of the run."""
     outcomes = Counter()
     yield outcomes
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(outcomes.items()))

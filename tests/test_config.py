@@ -1,4 +1,4 @@
-"""The configuration: what is valid, what each error says, and the way to a file and back."""
+"""The configuration: valid values, errors, and conversion to and from a dictionary."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from prsr import PRESETS, PRSRConfig
 
 FIELDS = [field.name for field in dataclasses.fields(PRSRConfig)]
 NUMBERS = [name for name in FIELDS if name != "conditional_gates"]
-LEAST = dict.fromkeys(NUMBERS, 1) | {"levels": 2, "first_kernel": 3, "conditioning_blocks": 0}
-LEAST |= {"conditional_gates": False}
+MINIMUM = dict.fromkeys(NUMBERS, 1) | {"levels": 2, "first_kernel": 3, "conditioning_blocks": 0}
+MINIMUM |= {"conditional_gates": False}
 
 
-def test_paper_preset_has_the_numbers_of_the_paper():
+def test_paper_preset_has_the_values_of_the_paper():
     paper = PRSRConfig.preset("paper")
     assert paper == PRSRConfig()
     assert (paper.channels, paper.levels, paper.scale) == (3, 256, 4)
@@ -52,14 +52,14 @@ def test_reach_is_half_the_kernel(kernel, reach):
     assert (config.reach, config.first_reach) == (reach, reach)
 
 
-def test_least_value_of_every_field_is_valid():
-    assert PRSRConfig(**LEAST).to_dict() == LEAST
+def test_minimum_of_every_field_is_valid():
+    assert PRSRConfig(**MINIMUM).to_dict() == MINIMUM
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_value_below_the_least_is_refused_by_name(name):
+def test_value_below_the_minimum_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"^{name} "):
-        PRSRConfig(**LEAST | {name: LEAST[name] - 1})
+        PRSRConfig(**MINIMUM | {name: MINIMUM[name] - 1})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -70,7 +70,7 @@ def test_value_that_would_exhaust_the_machine_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [3.0, "3", None, True, [3]])
-def test_value_that_is_no_integer_is_refused_by_name(name, value):
+def test_non_integer_value_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"^{name} must be an integer"):
         PRSRConfig(**{name: value})
 
@@ -87,18 +87,18 @@ def test_value_that_is_no_integer_is_refused_by_name(name, value):
         ("head_channels", 2),
     ],
 )
-def test_value_that_no_network_can_have_is_refused_by_name(name, value):
+def test_impossible_value_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} "):
         PRSRConfig(**{name: value})
 
 
-def test_fewer_features_than_channels_error_names_the_channels_too():
+def test_error_for_fewer_features_than_channels_names_both():
     with pytest.raises(ValueError, match=r"^prior_channels must be at least channels \(4\), got 3"):
         PRSRConfig(channels=4, prior_channels=3)
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", None])
-def test_conditional_gates_that_are_no_bool_are_refused(value):
+def test_non_bool_conditional_gates_are_refused(value):
     with pytest.raises(TypeError, match=r"^conditional_gates must be true or false, got"):
         PRSRConfig(conditional_gates=value)
 
@@ -108,7 +108,7 @@ def test_gates_read_all_conditioning_features_or_none():
     assert PRSRConfig(conditioning_channels=5, conditional_gates=True).gate_inputs == 5
 
 
-def test_configuration_from_before_conditional_gates_has_none():
+def test_configuration_without_the_field_has_no_conditional_gates():
     values = PRSRConfig.preset("paper").to_dict()
     del values["conditional_gates"]
     assert PRSRConfig.from_dict(values) == PRSRConfig.preset("paper")
@@ -127,12 +127,12 @@ def test_unknown_fields_are_refused_by_name():
         PRSRConfig.from_dict(PRSRConfig().to_dict() | {"depth": 3, "colour": 1})
 
 
-def test_file_cannot_hold_an_invalid_value():
+def test_invalid_value_in_a_dictionary_is_refused():
     with pytest.raises(ValueError, match=r"^scale must be a power of two"):
         PRSRConfig.from_dict(PRSRConfig().to_dict() | {"scale": 3})
 
 
-def test_configuration_cannot_be_changed_and_can_be_a_key():
+def test_configuration_is_immutable_and_hashable():
     config = PRSRConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.levels = 2

@@ -51,11 +51,10 @@ def test_pages_are_found():
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.filterwarnings(
-    "ignore::prsr.utils.terminal_messages.Notice"
-)  # for want of a C++ engine
+# The notice of a missing C++ engine.
+@pytest.mark.filterwarnings("ignore::prsr.utils.terminal_messages.Notice")
 def test_python_code_runs(page, files):
-    """All blocks of a page in order, as one program."""
+    """Run all blocks of a page in order, as one program."""
     for example in Document.parse(str(ROOT / page), PythonCodeBlockParser()):
         example.evaluate()
 
@@ -68,7 +67,7 @@ def test_commands_are_accepted(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_inline_commands_exist(page):
-    """Text such as `prsr sample --model` names an option of that command."""
+    """An option in text such as `prsr sample --model` must exist."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for code in re.findall(r"`prsr ([^`]+)`", text):
         command, words = app, code.split()
@@ -82,14 +81,14 @@ def test_inline_commands_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_are_in_shell_blocks(page):
-    """Blocks that are only indented, or of another language, would not be checked."""
+    """Indented blocks and blocks of other languages would not be checked."""
     text = re.sub(r"(?ms)^```sh$.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"))
     assert not re.findall(r"(?m)^ {4}.*\bprsr [a-z]+.*|^```(?:bash|console|shell)$", text)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_is_named_exists(page):
-    """Links, paths and file names, modules that `python -m` runs, and targets of make."""
+def test_referenced_files_modules_and_targets_exist(page):
+    """Check links, paths, file names, modules that `python -m` runs, and make targets."""
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     paths = re.findall(rf"`((?:{'|'.join(SOURCES)})/[\w./-]*)`", text)
@@ -146,12 +145,12 @@ def accept(command: click.Command, words: list[str], name: str = "prsr") -> None
         "no-such-command",
     ],
 )
-def test_wrong_commands_are_noticed(words):
+def test_wrong_commands_are_rejected(words):
     with pytest.raises((click.UsageError, AssertionError)):
         accept(app, words.split())
 
 
-def test_the_shell_records_every_form(tmp_path):
+def test_commands_are_found_in_every_form(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "```sh\nname=a\nfor x in 1 2; do\n    prsr sample $name-$x.png \\\n        -o out  # why\n"

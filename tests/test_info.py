@@ -1,4 +1,4 @@
-"""What `prsr info` says of the extensions, with them and without."""
+"""What `prsr info` reports about the extensions, built or missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def no_driver():
     raise RuntimeError("CUDA driver version is insufficient")
 
 
-def test_a_module_that_is_not_there_says_how_to_get_it(monkeypatch):
+def test_a_missing_cuda_extension_is_reported_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "prsr._cuda", None)
-    [(name, said)] = cuda_build()
+    [(name, value)] = cuda_build()
     assert name == "CUDA build"
-    assert "not built" in said
-    assert "PRSR_BUILD_CUDA=1" in said
+    assert "not built" in value
+    assert "PRSR_BUILD_CUDA=1" in value
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_module_that_is_not_there_says_how_to_get_it(monkeypatch):
         ),
     ],
 )
-def test_the_build_and_its_devices_are_told(monkeypatch, devices, expected):
+def test_the_cuda_build_and_its_devices_are_reported(monkeypatch, devices, expected):
     module = SimpleNamespace(
         version=lambda: "13.0", architectures=lambda: ["sm_80", "sm_90"], devices=devices
     )
@@ -48,15 +48,15 @@ def test_the_build_and_its_devices_are_told(monkeypatch, devices, expected):
 
 
 @pytest.mark.skipif(not find_spec("prsr._cuda"), reason="the extension is not built: no nvcc")
-def test_the_module_that_was_built_has_code_from_a100_on_and_finds_devices_or_says_why_not():
+def test_the_built_cuda_extension_reports_architectures_and_devices():
     (_, build), *devices = cuda_build()
     assert "sm_80, sm_90" in build
     assert devices
-    assert all(said.startswith("no device: ") or "GiB" in said for _, said in devices)
+    assert all(value.startswith("no device: ") or "GiB" in value for _, value in devices)
 
 
 @pytest.mark.skipif(not instruction_sets(), reason="the extension is not built")
-def test_it_tells_which_instruction_set_serves(monkeypatch):
+def test_the_instruction_set_in_use_is_reported(monkeypatch):
     names = ", ".join(instruction_sets())
     monkeypatch.delenv(INSTRUCTION_SET, raising=False)
     assert describe_instruction_sets() == f"{names}; {instruction_sets()[-1]} in use"

@@ -1,10 +1,10 @@
-"""The package as a whole, seen from a fresh interpreter."""
+"""The package, imported in a fresh interpreter."""
 
 import subprocess
 import sys
 
 
-def test_import_of_the_package_brings_what_the_readme_names():
+def test_importing_prsr_provides_the_names_in_the_readme():
     names = "sample noise Sampler PRSR PRSRConfig engines bits_per_dim prsr_loss bundled_models"
     names += " testing.cdf_violation data.SuperResolutionImages __version__"
     code = "import prsr; " + "; ".join(f"prsr.{name}" for name in names.split())
@@ -18,7 +18,7 @@ def test_torchvision_is_never_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_without_its_extension_the_engine_cpu_says_how_to_get_it():
+def test_a_missing_cpu_extension_is_reported_with_the_remedy():
     code = "import sys; sys.modules['prsr._native'] = None; import prsr; print(prsr.list_engines())"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     for fact in (b"not built", b"C++ compiler", b"PRSR_BUILD_NATIVE=1", b"'torch': []"):

@@ -1,4 +1,4 @@
-"""The comparator that settles what an engine draws: it must accept the truth and nothing else."""
+"""The comparator that checks samples: it must accept correct ones only."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch.testing import assert_close
 import prsr
 from prsr.testing import cdf_violation, divergence_distance
 
-EPSILON = 1e-4  # of SPEC, for fp32
+EPSILON = 1e-4  # docs/SPEC.md, section 2, for fp32
 
 
 @pytest.fixture(scope="module")
 def finished(make_model, make_images):
-    """A model, low-resolution images, a right image of each, and its noise."""
+    """A model, low-resolution images, a correct sample of each, and the noise."""
     model = make_model(gain=1.5)
     lr = make_images(model.config, 3, 3, 2)
     image = prsr.sample(lr, model=model, seed=0, engine="reference")
     return model, lr, image, prsr.noise(0, 3, 6, 4, 3)
 
 
-def test_comparator_accepts_what_the_reference_draws(finished):
+def test_comparator_accepts_samples_of_the_reference_engine(finished):
     assert cdf_violation(*finished, 1.0).max() <= 1e-6
     assert divergence_distance(finished[0], finished[1], finished[2], *finished[2:]).max() == 0
 
 
-def test_comparator_judges_by_the_model_in_evaluation_mode_and_leaves_it_in_its_own(finished):
+def test_comparator_runs_the_model_in_eval_mode_and_restores_its_mode(finished):
     model = copy.deepcopy(finished[0]).train()
     assert cdf_violation(model, *finished[1:], 1.0).max() <= 1e-6
     assert all(module.training for module in model.modules())
@@ -68,7 +68,7 @@ def test_comparator_rejects_another_model(finished, make_model, part):
 
 
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), torch.ones(2)])
-def test_comparator_refuses_what_is_no_temperature(finished, temperature):
+def test_comparator_refuses_an_invalid_temperature(finished, temperature):
     with pytest.raises(ValueError, match="temperature must be"):
         cdf_violation(*finished, temperature)
 
@@ -80,19 +80,19 @@ def test_comparator_refuses_noise_of_another_shape(finished):
             cdf_violation(model, lr, hr, other, 1.0)
 
 
-def test_comparator_refuses_levels_beyond_the_models(finished):
+def test_comparator_refuses_levels_above_the_models(finished):
     model, lr, hr, noise = finished
     with pytest.raises(ValueError, match="hr must hold values below 8"):
         cdf_violation(model, lr, hr + 8, noise, 1.0)
 
 
-def test_comparator_passes_no_nan(finished, make_model):
+def test_comparator_rejects_nan(finished, make_model):
     other = make_model(gain=1.5)
     other.prior.head[2].bias.data[0] = torch.nan
     assert not bool((cdf_violation(other, *finished[1:], 1.0) <= EPSILON).any())
 
 
-def test_comparator_leaves_out_masked_sub_pixels_only(finished):
+def test_comparator_ignores_only_masked_sub_pixels(finished):
     model, lr, hr, noise = finished
     mask = torch.zeros(hr.shape, dtype=torch.bool)
     mask[:, :, -1, -1] = True
@@ -102,10 +102,10 @@ def test_comparator_leaves_out_masked_sub_pixels_only(finished):
     assert cdf_violation(model, lr, changed, noise, 1.0, mask.flip(3)).min() > EPSILON
 
 
-def test_parting_distance_is_how_far_u_lies_from_the_edge_where_images_part(finished):
+def test_divergence_distance_is_from_u_to_the_cdf_edge_where_images_diverge(finished):
     model, lr, hr, noise = finished
     other = hr.clone()
-    other[0, 1, 2, 1:] = (other[0, 1, 2, 1:] + 1) % model.config.levels  # parts at y=2, x=1, c=1
+    other[0, 1, 2, 1:] = (other[0, 1, 2, 1:] + 1) % model.config.levels  # diverges at y=2, x=1, c=1
     other[0, 0, 3] = 0
     distance = divergence_distance(model, lr, hr, other, noise)
     p = model(lr, hr).logits.detach().double().softmax(dim=1)[0, :, 1, 2, 1]

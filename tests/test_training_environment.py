@@ -1,4 +1,4 @@
-"""The environment of a training: what the command sets, what it leaves alone, and how."""
+"""The environment variables of a training: which commands set them, and when."""
 
 import json
 import os
@@ -31,7 +31,7 @@ linux = pytest.mark.skipif(not startup.uses_glibc(), reason="only glibc has thes
 
 
 def reported(folder, *command, **variables):
-    """What processes that a command becomes, or starts, say of themselves as they end."""
+    """Run a command; PID, variables and thread count of each of its processes as they exit."""
     (folder / "sitecustomize.py").write_text(SPY % (NAMES,))
     report = folder / "report"
     clean = {name: value for name, value in os.environ.items() if name not in NAMES}
@@ -47,7 +47,7 @@ def reported(folder, *command, **variables):
 @linux
 @pytest.mark.parametrize("start", [["prsr"], [sys.executable, "-m", "prsr"]])
 @pytest.mark.parametrize("command", ["train", "experiment"])
-def test_a_training_has_its_environment_before_torch_is_loaded(tmp_path, start, command):
+def test_the_training_environment_is_set_before_torch_is_loaded(tmp_path, start, command):
     ((_, names, threads),) = reported(tmp_path, *start, command, "--help")
     cores = usable_cores()
     expected = {**MALLOC, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(cores)}
@@ -56,20 +56,20 @@ def test_a_training_has_its_environment_before_torch_is_loaded(tmp_path, start, 
 
 
 @linux
-def test_what_the_user_has_set_stays(tmp_path):
+def test_variables_set_by_the_user_are_kept(tmp_path):
     own = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "7", "MALLOC_TOP_PAD_": "0"}
     ((_, names, threads),) = reported(tmp_path, "prsr", "train", "--help", **own)
     assert names == {**MALLOC, "OMP_WAIT_POLICY": None, **own}
     assert threads == 1
 
 
-def test_other_commands_are_left_alone(tmp_path):
+def test_other_commands_set_no_variables(tmp_path):
     ((_, names, _),) = reported(tmp_path, "prsr", "sample", "--help")
     assert set(names.values()) == {None}
 
 
 @linux
-def test_torchruns_processes_stay_its_own(tmp_path):
+def test_torchrun_keeps_its_processes_and_thread_count(tmp_path):
     launch = [
         sys.executable,
         "-m",
@@ -100,7 +100,7 @@ def test_torchruns_processes_stay_its_own(tmp_path):
         (["-c"], ["python", "-c", "import prsr"], False),
     ],
 )
-def test_which_processes_train(argv, orig_argv, expected):
+def test_training_commands_are_recognised(argv, orig_argv, expected):
     assert is_training_command(argv, orig_argv) is expected
 
 
@@ -113,7 +113,7 @@ def test_without_glibc_nothing_is_set(monkeypatch):
 
 
 @linux
-def test_a_process_that_cannot_be_replaced_goes_on(monkeypatch):
+def test_training_continues_if_the_process_cannot_be_replaced(monkeypatch):
     tried = []
 
     def refused(path, arguments):
@@ -124,18 +124,18 @@ def test_a_process_that_cannot_be_replaced_goes_on(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prsr", "train", "--steps", "1"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-O", "/bin/prsr", "train", "--steps", "1"])
     for name in NAMES:
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     startup.restart_with_training_environment()
-    startup.restart_with_training_environment()  # everything is set: it is not tried again
+    startup.restart_with_training_environment()  # everything is set, so no second attempt
     arguments = [sys.executable, "-O", "/bin/prsr", "train", "--steps", "1"]
     assert tried == [(sys.executable, arguments, MALLOC)]
 
 
 @linux
-def test_cores_are_those_of_affinity_quota_and_without_hyper_threads(tmp_path, monkeypatch):
+def test_usable_cores_respect_affinity_quota_and_hyper_threads(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
-    assert usable_cores(tmp_path) == 4  # nothing is known
+    assert usable_cores(tmp_path) == 4  # neither topology nor quota is known
     for processor, siblings in ((0, "0,4"), (1, "1,5"), (2, "2,6"), (5, "1,5")):
         topology = tmp_path / f"devices/system/cpu/cpu{processor}/topology"
         topology.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 New blocks follow the last one and initially have no effect; kernels are padded with zeros; the
 weights of new hidden units of the head and of conditional gates are zero. The large model, whose
-training steps are far slower, thus profits from the training of the small one. The method is that
+training steps are far slower, thus benefits from the training of the small one. The method is that
 of Net2Net (Chen, Goodfellow and Shlens, arXiv 1511.05641).
 """
 
@@ -96,10 +96,10 @@ def main() -> None:
     """Read the command line and write the grown model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a folder, a bundled model, or an id on the hub")
-    parser.add_argument("preset", choices=list(PRESETS), help="of the larger model")
+    parser.add_argument("preset", choices=list(PRESETS), help="preset of the larger model")
     parser.add_argument("--out", type=Path, required=True, help="folder for the grown model")
     given = parser.parse_args()
-    torch.manual_seed(0)  # of the new weights
+    torch.manual_seed(0)  # for the new weights
     model = PRSR.from_pretrained(given.model)
     grow(model, PRSRConfig.preset(given.preset)).save_pretrained(given.out)
 

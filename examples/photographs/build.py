@@ -71,7 +71,7 @@ def unpack(folder: Path) -> None:
     """Download the package with apt-get and unpack it in ``folder``."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            sys.exit(f"build.py needs {program}: Debian or a derivative of it")
+            sys.exit(f"build.py needs {program}, as in Debian and its derivatives")
     subprocess.run(["apt-get", "download", "--quiet", PACKAGE], cwd=folder, check=True)
     (archive,) = folder.glob("*.deb")
     print(f"{hashlib.sha256(archive.read_bytes()).hexdigest()}  {archive.name}")
@@ -136,7 +136,7 @@ def photos(folder: Path) -> list[Photo]:
 
 
 def split(every: list[Photo]) -> dict[str, list[Photo]]:
-    """Split photos: free ones alternate between test and validation; the others are to train."""
+    """Split photos: free ones alternate between test and validation; others are for training."""
     free = [photo for photo in every if photo.free]
     others = [photo for photo in every if not photo.free]
     return {"train": others, "validation": free[1::2], "test": free[0::2]}

@@ -1,4 +1,4 @@
-"""Every method is trained and sampled by the same commands."""
+"""The commands train and sample every method."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from prsr.models.registry import MODELS
 
 
 @pytest.mark.parametrize("method", sorted(MODELS))
-def test_every_method_is_trained_and_sampled_by_the_same_commands(method, command, data, tmp_path):
+def test_every_method_is_trained_and_sampled_by_the_same_commands(method, command, tmp_path):
     np.save(tmp_path / "six.npy", np.zeros((4, 3, 6, 6), np.uint8))
     code, _, errors = command(
         *("train", "--method", method, "--preset", "tiny", "--data", tmp_path / "six.npy"),

@@ -1,4 +1,4 @@
-"""``prsr evaluate``: what it takes, and the tables that it writes."""
+"""``prsr evaluate``: its options and the tables that it writes."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ def baselines(*names):
     return [word for name in names for word in ("--baseline", name)]
 
 
-def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_path):
+def test_evaluate_accepts_repeated_options_and_saves_its_tables(command, models, data, tmp_path):
     out = tmp_path / "tables"
     code, printed, errors = command(
         *("evaluate", "--temperature", 1.0, "--temperature", 0.5),
@@ -35,7 +35,7 @@ def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_pa
         ("recursive", "1.0"),
     ]
     nearest = {line["metric"]: line["mean"] for line in lines if line["method"] == "nearest"}
-    assert float(nearest["consistency"]) == 0  # it looks among the very images
+    assert float(nearest["consistency"]) == 0  # it searches the evaluated images themselves
     about = json.loads((out / "table.json").read_text())["about"]
     assert about["samples"] == "2 per image, seed 1"
     assert about["model"] == str(models["recursive"])
@@ -48,7 +48,7 @@ def test_evaluate_takes_lists_and_saves_its_tables(command, models, data, tmp_pa
         assert f"- {heading}: {fact}\n" in notes
 
 
-def test_the_seed_decides_what_is_drawn(command, models, data, tmp_path):
+def test_the_seed_determines_the_samples(command, models, data, tmp_path):
     def table(out, seed):
         command(
             *("evaluate", "--data", data, "--model", models["recursive"]),
@@ -60,7 +60,7 @@ def test_the_seed_decides_what_is_drawn(command, models, data, tmp_path):
     assert table("c", 4) != table("a", 3)
 
 
-def test_two_models_of_one_method_are_told_apart(command, models, data, tmp_path):
+def test_two_models_of_one_method_have_different_labels(command, models, data, tmp_path):
     for name, method in (("other", "recursive"), ("another", "recursive"), ("more", "l2")):
         shutil.copytree(models[method], tmp_path / name)
     others = [tmp_path / name for name in ("other", "another", "more")]

@@ -1,4 +1,4 @@
-"""The folders that ``prsr evaluate`` writes make a study."""
+"""``prsr evaluate --save-images`` writes the folders of a study."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,9 @@ from PIL import Image
 from prsr.study.storage import Study
 
 
-def test_evaluate_writes_folders_that_make_a_study(command, models, data, tmp_path):
+def test_a_study_can_be_created_from_the_folders_that_evaluate_writes(
+    command, models, data, tmp_path
+):
     folder, studies = tmp_path / "images", tmp_path / "studies"
     arguments = ("evaluate", "--data", data, "--model", models["recursive"])
     arguments += (

@@ -8,7 +8,7 @@ from prsr.experiments.corner_digits import place_digits
 
 @pytest.fixture
 def corners(tmp_path):
-    """A command of six digits, but for its folder."""
+    """The command for six digits, without the output folder."""
     digits = np.zeros((6, 1, 28, 28), np.uint8)
     digits[:, :, 6:22, 12:16] = 255
     np.save(tmp_path / "digits.npy", digits)
@@ -16,7 +16,7 @@ def corners(tmp_path):
     return ("experiment", "corners", *data, "--steps", 1, "--out")
 
 
-def test_the_corners_are_one_command(command, corners, tmp_path):
+def test_one_command_runs_the_corners_experiment(command, corners, tmp_path):
     code, printed, errors = command(*corners, tmp_path / "out")
     assert (code, errors) == (0, "")
     assert (tmp_path / "out" / "corners.md").read_text() in printed
@@ -35,7 +35,7 @@ def test_results_of_another_program_are_not_replaced(command, corners, tmp_path,
     assert {path.name: path.read_text() for path in out.iterdir()} == {name: "{}"}
 
 
-def test_results_are_replaced_by_a_later_run_and_when_asked(command, corners, tmp_path):
+def test_results_are_replaced_with_overwrite_and_by_a_later_run(command, corners, tmp_path):
     (tmp_path / "corners.md").write_text("another program's")
     assert command(*corners, tmp_path, "--overwrite")[0] == 0
     written = (tmp_path / "corners.md").read_text()
@@ -44,7 +44,7 @@ def test_results_are_replaced_by_a_later_run_and_when_asked(command, corners, tm
     assert (tmp_path / "corners.md").read_text() == written
 
 
-def test_the_test_digits_have_corners_of_their_own(command, tmp_path, monkeypatch):
+def test_test_digits_get_corners_from_another_seed(command, tmp_path, monkeypatch):
     digits = np.zeros((40, 1, 28, 28), np.uint8)
     digits[:, :, 6:22, 12:16] = 255
     np.save(tmp_path / "digits.npy", digits)

@@ -1,4 +1,4 @@
-"""``prsr figure``: every plot is one command."""
+"""``prsr figure`` writes each figure."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_one_command(name, command, models, data, tmp_path):
+def test_one_command_writes_each_figure(name, command, models, data, tmp_path):
     out = tmp_path / ("figure.gif" if name == "growth" else "figure.png")
     code, printed, errors = command(
         *("figure", name, "--data", data, "--model", models["recursive"], "--images", 2),
@@ -25,7 +25,7 @@ def test_a_figure_is_one_command(name, command, models, data, tmp_path):
         assert min(image.size) > 100
 
 
-def test_curves_are_one_command(command, data, tmp_path):
+def test_one_command_plots_training_curves(command, tmp_path):
     np.save(tmp_path / "six.npy", np.zeros((4, 3, 6, 6), np.uint8))
     command(
         *("train", "--preset", "tiny", "--data", tmp_path / "six.npy", "--device", "cpu"),

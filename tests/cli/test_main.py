@@ -1,4 +1,4 @@
-"""The command as a whole: help, versions, unforeseen errors, and both ways to start it."""
+"""The command line: help, versions, unexpected errors, and both ways to start it."""
 
 import os
 import subprocess
@@ -10,13 +10,13 @@ import torch
 import prsr
 
 
-def test_the_name_alone_gives_the_help(command):
+def test_prsr_without_arguments_prints_the_help(command):
     code, printed, errors = command()
     assert (code, errors) == (0, "")
     assert printed.count("\n") > 10
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, photos, tmp_path):
+def test_an_unexpected_error_is_one_line_too(command, monkeypatch, photos, tmp_path):
     def fail(*args):
         raise LookupError("lost")
 
@@ -26,7 +26,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(command, monkeypatch, phot
     assert errors == "prsr: LookupError: lost (PRSR_TRACEBACK=1 shows the traceback)\n"
 
 
-def test_info_tells_versions_engines_and_models(command):
+def test_info_lists_versions_engines_and_models(command):
     code, printed, _ = command("info")
     assert code == 0
     for fact in (prsr.__version__, torch.__version__, "reference", "fp32 only", "faces"):
@@ -37,17 +37,16 @@ COMMANDS = ("sample", "demo", "train", "data", "evaluate", "figure", "experiment
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
-def test_help_shows_examples_as_they_are_typed(command, name):
+def test_help_shows_examples_on_lines_of_their_own(command, name):
     code, printed, _ = command(*([name] if name else []), "--help")
     assert code == 0
     assert "Usage:" in printed
     assert "\\b" not in printed
-    # On lines of their own, so that they can be copied.
     examples = [line for line in printed.splitlines() if line.startswith(f"  prsr {name} ")]
     assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
 
 
-def test_it_is_a_program_and_a_module():
+def test_prsr_runs_as_a_program_and_as_a_module():
     for start in (["prsr"], [sys.executable, "-m", "prsr"]):
         path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
         done = subprocess.run(

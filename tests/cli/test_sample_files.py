@@ -1,4 +1,4 @@
-"""``prsr sample`` with files: nothing of others is replaced, one bad file spoils no other."""
+"""Files of ``prsr sample``: what is replaced, size limits, unreadable inputs, names."""
 
 import os
 import subprocess
@@ -15,12 +15,12 @@ from prsr.data.write_images import LONGEST_SIDES, SUFFIXES, check_size, provenan
 
 @pytest.fixture
 def untouched(monkeypatch):
-    """Sampling is an error."""
+    """Make any sampling fail."""
     monkeypatch.setattr(Sampler, "sample", None)
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-def test_no_file_of_others_is_replaced(command, model, photos, tmp_path, samples):
+def test_a_file_of_another_program_is_not_replaced(command, model, photos, tmp_path, samples):
     out, arguments = tmp_path / "hr", ("--samples", samples, "--model", model, "--low-resolution")
     out.mkdir()
     own = out / ("b.png" if samples == 1 else "b_2.png")
@@ -30,33 +30,33 @@ def test_no_file_of_others_is_replaced(command, model, photos, tmp_path, samples
     assert code == 2
     assert f"{own} already exists and was not written by prsr" in errors
     assert [path.read_bytes() for path in out.iterdir()] == [before]
-    for overwrite in (["--overwrite"], []):  # and what prsr wrote it replaces unasked
+    for overwrite in (["--overwrite"], []):  # the second call replaces what prsr itself wrote
         code, _, errors = command("sample", photos, "-o", out, *arguments, *overwrite)
         assert (code, errors) == (0, "")
     assert own.read_bytes() != before
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
-def test_a_sheet_is_known_for_ones_own(command, model, photos, tmp_path, suffix):
+def test_a_contact_sheet_is_recognised_as_written_by_prsr(command, model, photos, tmp_path, suffix):
     sheet = tmp_path / f"sheet{suffix}"
     Image.new("RGB", (4, 4)).save(sheet)
     request = ("sample", photos, "-o", sheet, "--model", model)
     assert command(*request)[0] == 2
     assert command(*request, "--overwrite")[0] == 0
-    has_no_place = suffix in (".bmp", ".ppm")
-    assert command(*request)[0] == (2 if has_no_place else 0)
-    assert (provenance_of(sheet) is None) == has_no_place
+    has_no_metadata = suffix in (".bmp", ".ppm")
+    assert command(*request)[0] == (2 if has_no_metadata else 0)
+    assert (provenance_of(sheet) is None) == has_no_metadata
 
 
-def test_the_demo_replaces_only_its_own(command, tmp_path, untouched):
-    (tmp_path / "demo.png").write_bytes(b"of others")
+def test_the_demo_replaces_only_its_own_output(command, tmp_path, untouched):
+    (tmp_path / "demo.png").write_bytes(b"another file")
     code, _, errors = command("demo", "-o", tmp_path / "demo.png")
     assert code == 2
     assert "--overwrite to replace it" in errors
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".gif"])
-def test_limits_of_a_format_are_told_before_the_work(
+def test_size_limits_of_a_format_are_reported_before_the_work(
     command, model, photos, tmp_path, untouched, suffix
 ):
     sheet, samples = tmp_path / f"sheet{suffix}", LONGEST_SIDES[suffix] // 102
@@ -71,7 +71,7 @@ def test_limits_of_a_format_are_told_before_the_work(
 
 
 @pytest.mark.parametrize("suffix", sorted(LONGEST_SIDES))
-def test_an_image_of_the_longest_sides_can_be_written(tmp_path, suffix):
+def test_an_image_of_the_largest_size_can_be_written(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     most = LONGEST_SIDES[suffix]
     check_size(path, most, most // 100)
@@ -81,7 +81,7 @@ def test_an_image_of_the_longest_sides_can_be_written(tmp_path, suffix):
         check_size(path, 1, most + 1)
 
 
-def test_a_sheet_that_no_memory_holds_is_told_before_the_work(
+def test_a_contact_sheet_too_large_for_the_memory_is_refused_before_the_work(
     command, model, photos, tmp_path, untouched
 ):
     call = ("sample", photos / "a.png", "-o", tmp_path / "a.png", "--model", model)
@@ -90,7 +90,7 @@ def test_a_sheet_that_no_memory_holds_is_told_before_the_work(
     assert "GiB, and cpu has" in errors
 
 
-def test_a_very_tall_image_fits_on_a_sheet():
+def test_a_very_tall_image_fits_on_a_contact_sheet():
     tall, flat = Image.new("RGB", (2, 4000), "red"), Image.new("RGB", (4000, 2), "blue")
     sheet = contact_sheet([[tall, flat]], ["tall", "flat"])
     assert sheet.size == (6 + 2 * 102, 22 + 8 * 96 + 6)
@@ -98,26 +98,28 @@ def test_a_very_tall_image_fits_on_a_sheet():
     assert {(255, 0, 0), (0, 0, 255)} <= colours
 
 
-def test_one_bad_file_spoils_no_other(command, model, photos, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
+def test_an_unreadable_file_does_not_affect_the_others(command, model, photos, tmp_path):
+    expected, out = tmp_path / "expected", tmp_path / "out"
     request = ("sample", photos, "--model", model, "--seed", 3, "--samples", 2)
-    assert command(*request, "-o", whole)[0] == 0
+    assert command(*request, "-o", expected)[0] == 0
     (photos / "b.jpg").write_bytes(b"no image")
     code, printed, errors = command(*request, "-o", out)
     assert (code, errors) == (1, "")
     assert f"skipped {photos / 'b.jpg'}: " in printed
-    names = {path.name for path in whole.iterdir()} - {"b_1.png", "b_2.png"}
+    names = {path.name for path in expected.iterdir()} - {"b_1.png", "b_2.png"}
     assert {path.name for path in out.iterdir()} == names
-    for name in names - {"contact-sheet.png"}:  # the noise of the others is what it was
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
-    heights = [Image.open(folder / "contact-sheet.png").height for folder in (whole, out)]
+    for name in names - {"contact-sheet.png"}:  # the others keep their noise
+        assert (out / name).read_bytes() == (expected / name).read_bytes()
+    heights = [Image.open(folder / "contact-sheet.png").height for folder in (expected, out)]
     assert heights[0] - heights[1] == 96 + 6
     sheet = tmp_path / "sheet.png"
     code, printed, _ = command(*request, "-o", sheet)
     assert (code, "skipped" in printed, sheet.exists()) == (1, True, True)
 
 
-def test_an_image_too_large_for_the_memory_spoils_no_other(command, model, photos, tmp_path):
+def test_an_image_too_large_for_the_memory_does_not_affect_the_others(
+    command, model, photos, tmp_path
+):
     from prsr.utils.argument_checks import check_fits
 
     def refused(size, what, device):
@@ -132,7 +134,7 @@ def test_an_image_too_large_for_the_memory_spoils_no_other(command, model, photo
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
-def test_nothing_readable_is_an_error(command, model, photos, tmp_path, untouched):
+def test_no_readable_image_is_an_error(command, model, photos, tmp_path, untouched):
     for path in photos.rglob("*.*"):
         path.write_bytes(b"no image")
     code, _, errors = command("sample", photos, "-o", tmp_path / "out", "--model", model)
@@ -142,13 +144,13 @@ def test_nothing_readable_is_an_error(command, model, photos, tmp_path, untouche
 
 
 def prsr_in_ascii(*arguments):
-    """``prsr`` where nothing but ASCII can be printed."""
+    """Run ``prsr`` where only ASCII can be printed."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
     call = [sys.executable, "-m", "prsr", *arguments]
     return subprocess.run(call, env=environment, capture_output=True)
 
 
-def test_no_name_fails_finished_work(model, photos, tmp_path):
+def test_names_that_are_not_utf8_do_not_fail_a_finished_run(model, photos, tmp_path):
     raw = os.fsencode(photos)
     with open(raw + b"/bad\xff\n.png", "wb") as file:
         file.write(b"no image")
@@ -173,7 +175,7 @@ def test_no_name_fails_finished_work(model, photos, tmp_path):
         PRSR.from_pretrained(model).save_pretrained(os.fsdecode(run))
 
 
-def test_a_table_of_any_names_is_written(command, models, data, tmp_path):
+def test_a_table_for_a_name_that_is_not_utf8_is_written(command, models, data, tmp_path):
     with open(os.fsencode(data.parent) + b"/\xff.npy", "wb") as copy:
         copy.write(data.read_bytes())
     name = os.fsdecode(os.fsencode(data.parent) + b"/\xff.npy")
@@ -185,7 +187,7 @@ def test_a_table_of_any_names_is_written(command, models, data, tmp_path):
     assert r"\udcff.npy" in (out / "table.md").read_text()
 
 
-def test_what_a_file_says_of_itself_is_read_from_every_place(tmp_path):
+def test_provenance_is_read_from_every_format(tmp_path):
     for suffix in (".png", ".jpg", ".webp", ".tif", ".gif"):
         path = tmp_path / f"a{suffix}"
         save_image(Image.new("RGB", (4, 4)), path, '{"seed": 3}')

@@ -1,6 +1,6 @@
-"""``prsr sample``, ``demo`` and ``train``: one line for each mistake, before any work.
+"""``prsr sample``, ``demo`` and ``train``: one-line errors, before any work.
 
-The line must name the option or the file that is wrong; the rest of its words is free.
+The line must name the wrong option or file; the test does not fix the rest of its wording.
 """
 
 import os
@@ -31,7 +31,7 @@ CASES = {
     "no output": ("sample {photos}", "--out"),
     "folder without a model": ("sample {photos} -o {out} --model {empty}", "config.json"),
     "negative temperature": (f"{SAMPLE} --temperature -1", "temperature"),
-    "temperature that is no number": (f"{SAMPLE} --temperature warm", "--temperature"),
+    "temperature that is not a number": (f"{SAMPLE} --temperature warm", "--temperature"),
     "temperature NaN": (f"{SAMPLE} --temperature nan", "temperature"),
     "no samples": (f"{SAMPLE} --samples 0", "--samples"),
     "negative seed": (f"{SAMPLE} --seed -1", "seed"),
@@ -72,19 +72,24 @@ CASES = {
 
 @pytest.fixture
 def places(tmp_path, photos, model):
-    """Paths by the names that ``CASES`` has for them, with the files behind them."""
+    """Create the files of ``CASES``; their paths by the names that it uses."""
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "torn.png").write_bytes((photos / "a.png").read_bytes()[:100])
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     np.save(tmp_path / "none.npy", np.zeros((0, 3, 6, 6), np.uint8))
     np.save(tmp_path / "other.npy", np.zeros((2, 1, 6, 7), np.uint8))
-    made = {name: tmp_path / name for name in ("out", "empty")}
-    return {"tmp": tmp_path, "photos": photos, "model": model, "text": tmp_path / "text.png"} | made
+    paths = {name: tmp_path / name for name in ("out", "empty")}
+    return {
+        "tmp": tmp_path,
+        "photos": photos,
+        "model": model,
+        "text": tmp_path / "text.png",
+    } | paths
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_one_line_and_exit_code_2(command, places, name):
+def test_an_invalid_command_gives_one_line_and_exit_code_2(command, places, name):
     arguments, named = (part.format(**places) for part in CASES[name])
     before = set(places["tmp"].rglob("*"))
     code, _, errors = command(*shlex.split(arguments))
@@ -98,10 +103,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, places, name):
 @pytest.mark.parametrize(
     "call", ["sample {photos} -o {tmp} --model {model}", "demo -o {tmp}/a.png"]
 )
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    command, places, monkeypatch, call
-):
-    # By os.access and not by a locked folder: the superuser may write to any.
+def test_an_unwritable_folder_is_reported_before_the_work(command, places, monkeypatch, call):
+    # A read-only folder would not do: the superuser may write to it.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     monkeypatch.setattr(Sampler, "sample", None)
     code, _, errors = command(*shlex.split(call.format(**places)))

@@ -3,7 +3,7 @@
 import shutil
 
 
-def test_training_from_a_folder_gives_a_model_to_sample_with(command, photos, tmp_path):
+def test_a_model_trained_on_a_folder_can_be_sampled(command, photos, tmp_path):
     out = tmp_path / "run"
     code, _, errors = command(
         "train", "--data", photos, "--preset", "tiny", "--steps", 2, "--out", out, "--device", "cpu"
@@ -15,7 +15,7 @@ def test_training_from_a_folder_gives_a_model_to_sample_with(command, photos, tm
     assert code == 0
 
 
-def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_path):
+def test_training_started_from_a_model_resumes_without_that_model(command, model, photos, tmp_path):
     out = tmp_path / "run"
     arguments = ("train", "--data", photos, "--out", out, "--batch-size", 2, "--from", model)
     code, printed, errors = command(*arguments, "--steps", 1)
@@ -28,7 +28,7 @@ def test_training_from_a_model_goes_on_without_it(command, model, photos, tmp_pa
     assert model not in printed
 
 
-def test_a_schedule_may_end_after_the_steps_that_are_taken(command, photos, tmp_path):
+def test_a_schedule_may_be_longer_than_the_run(command, photos, tmp_path):
     arguments = ("train", "--data", photos, "--preset", "tiny", "--batch-size", 2)
     arguments = (*arguments, "--device", "cpu", "--schedule", "linear")
     whole, parts = (("--out", tmp_path / name) for name in ("whole", "parts"))
@@ -38,7 +38,7 @@ def test_a_schedule_may_end_after_the_steps_that_are_taken(command, photos, tmp_
         assert command(*arguments, *parts, *steps, *more)[0] == 0
     one, other = (tmp_path / name / "model/model.safetensors" for name in ("whole", "parts"))
     assert one.read_bytes() == other.read_bytes()
-    # Falling from the second of two steps on, the rate would have given other weights.
+    # Without --schedule-steps, the schedule ends with the run, and a longer run cannot resume it.
     assert command(*arguments, "--out", tmp_path / "short", "--steps", 2)[0] == 0
     code, _, errors = command(*arguments, "--out", tmp_path / "short", "--steps", 4, "--resume")
     assert code == 2

@@ -1,4 +1,4 @@
-"""The contact sheet: each image in its place."""
+"""The contact sheet shows each image at its position."""
 
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Conversion of a data source: the same bytes after a kill at any moment, nothing half-written."""
+"""Conversion of a data source: bit-identical after a kill at any time, and never half-written."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TINY = PRSRConfig.preset("tiny")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven images, the second and the last of which cannot be read."""
+    """Seven images; the second and the last are unreadable."""
     folder = tmp_path / "set"
     folder.mkdir()
     for number in range(7):
@@ -33,8 +33,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def whole(folder, tmp_path):
-    """Bytes of an unbroken conversion."""
+def expected(folder, tmp_path):
+    """Bytes of an uninterrupted conversion."""
     convert(image_folder(folder), tmp_path / "whole.npy", TINY)
     return (tmp_path / "whole.npy").read_bytes()
 
@@ -53,7 +53,7 @@ def test_a_conversion_writes_the_readable_images(folder, tmp_path):
 
 
 def convert_until(moment, folder, out, monkeypatch):
-    """Convert, but die in the midst of write number ``moment``; whether it came so far."""
+    """Convert, interrupted in the middle of write number ``moment``; returns whether it was."""
     append, left = conversion.write_and_flush, [moment]
 
     def torn(file, data):
@@ -72,22 +72,26 @@ def convert_until(moment, folder, out, monkeypatch):
     return False
 
 
-def test_a_kill_at_any_moment_changes_no_byte(folder, tmp_path, whole, monkeypatch):
+def test_an_interruption_of_any_write_leaves_the_result_bit_identical(
+    folder, tmp_path, expected, monkeypatch
+):
     monkeypatch.setattr(conversion, "CHUNK", 2)
     for moment in count():
         out = tmp_path / f"{moment}.npy"
         if not convert_until(moment, folder, out, monkeypatch):
             break
         assert not out.exists()
-        if convert_until(2, folder, out, monkeypatch):  # and again, a chunk later
+        if convert_until(2, folder, out, monkeypatch):  # interrupt the resumed run a chunk later
             done = convert(image_folder(folder), out, TINY)
             assert (done.read, [name for name, _ in done.unreadable]) == (7, ["1.png", "6.png"])
-        assert out.read_bytes() == whole, moment
-    assert moment == 2 + 2 * 4 + 1  # heads, four chunks, the head once more
+        assert out.read_bytes() == expected, moment
+    assert moment == 2 + 2 * 4 + 1  # two headers, four chunks, the header again
     assert not [name for name in files(tmp_path) if not name.endswith(".npy")]
 
 
-def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole, monkeypatch):
+def test_an_interruption_after_the_last_write_leaves_it_bit_identical(
+    folder, tmp_path, expected, monkeypatch
+):
     out = tmp_path / "set.npy"
 
     def killed(*args, **options):
@@ -100,44 +104,44 @@ def test_an_interruption_at_the_very_end_changes_no_byte(folder, tmp_path, whole
                 convert(image_folder(folder), out, TINY)
         out.unlink(missing_ok=True)
         convert(image_folder(folder), out, TINY)
-        assert out.read_bytes() == whole
+        assert out.read_bytes() == expected
         out.unlink()
 
 
-# The third time that something is written, the process kills itself.
+# The process kills itself after the fifth write.
 KILLED = """
 import os, signal, sys
 import prsr.data.convert as conversion
 from prsr.cli.main import main
 conversion.CHUNK, append, calls = 2, conversion.write_and_flush, []
-def deadly(file, data):
+def write_and_die(file, data):
     append(file, data)
     calls.append(data)
     if len(calls) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-conversion.write_and_flush = deadly
+conversion.write_and_flush = write_and_die
 sys.argv[0] = "prsr"
 main()
 """
 
 
-def test_a_command_that_was_killed_goes_on(folder, tmp_path, whole):
+def test_a_killed_command_resumes(folder, tmp_path, expected):
     out = tmp_path / "set.npy"
     arguments = ["data", "folder", str(folder), "--out", str(out), "--preset", "tiny"]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert files(tmp_path) == ["set.npy.journal", "set.npy.partial", "whole.npy"]
-    started = (tmp_path / "set.npy.journal").read_bytes().count(b"\n")
-    assert started == 2  # the title and a chunk
+    lines = (tmp_path / "set.npy.journal").read_bytes().count(b"\n")
+    assert lines == 2  # the header and one chunk
     again = [sys.executable, "-m", "prsr", *arguments]
     done = subprocess.run(again, capture_output=True, text=True, check=True)
     assert "skipped 1.png" in done.stdout
     assert "5 images, 2 skipped" in done.stdout
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == expected
     assert files(tmp_path) == ["set.npy", "whole.npy"]
 
 
-def test_what_is_done_is_not_read_again(folder, tmp_path, monkeypatch):
+def test_converted_images_are_not_read_again(folder, tmp_path, monkeypatch):
     out, starts = tmp_path / "set.npy", []
     source = image_folder(folder)
     after = source.images_from
@@ -157,8 +161,8 @@ def test_what_is_done_is_not_read_again(folder, tmp_path, monkeypatch):
     assert starts == [0, 4]
 
 
-def begin(folder, out, monkeypatch):
-    """A conversion that dies at its end."""
+def convert_almost(folder, out, monkeypatch):
+    """A conversion that is interrupted just before its end."""
 
     def killed(*args):
         raise KeyboardInterrupt
@@ -169,9 +173,9 @@ def begin(folder, out, monkeypatch):
             convert(image_folder(folder), out, TINY)
 
 
-def test_another_source_or_size_does_not_go_on_with_what_was_begun(folder, tmp_path, monkeypatch):
+def test_a_conversion_of_another_source_or_size_is_not_resumed(folder, tmp_path, monkeypatch):
     out = tmp_path / "set.npy"
-    begin(folder, out, monkeypatch)
+    convert_almost(folder, out, monkeypatch)
     with pytest.raises(ValueError, match="is of another data source or size: delete it"):
         convert(image_folder(folder), out, PRSRConfig.preset("paper"))
     before = (folder / "0.png").stat()
@@ -186,7 +190,7 @@ def test_another_source_or_size_does_not_go_on_with_what_was_begun(folder, tmp_p
             convert(image_folder(folder), out, TINY)
 
 
-def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypatch):
+def test_only_one_process_may_write_an_array(folder, tmp_path, expected, monkeypatch):
     out, append = tmp_path / "set.npy", conversion.write_and_flush
 
     def meanwhile(file, data):
@@ -196,12 +200,12 @@ def test_two_processes_do_not_write_one_array(folder, tmp_path, whole, monkeypat
 
     monkeypatch.setattr(conversion, "write_and_flush", meanwhile)
     convert(image_folder(folder), out, TINY)
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == expected
 
 
-def test_a_damaged_journal_is_told(folder, tmp_path, monkeypatch):
+def test_a_damaged_journal_is_reported(folder, tmp_path, monkeypatch):
     out = tmp_path / "set.npy"
-    begin(folder, out, monkeypatch)
+    convert_almost(folder, out, monkeypatch)
     journal = tmp_path / "set.npy.journal"
     title = journal.read_bytes().splitlines(keepends=True)[0]
     for line in (b"{", b"[]", b'{"pages": 3}'):
@@ -210,16 +214,18 @@ def test_a_damaged_journal_is_told(folder, tmp_path, monkeypatch):
             convert(image_folder(folder), out, TINY)
 
 
-def test_a_journal_without_its_array_begins_anew(folder, tmp_path, whole, monkeypatch):
+def test_a_conversion_without_its_complete_array_starts_again(
+    folder, tmp_path, expected, monkeypatch
+):
     out = tmp_path / "set.npy"
-    begin(folder, out, monkeypatch)
+    convert_almost(folder, out, monkeypatch)
     with (tmp_path / "set.npy.partial").open("r+b") as array:
         array.truncate(os.path.getsize(array.name) - 1)
     convert(image_folder(folder), out, TINY)
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == expected
 
 
-def test_images_of_an_odd_size_are_counted(folder, tmp_path):
+def test_images_of_an_unexpected_size_are_counted(folder, tmp_path):
     source = image_folder(folder)
     Image.new("RGB", (12, 9)).save(folder / "3.png")
     source.size = (9, 9)
@@ -227,7 +233,7 @@ def test_images_of_an_odd_size_are_counted(folder, tmp_path):
     assert (done.written, done.odd_sized, done.first_odd_sized) == (5, 1, "3.png of 12×9")
 
 
-def test_nothing_readable_is_an_error_that_leaves_nothing(folder, tmp_path):
+def test_a_source_without_readable_images_is_an_error_and_leaves_no_file(folder, tmp_path):
     for path in folder.iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"not one of 7 images can be read; the first is 0\.png"):
@@ -235,13 +241,13 @@ def test_nothing_readable_is_an_error_that_leaves_nothing(folder, tmp_path):
     assert files(tmp_path) == []
 
 
-def test_images_of_other_colours_than_files_have_are_told_before_the_work(folder, tmp_path):
+def test_an_unsupported_number_of_channels_is_refused_before_the_work(folder, tmp_path):
     with pytest.raises(ValueError, match="1 or 3 channels"):
         convert(image_folder(folder), tmp_path / "set.npy", PRSRConfig(channels=2))
     assert files(tmp_path) == []
 
 
-def test_only_a_chunk_is_in_memory(tmp_path, monkeypatch):
+def test_only_one_chunk_is_held_in_memory(tmp_path, monkeypatch):
     file = tmp_path / "a.png"
     Image.new("RGB", (9, 9)).save(file)
     monkeypatch.setattr(conversion, "CHUNK", 3)
@@ -265,8 +271,8 @@ def test_only_a_chunk_is_in_memory(tmp_path, monkeypatch):
     assert (done.written, most[0]) == (20, 3)
 
 
-def test_the_journal_is_readable(folder, tmp_path, monkeypatch):
-    begin(folder, tmp_path / "set.npy", monkeypatch)
+def test_the_journal_is_readable_json(folder, tmp_path, monkeypatch):
+    convert_almost(folder, tmp_path / "set.npy", monkeypatch)
     title, chunk = map(json.loads, (tmp_path / "set.npy.journal").read_text().splitlines())
     assert title["shape"] == [3, 6, 6]
     assert chunk["read"] == 7
@@ -274,7 +280,7 @@ def test_the_journal_is_readable(folder, tmp_path, monkeypatch):
 
 
 def test_a_conversion_killed_before_its_journal_is_removed_is_complete(
-    folder, tmp_path, whole, monkeypatch
+    folder, tmp_path, expected, monkeypatch
 ):
     out, journal = tmp_path / "set.npy", tmp_path / "set.npy.journal"
 
@@ -286,12 +292,12 @@ def test_a_conversion_killed_before_its_journal_is_removed_is_complete(
         with pytest.raises(KeyboardInterrupt):
             convert(image_folder(folder), out, TINY)
     written = journal.read_bytes()
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == expected
     result = convert(image_folder(folder), out, TINY)
     assert (result.written, len(result.unreadable)) == (5, 2)
     assert files(tmp_path) == ["set.npy", "whole.npy"]
     # Any other array file is not touched.
-    for other in (whole[:-1], whole + b"x", whole.replace(b"(5,", b"(6,", 1)):
+    for other in (expected[:-1], expected + b"x", expected.replace(b"(5,", b"(6,", 1)):
         out.write_bytes(other)
         journal.write_bytes(written)
         with pytest.raises(FileExistsError, match=r"set\.npy is there already"):

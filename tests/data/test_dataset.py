@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from prsr import PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
@@ -20,12 +19,7 @@ COLOUR = PRSRConfig.preset("compact")
 TINY = PRSRConfig.preset("tiny")
 
 
-def noise_image(width, height, mode="RGB", seed=0):
-    shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def test_a_folder_gives_a_pair_for_each_image(tmp_path):
+def test_a_folder_gives_a_pair_for_each_image(tmp_path, noise_image):
     for name in ("a.png", "b.png", "c.png"):
         noise_image(9, 9).save(tmp_path / name)
     dataset = SuperResolutionImages.open(tmp_path, COLOUR)
@@ -46,7 +40,7 @@ def test_an_array_file_is_mapped_and_gives_the_same_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (np.zeros((5, 3, 32, 31), np.uint8), "must hold images"),
         (np.zeros((5, 32, 32, 3), np.uint8), "must hold images"),
@@ -55,13 +49,13 @@ def test_an_array_file_is_mapped_and_gives_the_same_pairs(tmp_path):
         (np.array([{}], dtype=object), "neither a folder nor a readable"),
     ],
 )
-def test_an_array_that_does_not_fit_is_told(tmp_path, array, told):
+def test_an_unsuitable_array_is_refused(tmp_path, array, message):
     np.save(tmp_path / "set.npy", array)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         SuperResolutionImages.open(tmp_path / "set.npy", COLOUR)
 
 
-def test_an_array_file_that_is_a_pickle_is_not_read(tmp_path):
+def test_a_pickled_array_file_is_not_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "exploded"),)
@@ -72,13 +66,13 @@ def test_an_array_file_that_is_a_pickle_is_not_read(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_levels_above_the_models_are_told(tmp_path):
+def test_levels_above_the_models_are_refused(tmp_path):
     np.save(tmp_path / "set.npy", np.full((2, 3, 6, 6), 8, np.uint8))
     with pytest.raises(ValueError, match="below 8"):
         SuperResolutionImages.open(tmp_path / "set.npy", TINY)
 
 
-def test_unreadable_data_is_told(tmp_path):
+def test_unreadable_data_is_reported(tmp_path, noise_image):
     with pytest.raises(FileNotFoundError, match="no such folder or array file"):
         SuperResolutionImages.open(tmp_path / "nowhere", COLOUR)
     with pytest.raises(FileNotFoundError, match="no image in folder"):
@@ -88,8 +82,8 @@ def test_unreadable_data_is_told(tmp_path):
         SuperResolutionImages.open(tmp_path / "torn.npy", COLOUR)
     noise_image(64, 64).save(tmp_path / "good.png")
     (tmp_path / "torn.npy").unlink()
-    whole = (tmp_path / "good.png").read_bytes()
-    for name, data in (("cut.png", whole[: len(whole) // 2]), ("text.png", b"hello")):
+    intact = (tmp_path / "good.png").read_bytes()
+    for name, data in (("cut.png", intact[: len(intact) // 2]), ("text.png", b"hello")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ValueError, match=f"{name} cannot be read .* `prsr data folder` makes"):
             SuperResolutionImages.open(tmp_path, COLOUR)
@@ -97,18 +91,18 @@ def test_unreadable_data_is_told(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
-def test_a_header_that_is_damaged_anywhere_is_told(tmp_path):
+def test_a_damaged_header_raises_no_other_error_than_value_error(tmp_path):
     path = tmp_path / "set.npy"
     np.save(path, np.zeros((2, 3, 32, 32), np.uint8))
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     for place in range(128):
         for byte in (b"\\", b"(", b"\x00", b"9"):
-            path.write_bytes(whole[:place] + byte + whole[place + 1 :])
-            with contextlib.suppress(ValueError):  # of our own; some damage changes nothing
+            path.write_bytes(intact[:place] + byte + intact[place + 1 :])
+            with contextlib.suppress(ValueError):  # ours; some damage has no effect
                 SuperResolutionImages.open(path, COLOUR)
 
 
-def test_the_fingerprint_tells_sets_apart():
+def test_fingerprints_of_different_data_sets_differ():
     pixels = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
     prints = [
         SuperResolutionImages(some, COLOUR).fingerprint()
@@ -118,7 +112,7 @@ def test_the_fingerprint_tells_sets_apart():
     assert SuperResolutionImages(pixels.copy(), COLOUR).fingerprint() == prints[0]
 
 
-def test_a_split_is_disjoint_whole_and_repeatable():
+def test_a_split_is_disjoint_complete_and_repeatable():
     pixels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 32, 32), np.uint8)
     dataset = SuperResolutionImages(pixels, COLOUR)
     train, held = dataset.split(6, seed=3)
@@ -148,7 +142,7 @@ def test_a_split_reads_no_image():
         held.batch([0])
 
 
-def test_batches_go_through_every_image_once_an_epoch_and_resume_anywhere():
+def test_batches_cover_every_image_once_per_epoch_and_resume_anywhere():
     batches = list(islice(EndlessBatches(10, 4, seed=1), 10))
     flat = [index for batch in batches for index in batch]
     for epoch in range(4):
@@ -160,7 +154,7 @@ def test_batches_go_through_every_image_once_an_epoch_and_resume_anywhere():
 
 
 def test_processes_share_a_batch_without_overlap():
-    whole = list(islice(EndlessBatches(11, 6, 0), 5))
+    batches = list(islice(EndlessBatches(11, 6, 0), 5))
     parts = [list(islice(EndlessBatches(11, 6, 0, 0, rank, 2), 5)) for rank in range(2)]
-    for batch, *shares in zip(whole, *parts, strict=True):
+    for batch, *shares in zip(batches, *parts, strict=True):
         assert sorted(shares[0] + shares[1]) == sorted(batch)

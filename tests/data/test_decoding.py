@@ -1,4 +1,4 @@
-"""Sound pixels are read whatever the metadata says, and tones and colours are right or refused."""
+"""Intact pixels are read despite bad metadata; levels and colours are right or refused."""
 
 import io
 import struct
@@ -22,17 +22,6 @@ COLOUR = PRSRConfig.preset("compact")
 GREY = PRSRConfig.preset("digits")
 
 
-def noise(width=9, height=7):
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def encoded(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def decoded(data, mode="RGB"):
     return np.asarray(decode(io.BytesIO(data), mode))
 
@@ -44,7 +33,7 @@ def exif(orientation):
 
 
 def with_chunk(png, kind, content, *, last=False, damaged=False):
-    """A PNG file with one more chunk, before its pixels or behind them."""
+    """A PNG file with one more chunk, before or after its pixels."""
     chunk = png_chunk(kind, content)
     if damaged:
         chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
@@ -56,12 +45,15 @@ LARGE = zlib.compress(bytes(3 * 2**20))
 PNG_METADATA = {
     "eXIf": (b"eXIf", b"garbage!!"),
     "eXIf that ends too soon": (b"eXIf", b"MM\0*\0\0\0\x08\0\x05\x01"),
-    "no hexadecimal": (b"tEXt", b"Raw profile type exif\0\nexif\n   9\nno hexadecimal"),
+    "EXIF that is not hexadecimal": (
+        b"tEXt",
+        b"Raw profile type exif\0\nexif\n   9\nno hexadecimal",
+    ),
     "zTXt": (b"zTXt", b"Comment\0\0" + LARGE),
     "iTXt": (b"iTXt", b"Comment\0\1\0\0\0" + LARGE),
     "iCCP": (b"iCCP", b"profile\0\0" + LARGE),
-    "iCCP that is no profile": (b"iCCP", b"profile\0\0" + zlib.compress(b"no profile")),
-    "iTXt in no encoding": (b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
+    "iCCP that is not a profile": (b"iCCP", b"profile\0\0" + zlib.compress(b"no profile")),
+    "iTXt that is not UTF-8": (b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
     "gAMA that is too short": (b"gAMA", b"\0"),
     "pHYs that is too short": (b"pHYs", b"\0"),
     "cHRM that is too short": (b"cHRM", b"\0"),
@@ -73,46 +65,46 @@ PNG_METADATA = {
 @pytest.mark.parametrize("name", PNG_METADATA)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("damaged", [False, True])
-def test_bad_metadata_of_a_png_costs_no_pixel(name, last, damaged):
-    png = encoded(noise(), "PNG", exif=exif(6))
-    expected = np.rot90(np.asarray(noise()), -1)
+def test_bad_metadata_of_a_png_leaves_its_pixels_readable(name, last, damaged, noise_image, encode):
+    png = encode(noise_image(), "PNG", exif=exif(6))
+    expected = np.rot90(np.asarray(noise_image()), -1)
     assert np.array_equal(decoded(png), expected)
     kind, content = PNG_METADATA[name]
-    if name in ("eXIf", "eXIf that ends too soon"):  # there would be two of them
-        png, expected = encoded(noise(), "PNG"), np.asarray(noise())
+    if name in ("eXIf", "eXIf that ends too soon"):  # or it would have two of them
+        png, expected = encode(noise_image(), "PNG"), np.asarray(noise_image())
     bad = with_chunk(png, kind, content, last=last, damaged=damaged)
     assert np.array_equal(decoded(bad), expected)
 
 
-def test_a_png_of_much_text_is_read():
-    png = encoded(noise(), "PNG")
+def test_a_png_with_much_text_is_read(noise_image, encode):
+    png = encode(noise_image(), "PNG")
     for _ in range(70):  # each is small enough by itself
         png = with_chunk(png, b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20)))
-    assert np.array_equal(decoded(png), np.asarray(noise()))
+    assert np.array_equal(decoded(png), np.asarray(noise_image()))
 
 
 def riff_with_exif(webp, block):
-    """A WebP file whose EXIF block is another."""
+    """A WebP file with its EXIF block replaced."""
     at = webp.index(b"EXIF")
     chunk = b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
     body = webp[8:at] + chunk
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def test_bad_metadata_of_other_formats_costs_no_pixel():
-    webp = encoded(noise(), "WEBP", lossless=True, exif=exif(3))
-    assert np.array_equal(decoded(webp), np.rot90(np.asarray(noise()), 2))
-    assert np.array_equal(decoded(riff_with_exif(webp, b"garbage!!")), np.asarray(noise()))
+def test_bad_metadata_of_other_formats_leaves_their_pixels_readable(noise_image, encode):
+    webp = encode(noise_image(), "WEBP", lossless=True, exif=exif(3))
+    assert np.array_equal(decoded(webp), np.rot90(np.asarray(noise_image()), 2))
+    assert np.array_equal(decoded(riff_with_exif(webp, b"garbage!!")), np.asarray(noise_image()))
     block = Image.Exif()
     block[0x0131] = "a program"
-    avif = encoded(noise(), "AVIF", exif=block)
-    # The block's first bytes are the order of its numbers.
+    avif = encode(noise_image(), "AVIF", exif=block)
+    # The first bytes of the block are its byte order.
     at = avif.rindex(b"II*\0") if b"II*\0" in avif else avif.rindex(b"MM\0*")
     broken = avif[:at] + b"garb" + avif[at + 4 :]
     with pytest.raises((SyntaxError, ValueError)), Image.open(io.BytesIO(broken)):
         pass
-    assert np.array_equal(decoded(broken), decoded(encoded(noise(), "AVIF")))
-    jpeg = encoded(noise(), "JPEG")
+    assert np.array_equal(decoded(broken), decoded(encode(noise_image(), "AVIF")))
+    jpeg = encode(noise_image(), "JPEG")
     for marker in (0xE1, 0xE2, 0xED, 0xFE):
         for content in (
             b"Exif\0\0garbage",
@@ -124,20 +116,22 @@ def test_bad_metadata_of_other_formats_costs_no_pixel():
             assert np.array_equal(decoded(jpeg[:2] + segment + jpeg[2:]), decoded(jpeg))
 
 
-def test_damaged_pixels_are_no_metadata():
-    png = encoded(noise(90, 90), "PNG")
+def test_damaged_pixels_are_an_error(noise_image, encode):
+    png = encode(noise_image(90, 90), "PNG")
     bad = with_chunk(png, b"zTXt", b"Comment\0\0" + LARGE)
     for data in (bad[: len(bad) // 2], png[:-60], b"no image", b"", png[:8]):
-        with pytest.raises(Exception):  # noqa: B017, PT011  (of many kinds: Pillow's own)
+        with pytest.raises(Exception):  # noqa: B017, PT011  (Pillow raises many types)
             decode(io.BytesIO(data), "RGB")
 
 
 @pytest.mark.parametrize("orientation", range(10))
-def test_the_api_and_the_command_line_turn_an_image_alike(tmp_path, orientation):
-    upright = np.asarray(noise())
-    turned = noise().transpose(TURNS[orientation]) if orientation in TURNS else noise()
+def test_the_api_and_the_command_line_apply_the_same_orientation(
+    tmp_path, orientation, noise_image
+):
+    upright = np.asarray(noise_image())
+    turned = noise_image().transpose(TURNS[orientation]) if orientation in TURNS else noise_image()
     path = tmp_path / "phone.png"
-    noise().save(path, exif=exif(orientation))
+    noise_image().save(path, exif=exif(orientation))
     assert np.array_equal(np.asarray(read_image(path, COLOUR)), np.asarray(turned))
     opened = Image.open(path)
     expected = torch.from_numpy(np.asarray(turned).transpose(2, 0, 1).copy())[None]
@@ -146,11 +140,11 @@ def test_the_api_and_the_command_line_turn_an_image_alike(tmp_path, orientation)
     assert np.array_equal(
         high_resolution(opened, COLOUR), high_resolution(read_image(path, COLOUR), COLOUR)
     )
-    assert np.array_equal(np.asarray(opened), upright)  # the caller's own is as it was
+    assert np.array_equal(np.asarray(opened), upright)  # the caller's image is unchanged
 
 
-def test_what_is_plain_stays_as_it_is():
-    image = plain(Image.open(io.BytesIO(encoded(noise(), "PNG", exif=exif(6)))), "RGB")
+def test_an_image_that_needs_no_conversion_is_returned_as_is(noise_image, encode):
+    image = plain(Image.open(io.BytesIO(encode(noise_image(), "PNG", exif=exif(6)))), "RGB")
     assert plain(image, "RGB") is image
 
 
@@ -170,22 +164,22 @@ def test_values_of_unknown_range_are_refused_with_their_mode(tmp_path, values):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
-def test_sixteen_bits_keep_their_tones_in_files_and_in_the_api(kind):
-    data = encoded(Image.fromarray(DEEP), kind)
+def test_sixteen_bit_levels_are_scaled_in_files_and_in_the_api(kind, encode):
+    data = encode(Image.fromarray(DEEP), kind)
     for values in (decoded(data, "L"), to_array(Image.open(io.BytesIO(data)), GREY)[0]):
         assert np.array_equal(values, DEEP // 257)
     big = Image.frombytes("I;16B", (8, 8), DEEP.astype(">u2").tobytes())
     assert np.array_equal(to_array(big, GREY)[0], DEEP // 257)
 
 
-def test_sixteen_bits_in_which_zero_is_white_are_refused():
-    data = encoded(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0})
+def test_a_sixteen_bit_image_in_which_zero_is_white_is_refused(encode):
+    data = encode(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0})
     with pytest.raises(ValueError, match="16-bit TIFF image in which 0 is white"):
         decoded(data, "L")
 
 
-def test_a_transparent_level_of_sixteen_bits_is_white():
-    png = encoded(Image.fromarray(DEEP), "PNG")
+def test_a_transparent_sixteen_bit_level_becomes_white(encode):
+    png = encode(Image.fromarray(DEEP), "PNG")
     data = with_chunk(png, b"tRNS", struct.pack(">H", int(DEEP[0, 0])))
     values = decoded(data, "L")
     assert values[0, 0] == 255
@@ -196,7 +190,7 @@ def test_a_transparent_level_of_sixteen_bits_is_white():
     "mode",
     ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"],
 )
-def test_every_mode_of_eight_bits_is_white_where_it_is_white(mode):
+def test_white_stays_white_in_every_eight_bit_mode(mode):
     if mode == "LAB":
         white = Image.new("LAB", (4, 4), (255, 128, 128))
     elif mode in ("La", "RGBa"):
@@ -207,8 +201,8 @@ def test_every_mode_of_eight_bits_is_white_where_it_is_white(mode):
         assert (to_array(white, config) >= 254).all()
 
 
-def wide_profile():
-    """A colour profile whose primaries lie beyond those of sRGB: its red and green are swapped."""
+def swapped_profile():
+    """A colour profile that is sRGB with red and green swapped."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
     assert swapped != profile
@@ -216,27 +210,27 @@ def wide_profile():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_a_colour_profile_is_heeded(mode):
+def test_a_colour_profile_is_applied(mode, encode):
     image = Image.new("RGB", (4, 4), (255, 0, 0)).convert(mode)
-    own = decoded(encoded(image, "PNG", icc_profile=wide_profile()))
+    own = decoded(encode(image, "PNG", icc_profile=swapped_profile()))
     assert (np.abs(own.astype(int) - (0, 255, 0)) <= 2).all()
-    again = io.BytesIO(encoded(image, "PNG", icc_profile=wide_profile()))
+    again = io.BytesIO(encode(image, "PNG", icc_profile=swapped_profile()))
     assert np.array_equal(to_array(Image.open(again), COLOUR).transpose(1, 2, 0), own)
 
 
-def test_srgb_changes_nothing_and_a_foreign_profile_is_ignored():
+def test_an_srgb_profile_changes_nothing_and_an_unusable_one_is_ignored(noise_image, encode):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (srgb, b"no profile", srgb[:200]):
-        data = encoded(noise(), "PNG", icc_profile=profile)
-        assert np.array_equal(decoded(data), np.asarray(noise()))
-    grey = noise().convert("L")
-    data = encoded(grey, "PNG", icc_profile=wide_profile())
+        data = encode(noise_image(), "PNG", icc_profile=profile)
+        assert np.array_equal(decoded(data), np.asarray(noise_image()))
+    grey = noise_image().convert("L")
+    data = encode(grey, "PNG", icc_profile=swapped_profile())
     assert np.array_equal(decoded(data, "L"), np.asarray(grey))
 
 
-def test_warnings_as_errors_do_not_condemn_an_image(tmp_path):
+def test_an_image_is_read_with_warnings_as_errors(tmp_path, noise_image, encode):
     path = tmp_path / "a.png"
-    path.write_bytes(with_chunk(encoded(noise(), "PNG"), b"acTL", bytes(8)))
+    path.write_bytes(with_chunk(encode(noise_image(), "PNG"), b"acTL", bytes(8)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(np.asarray(read_image(path, COLOUR)), np.asarray(noise()))
+        assert np.array_equal(np.asarray(read_image(path, COLOUR)), np.asarray(noise_image()))

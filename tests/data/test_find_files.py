@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and what is said of the others."""
+"""Which files of a folder are images, and how the others are reported."""
 
 import os
 
@@ -25,7 +25,7 @@ def found(folder):
     return [path.relative_to(folder).as_posix() for path in find_images([folder])]
 
 
-def test_every_format_that_pillow_reads_is_taken(tmp_path):
+def test_every_format_that_pillow_reads_is_found(tmp_path):
     names = [f"a.{s}" for s in ("pgm", "jfif", "jp2", "avif", "tga", "tiff", "PNG", "webp", "mpo")]
     for name in names:
         image = Image.new("L" if name == "a.pgm" else "RGB", (9, 9))
@@ -35,29 +35,29 @@ def test_every_format_that_pillow_reads_is_taken(tmp_path):
     assert (done.written, done.unreadable) == (len(names), [])
 
 
-def test_formats_that_run_a_program_or_hold_no_pixels_are_not_taken():
+def test_formats_that_run_a_program_or_hold_no_pixels_are_excluded():
     assert not readable_suffixes() & {".eps", ".ps", ".pdf", ".h5", ".grib", ".wmf", ".npy", ""}
 
 
-def test_hidden_folders_are_passed_over_at_any_depth_and_counted(tmp_path):
+def test_hidden_files_and_folders_are_skipped_and_counted(tmp_path):
     for name in ("a.png", "b/c.png", ".ipynb_checkpoints/a.png", "b/.thumbnails/large/c.png"):
         image(tmp_path / name)
     image(tmp_path / ".d.png")
     (tmp_path / "b" / "notes.txt").write_text("")
-    with pytest.warns(Notice, match="skipped in") as told:
+    with pytest.warns(Notice, match="skipped in") as caught:
         assert found(tmp_path) == ["a.png", "b/c.png"]
-    assert str(told[0].message).endswith(
+    assert str(caught[0].message).endswith(
         "3 hidden (.d.png, .ipynb_checkpoints, b/.thumbnails); "
         "1 not in a readable image format (b/notes.txt)"
     )
 
 
-def test_a_hidden_folder_that_is_asked_for_is_read(tmp_path):
+def test_a_hidden_folder_is_read_when_named(tmp_path):
     image(tmp_path / ".cache" / "a.png")
     assert found(tmp_path / ".cache") == ["a.png"]
 
 
-def test_only_the_first_names_are_told(tmp_path):
+def test_only_the_first_skipped_names_are_listed(tmp_path):
     image(tmp_path / "a.png")
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text("")
@@ -75,14 +75,14 @@ def test_linked_folders_are_followed_and_each_is_read_once(tmp_path):
     (other / "loop").symlink_to(folder)
     (folder / "again").symlink_to(other)
     (folder / "b" / "broken.png").symlink_to(tmp_path / "nothing")
-    with pytest.warns(Notice) as told:
+    with pytest.warns(Notice) as caught:
         assert found(folder) == ["again/c.png", "b/a.png"]
-    message = str(told[0].message)
+    message = str(caught[0].message)
     assert "2 read already under another name (again/loop, elsewhere)" in message
     assert "1 not a file, or a broken link (b/broken.png)" in message
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     image(tmp_path / "a.png")
     image(tmp_path / "locked" / "b.png")
     scandir = os.scandir
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
         assert found(tmp_path) == ["a.png"]
 
 
-def test_a_folder_without_images_says_what_is_in_it(tmp_path):
+def test_the_error_for_a_folder_without_images_lists_its_contents(tmp_path):
     (tmp_path / "a.doc").write_text("")
     with pytest.raises(
         FileNotFoundError, match=r"no image in folder .*: 1 not in a readable image .*a\.doc"
@@ -105,7 +105,7 @@ def test_a_folder_without_images_says_what_is_in_it(tmp_path):
         find_images([tmp_path])
 
 
-def test_names_of_any_bytes_are_told_in_ascii(tmp_path):
+def test_names_of_any_bytes_are_reported_in_ascii(tmp_path):
     image(tmp_path / "a.png")
     with open(os.fsencode(tmp_path) + b"/\xff\n.txt", "w"):
         pass
@@ -113,7 +113,7 @@ def test_names_of_any_bytes_are_told_in_ascii(tmp_path):
         found(tmp_path)
 
 
-def test_folders_are_searched_below_and_in_order(tmp_path):
+def test_folders_are_searched_recursively_and_in_order(tmp_path):
     for name in ("b.png", "a/c.jpg", "a.png"):
         image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")

@@ -1,4 +1,4 @@
-"""Images to arrays and back: the paper's order of reductions, tones and orientation."""
+"""Images to arrays and back: reduction in the paper's order, levels and orientation."""
 
 import numpy as np
 import pytest
@@ -19,18 +19,13 @@ TINY = PRSRConfig.preset("tiny")
 DIGITS = PRSRConfig.preset("digits")
 
 
-def noise_image(width, height, mode="RGB", seed=0):
-    shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def test_the_high_resolution_is_a_centre_crop_then_bicubic():
+def test_the_high_resolution_is_a_centre_crop_then_bicubic(noise_image):
     image = noise_image(70, 50)
     expected = image.crop((10, 0, 60, 50)).resize((32, 32), Image.Resampling.BICUBIC)
     assert np.array_equal(high_resolution(image, COLOUR), np.asarray(expected).transpose(2, 0, 1))
 
 
-def test_the_low_resolution_is_bicubic_of_the_high_one():
+def test_the_low_resolution_is_bicubic_of_the_high_one(noise_image):
     hr = high_resolution(noise_image(70, 50), COLOUR)
     image = Image.fromarray(np.ascontiguousarray(hr.transpose(1, 2, 0)))
     expected = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
@@ -39,12 +34,12 @@ def test_the_low_resolution_is_bicubic_of_the_high_one():
 
 def test_reduced_images_stay_below_the_models_levels():
     edge = np.zeros((1, 3, 12, 12), np.uint8)
-    edge[..., :6] = 199  # bicubic goes beyond it before it falls
+    edge[..., :6] = 199  # bicubic overshoots at an edge
     assert reduce(edge, PRSRConfig(scale=2)).max() > 199
     assert reduce(edge, PRSRConfig(scale=2, levels=200)).max() == 199
 
 
-def test_few_levels_are_spread_evenly_and_stay_below_the_top():
+def test_few_levels_are_spaced_evenly_and_stay_below_their_number():
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(1, 256)).convert("RGB")
     values = to_array(ramp, TINY)[0, 0]
     assert values.min() == 0
@@ -57,7 +52,7 @@ def test_few_levels_are_spread_evenly_and_stay_below_the_top():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "I;16", "CMYK", "LA"])
-def test_every_mode_of_image_is_read(tmp_path, mode):
+def test_every_image_mode_is_read(tmp_path, mode, noise_image):
     source = noise_image(40, 40, "RGB")
     if mode == "I;16":
         image = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257)
@@ -69,16 +64,16 @@ def test_every_mode_of_image_is_read(tmp_path, mode):
     assert high_resolution(read_image(path, DIGITS), DIGITS).shape == (1, 28, 28)
 
 
-def test_images_are_read_the_right_way_up(tmp_path):
-    lying = noise_image(40, 20)
+def test_images_are_read_the_right_way_up(tmp_path, noise_image):
+    landscape = noise_image(40, 20)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    lying.save(tmp_path / "phone.png", exif=exif)
-    upright = np.asarray(lying.transpose(Image.Transpose.ROTATE_270))
+    exif[0x0112] = 6  # rotated by 90°
+    landscape.save(tmp_path / "phone.png", exif=exif)
+    upright = np.asarray(landscape.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(np.asarray(read_image(tmp_path / "phone.png", COLOUR)), upright)
 
 
-def test_images_from_files_and_from_pillow_are_alike(tmp_path):
+def test_images_from_files_and_from_pillow_give_the_same_array(tmp_path, noise_image):
     deep = Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8))
     clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     for image in (deep, clear, noise_image(8, 8)):
@@ -87,18 +82,18 @@ def test_images_from_files_and_from_pillow_are_alike(tmp_path):
         assert np.array_equal(to_array(image, COLOUR), from_file)
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (high_resolution(read_image(tmp_path / "clear.png", COLOUR), COLOUR) == 255).all()
 
 
-def test_sixteen_bit_images_keep_their_tones(tmp_path):
+def test_sixteen_bit_images_are_scaled_to_eight_bits(tmp_path):
     ramp = np.linspace(0, 65535, 40 * 40).astype(np.uint16).reshape(40, 40)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     values = np.asarray(read_image(tmp_path / "deep.png", DIGITS))
     assert np.abs(values.astype(int) - ramp // 257).max() <= 1
 
 
-def test_a_narrow_image_is_cropped_in_the_middle():
+def test_a_narrow_image_is_cropped_in_the_middle(noise_image):
     assert centre_crop(noise_image(100, 10), 1, 1).size == (10, 10)
     assert centre_crop(noise_image(1, 50), 4, 4).size == (1, 1)

@@ -1,4 +1,4 @@
-"""Packed array files: every level comes back, and what is damaged is told in one line."""
+"""Packed array files: lossless without a quality; damage gives a one-line error."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from prsr.data.packed_arrays import pack, unpack
 
 
 def images(n, channels=3, height=32, width=20, seed=0):
-    """Half noise, half smooth."""
+    """Images, half of them noise and half smooth."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (n, channels, height, width), dtype=np.uint8)
     ramp = np.arange(height)[:, None] + 3 * np.arange(width)
@@ -21,7 +21,7 @@ def images(n, channels=3, height=32, width=20, seed=0):
 
 
 def packed(folder, pixels, **options):
-    """A packed array file of images."""
+    """Pack images into a file in a folder."""
     np.save(folder / "set.npy", pixels)
     pack(folder / "set.npy", folder / "set.zip", **options)
     return folder / "set.zip"
@@ -29,7 +29,7 @@ def packed(folder, pixels, **options):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("n", [1, 63, 64, 130])
-def test_without_a_quality_every_level_comes_back(tmp_path, n, channels):
+def test_packing_without_a_quality_is_lossless(tmp_path, n, channels):
     path = packed(tmp_path, images(n, channels))
     assert unpack(path, tmp_path / "back.npy") == (n, channels, 32, 20)
     assert (tmp_path / "back.npy").read_bytes() == (tmp_path / "set.npy").read_bytes()
@@ -39,7 +39,7 @@ def test_without_a_quality_every_level_comes_back(tmp_path, n, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_quality_makes_it_smaller_and_keeps_order_and_colours(tmp_path, channels):
+def test_packing_with_a_quality_is_smaller_and_keeps_order_and_colours(tmp_path, channels):
     pixels = np.empty((100, channels, 16, 16), np.uint8)
     pixels[:] = np.random.default_rng(0).integers(0, 256, (100, channels, 1, 1))
     path = packed(tmp_path, pixels, quality=95)
@@ -55,20 +55,20 @@ def test_a_quality_makes_it_smaller_and_keeps_order_and_colours(tmp_path, channe
     assert sizes[0] > sizes[1]
 
 
-def test_colours_of_a_jpeg_are_not_subsampled(tmp_path):
+def test_jpeg_colours_are_not_subsampled(tmp_path):
     pixels = np.zeros((1, 3, 16, 16), np.uint8)
-    pixels[:, 0, :, ::2] = 255  # red and blue columns of one pixel
+    pixels[:, 0, :, ::2] = 255  # alternating red and blue columns
     pixels[:, 2, :, 1::2] = 255
     unpack(packed(tmp_path, pixels, quality=95), tmp_path / "back.npy")
     assert np.abs(np.load(tmp_path / "back.npy").astype(int) - pixels).max() < 30
 
 
-def test_an_array_is_packed_to_the_same_bytes_again(tmp_path):
+def test_packing_is_reproducible(tmp_path):
     first = packed(tmp_path, images(130)).read_bytes()
     (tmp_path / "set.zip").unlink()
     path = packed(tmp_path, images(130))
     assert path.read_bytes() == first
-    with zipfile.ZipFile(path) as archive:  # no time of day is in it
+    with zipfile.ZipFile(path) as archive:  # it contains no current time
         assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
@@ -78,8 +78,8 @@ def test_tall_images_share_smaller_strips(tmp_path):
     assert np.array_equal(np.load(tmp_path / "back.npy"), pixels)
 
 
-def rewritten(path, change):
-    """A packed array file whose members, bytes by name, ``change`` has changed."""
+def rewrite(path, change):
+    """Apply ``change`` to the members of a packed array file, a dictionary of bytes by name."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
@@ -89,7 +89,7 @@ def rewritten(path, change):
 
 
 def index(**changes):
-    """A change of the index."""
+    """A change of some fields of the index."""
 
     def change(members):
         found = {**json.loads(members["index.json"]), **changes}
@@ -139,16 +139,16 @@ def short(members):
         index(more=1),
     ],
 )
-def test_what_is_damaged_is_told_and_leaves_nothing(tmp_path, change):
+def test_a_damaged_file_is_refused_and_leaves_no_output(tmp_path, change):
     path = packed(tmp_path, images(100))
-    rewritten(path, change)
+    rewrite(path, change)
     with pytest.raises(ValueError, match=r"set\.zip is not a readable packed array file: \w+"):
         unpack(path, tmp_path / "back.npy")
-    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npy", "set.zip"}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (index(version="prsr strips 9"), "its version is 'prsr strips 9', not 'prsr strips 1'"),
         (index(format="png"), "its format is 'png', not webp or jpeg"),
@@ -158,27 +158,27 @@ def test_what_is_damaged_is_told_and_leaves_nothing(tmp_path, change):
         (short, r"000000000.webp is \(20, 2016\), not \(20, 2048\)"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, change, told):
+def test_the_error_names_what_is_wrong(tmp_path, change, message):
     path = packed(tmp_path, images(100))
-    rewritten(path, change)
-    with pytest.raises(ValueError, match=told):
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=message):
         unpack(path, tmp_path / "back.npy")
 
 
-def test_bytes_that_were_lost_or_changed_are_told(tmp_path):
+def test_lost_or_changed_bytes_are_detected(tmp_path):
     path = packed(tmp_path, images(100))
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for damaged in (b"", whole[:1000], whole[:-1], whole[1000:], flipped, b"no archive" * 99):
+    intact = path.read_bytes()
+    middle = len(intact) // 2
+    flipped = intact[:middle] + bytes([intact[middle] ^ 1]) + intact[middle + 1 :]
+    for damaged in (b"", intact[:1000], intact[:-1], intact[1000:], flipped, b"no archive" * 99):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"set\.zip is not a readable packed array file"):
             unpack(path, tmp_path / "back.npy")
-    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npy", "set.zip"}
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (np.zeros((5, 3, 8, 8), np.float32), "must be uint8"),
         (np.zeros((5, 2, 8, 8), np.uint8), "must be uint8"),
@@ -187,10 +187,10 @@ def test_bytes_that_were_lost_or_changed_are_told(tmp_path):
         (np.zeros((1, 1, 4097, 1), np.uint8), "at most 4096 pixels per side"),
     ],
 )
-def test_an_array_that_cannot_be_packed_is_told(tmp_path, array, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_array_that_cannot_be_packed_is_refused(tmp_path, array, message):
+    with pytest.raises(ValueError, match=message):
         packed(tmp_path, array)
-    assert {one.name for one in tmp_path.iterdir()} == {"set.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npy"}
 
 
 def test_the_commands_pack_and_unpack(command, tmp_path):
@@ -223,17 +223,19 @@ def test_the_commands_pack_and_unpack(command, tmp_path):
         ("unpack {tmp}/set.zip -o {tmp}/nowhere/a.npy", "{tmp}/nowhere"),
     ],
 )
-def test_mistakes_of_the_commands_are_one_line(command, tmp_path, arguments, named):
+def test_invalid_arguments_of_the_commands_give_a_one_line_error(
+    command, tmp_path, arguments, named
+):
     packed(tmp_path, images(3))
     code, _, errors = command("data", *arguments.format(tmp=tmp_path).split())
     assert code == 2
     assert named.format(tmp=tmp_path) in errors
     assert errors.count("\n") == 1
-    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npy", "set.zip"}
 
 
-def test_a_quality_that_no_jpeg_has_is_refused(tmp_path):
+def test_an_invalid_jpeg_quality_is_refused(tmp_path):
     packed(tmp_path, images(3))
     with pytest.raises(ValueError, match="quality must be from 1 to 100, got 0"):
         pack(tmp_path / "set.npy", tmp_path / "a.zip", quality=0)
-    assert {one.name for one in tmp_path.iterdir()} == {"set.npy", "set.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set.npy", "set.zip"}

@@ -1,5 +1,6 @@
-"""Data sets as people have them: CelebA, LSUN, folders, the hub; through `prsr data`."""
+"""`prsr data` reads CelebA, LSUN, folders and data sets of the hub."""
 
+import functools
 import io
 import os
 import shlex
@@ -10,7 +11,6 @@ import pytest
 from PIL import Image
 
 from prsr import PRSRConfig
-from prsr.cli.main import main
 from prsr.data.dataset import SuperResolutionImages
 from prsr.data.image_arrays import high_resolution
 from prsr.data.sources import HubDataset, Lsun, celeba, image_folder
@@ -19,44 +19,25 @@ PAPER = PRSRConfig.preset("paper")
 
 
 @pytest.fixture
-def data(monkeypatch, capsys):
-    """`prsr data` with arguments: exit code, output and error output."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prsr", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return call
-
-
-def noise(width, height, seed):
-    shape = (height, width, 3)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def encoded(image, kind):
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
+def data(command):
+    """A function that runs ``prsr data`` and returns its exit code, stdout and stderr."""
+    return functools.partial(command, "data")
 
 
 def expected(files):
-    """What an array file must hold of encoded images."""
+    """The array that encoded images must be converted to."""
     return np.stack([high_resolution(Image.open(io.BytesIO(file)), PAPER) for file in files])
 
 
 @pytest.fixture
-def celeba_folder(tmp_path):
-    """Eight images in three splits, and what can be wrong with them."""
+def celeba_folder(tmp_path, noise_image, encode):
+    """Eight images in three splits, with one of each possible problem."""
     folder = tmp_path / "celeba"
     images = folder / "img_align_celeba"
     images.mkdir(parents=True)
     for number in range(1, 9):
         size = (100, 218) if number == 4 else (178, 218)
-        (images / f"{number:06}.jpg").write_bytes(encoded(noise(*size, number), "JPEG"))
+        (images / f"{number:06}.jpg").write_bytes(encode(noise_image(*size, seed=number), "JPEG"))
     corrupt = images / "000002.jpg"
     corrupt.write_bytes(corrupt.read_bytes()[:3000])
     (images / "000003.jpg").unlink()
@@ -79,7 +60,7 @@ def test_celeba_is_read_by_its_official_splits(data, celeba_folder, tmp_path):
     assert (lr.shape, hr.shape) == ((1, 3, 8, 8), (1, 3, 32, 32))
 
 
-def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp_path):
+def test_problems_in_celeba_are_counted_and_named(data, celeba_folder, tmp_path):
     out = tmp_path / "train.npy"
     _, printed, _ = data("celeba", celeba_folder, "--split", "train", "--out", out)
     lines = printed.splitlines()
@@ -92,16 +73,14 @@ def test_what_is_wrong_with_celeba_is_counted_and_named(data, celeba_folder, tmp
     assert lines[-1] == f"wrote {out}: 3 images, 2 skipped"
 
 
-def test_a_few_odd_images_make_no_unaligned_set(data, celeba_folder, tmp_path, monkeypatch):
+def test_a_few_images_of_another_size_give_no_warning(data, celeba_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("prsr.cli.data.UNALIGNED", 0.4)
     _, printed, _ = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
     assert "1 of 3 images are not 178×218" in printed
     assert "warning" not in printed
 
 
-def test_a_list_without_images_of_a_split_tells_what_is_wrong_with_it(
-    data, celeba_folder, tmp_path
-):
+def test_the_error_for_a_list_without_the_split_names_its_bad_lines(data, celeba_folder, tmp_path):
     (celeba_folder / "list_eval_partition.txt").write_text("image_id,partition\n000001.jpg,0\n")
     code, _, errors = data("celeba", celeba_folder, "--split", "train", "--out", tmp_path / "a.npy")
     assert code == 2
@@ -109,13 +88,13 @@ def test_a_list_without_images_of_a_split_tells_what_is_wrong_with_it(
     assert "line 1 is not NAME 0, 1 or 2: 'image_id,partition'" in errors
 
 
-def test_aligned_celeba_raises_no_warning(data, celeba_folder, tmp_path):
+def test_aligned_celeba_gives_no_warning(data, celeba_folder, tmp_path):
     out = tmp_path / "test.npy"
     _, printed, _ = data("celeba", celeba_folder, "--split", "test", "--out", out)
     assert "178×218" not in printed
 
 
-def test_celeba_may_lie_as_in_its_authors_folder(celeba_folder):
+def test_celeba_in_its_authors_folder_layout_is_found(celeba_folder):
     (celeba_folder / "Img").mkdir()
     (celeba_folder / "Eval").mkdir()
     for name, part in (("img_align_celeba", "Img"), ("list_eval_partition.txt", "Eval")):
@@ -126,13 +105,15 @@ def test_celeba_may_lie_as_in_its_authors_folder(celeba_folder):
 
 
 @pytest.fixture
-def lsun_folder(tmp_path):
-    """An LMDB as LSUN's: WebP files under hashed keys; one is cut off, one a JPEG file."""
+def lsun_folder(tmp_path, noise_image, encode):
+    """An LMDB like LSUN's: WebP files under hashed keys; one is truncated, one is a JPEG file."""
     import lmdb
 
     folder = tmp_path / "bedroom_train_lmdb"
-    files = {f"{seed:040x}": encoded(noise(60, 50, seed), "WEBP") for seed in (5, 3, 9, 7)}
-    files[f"{4:040x}"] = encoded(noise(50, 50, 4), "JPEG")
+    files = {
+        f"{seed:040x}": encode(noise_image(60, 50, seed=seed), "WEBP") for seed in (5, 3, 9, 7)
+    }
+    files[f"{4:040x}"] = encode(noise_image(50, 50, seed=4), "JPEG")
     files[f"{6:040x}"] = files[f"{5:040x}"][:100]
     with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as t:
         for key, value in files.items():
@@ -145,23 +126,23 @@ def test_lsun_is_read_in_the_order_of_its_keys(data, lsun_folder, tmp_path):
     code, printed, errors = data("lsun", folder, "--out", tmp_path / "set.npy")
     assert (code, errors) == (0, "")
     assert f"skipped {6:040x}: " in printed
-    whole = [file for key, file in files.items() if key != f"{6:040x}"]
-    assert np.array_equal(np.load(tmp_path / "set.npy"), expected(whole))
+    intact = [file for key, file in files.items() if key != f"{6:040x}"]
+    assert np.array_equal(np.load(tmp_path / "set.npy"), expected(intact))
     for start in range(len(files) + 2):
         rest = [(image.name, image.source) for image in Lsun(folder).images_from(start)]
         assert rest == list(files.items())[start:]
 
 
-def test_a_damaged_page_of_an_lmdb_is_told(data, lsun_folder, tmp_path, monkeypatch):
+def test_a_damaged_lmdb_page_is_reported(data, lsun_folder, tmp_path, monkeypatch):
     folder, _ = lsun_folder
     opened = Lsun(folder)
     file = folder / "data.mdb"
-    whole = bytearray(file.read_bytes())
+    intact = bytearray(file.read_bytes())
     page = 4096
-    for start in range(2 * page, len(whole), page):  # after the two pages about the file
-        whole[start + 10 : start + 12] = bytes(2)  # a page of no kind
+    for start in range(2 * page, len(intact), page):  # after the two meta pages
+        intact[start + 10 : start + 12] = bytes(2)  # an invalid page type
     with file.open("r+b") as damaged:
-        damaged.write(whole)
+        damaged.write(intact)
     with pytest.raises(ValueError, match="_lmdb cannot be read as an LMDB: mdb_cursor_get"):
         list(opened.images_from(0))
     monkeypatch.setattr("prsr.cli.data.Lsun", lambda path: opened)
@@ -170,11 +151,11 @@ def test_a_damaged_page_of_an_lmdb_is_told(data, lsun_folder, tmp_path, monkeypa
     assert "cannot be read as an LMDB" in errors
 
 
-def test_a_folder_is_read_below_and_in_order(data, tmp_path):
+def test_a_folder_is_read_recursively_and_in_order(data, tmp_path, noise_image):
     names = ("b.png", "a/d.jpg", "a.webp")
     (tmp_path / "set" / "a").mkdir(parents=True)
     for seed, name in enumerate(names):
-        noise(40, 50, seed).save(tmp_path / "set" / name)
+        noise_image(40, 50, seed=seed).save(tmp_path / "set" / name)
     out = tmp_path / "set.npy"
     code, _, _ = data("folder", tmp_path / "set", "--out", out)
     assert code == 0
@@ -184,9 +165,9 @@ def test_a_folder_is_read_below_and_in_order(data, tmp_path):
     assert np.array_equal(np.load(out), expected(files))
 
 
-def test_a_preset_decides_size_and_colours(data, tmp_path):
+def test_the_preset_determines_size_and_colours(data, tmp_path, noise_image):
     (tmp_path / "set").mkdir()
-    noise(40, 50, 0).save(tmp_path / "set" / "a.png")
+    noise_image(40, 50, seed=0).save(tmp_path / "set" / "a.png")
     for preset, shape, below in (("digits", (1, 1, 28, 28), 256), ("tiny", (1, 3, 6, 6), 8)):
         out = tmp_path / f"{preset}.npy"
         code, _, _ = data("folder", tmp_path / "set", "--out", out, "--preset", preset)
@@ -197,8 +178,8 @@ def test_a_preset_decides_size_and_colours(data, tmp_path):
 
 
 @pytest.fixture
-def hub_folder(tmp_path, monkeypatch):
-    """A data set that `datasets` loads as it does those of the hub: two splits in Parquet."""
+def hub_folder(tmp_path, monkeypatch, noise_image, encode):
+    """A data set with two splits in Parquet, which `datasets` loads like one of the hub."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -206,8 +187,8 @@ def hub_folder(tmp_path, monkeypatch):
     folder = tmp_path / "some-set"
     folder.mkdir()
     files = {
-        "train": [encoded(noise(40, 40, seed), "PNG") for seed in range(4)],
-        "test": [encoded(noise(40, 40, 9), "PNG")],
+        "train": [encode(noise_image(40, 40, seed=seed), "PNG") for seed in range(4)],
+        "test": [encode(noise_image(40, 40, seed=9), "PNG")],
     }
     for split, images in files.items():
         cells = [{"bytes": file, "path": None} for file in images]
@@ -232,7 +213,7 @@ def test_a_data_set_of_the_hub_is_read_by_split(data, hub_folder, tmp_path):
     assert [image.name for image in rest] == ["row 3", "row 4", "row 5"]
 
 
-def test_other_images_of_the_same_names_are_another_source(lsun_folder, hub_folder):
+def test_a_changed_source_has_another_description(lsun_folder, hub_folder):
     lsun, (hub, _) = lsun_folder[0], hub_folder
 
     def described():
@@ -273,7 +254,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_cannot_be_read_as_a_data_source_is_told(
+def test_an_invalid_data_source_gives_a_one_line_error(
     data, celeba_folder, hub_folder, tmp_path, name
 ):
     (tmp_path / "empty").mkdir()
@@ -293,7 +274,7 @@ def test_what_cannot_be_read_as_a_data_source_is_told(
 @pytest.mark.parametrize(
     ("listed", "named"), [("000001.jpg 0\n", "test"), (None, "list_eval_partition.txt")]
 )
-def test_a_celeba_list_without_the_split_or_none_is_told(
+def test_a_missing_celeba_list_or_split_gives_a_one_line_error(
     data, celeba_folder, tmp_path, listed, named
 ):
     path = celeba_folder / "list_eval_partition.txt"
@@ -309,7 +290,7 @@ def test_a_celeba_list_without_the_split_or_none_is_told(
 
 
 @pytest.mark.parametrize("module", ["lmdb", "datasets"])
-def test_an_extra_that_is_missing_is_told(data, tmp_path, monkeypatch, module):
+def test_a_missing_dependency_is_reported_with_the_remedy(data, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     kind = "lsun" if module == "lmdb" else "hub"
     code, _, errors = data(kind, tmp_path, "--out", tmp_path / "set.npy")
@@ -319,10 +300,12 @@ def test_an_extra_that_is_missing_is_told(data, tmp_path, monkeypatch, module):
     )
 
 
-def test_an_lmdb_that_was_cut_off_is_told(data, lsun_folder, tmp_path):
+def test_a_truncated_lmdb_is_reported(data, lsun_folder, tmp_path):
     file = lsun_folder[0] / "data.mdb"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-4096])
+    intact = file.read_bytes()
+    file.write_bytes(intact[:-4096])
     code, _, errors = data("lsun", lsun_folder[0], "--out", tmp_path / "set.npy")
     assert code == 2
-    assert f"data.mdb is truncated: it has {len(whole) - 4096:,} bytes of {len(whole):,}" in errors
+    assert (
+        f"data.mdb is truncated: it has {len(intact) - 4096:,} bytes of {len(intact):,}" in errors
+    )

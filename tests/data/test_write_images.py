@@ -1,18 +1,12 @@
-"""Image files: written in the format of their suffix, or not at all."""
+"""Saving image files."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from prsr.data.write_images import save_image
 
 
-def noise_image(width, height, mode="RGB", seed=0):
-    shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def test_an_image_is_saved_by_suffix_or_not_at_all(tmp_path):
+def test_an_image_is_saved_in_the_format_of_its_suffix_or_not_at_all(tmp_path, noise_image):
     save_image(noise_image(4, 4), tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (4, 4)
     with pytest.raises(ValueError, match="must have an image suffix"):

@@ -1,4 +1,4 @@
-"""The engine ``cuda`` with its kernels emulated on the CPU: ``emulation.h`` in place of a GPU."""
+"""The engine ``cuda`` with kernels emulated on the CPU: ``emulation.h`` replaces a GPU."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ EMULATION = [
 
 
 def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
-    """The emulated extension, compiled unless it is there already.
+    """Compile the emulated extension, unless a build of the same sources exists.
 
     Args:
-        flags: of the compiler, beside the usual.
+        flags: additional flags of the compiler.
         kernels: the folder of the sources.
 
     Raises:
-        subprocess.CalledProcessError: it does not compile.
+        subprocess.CalledProcessError: the sources do not compile.
     """
-    torch_headers = Path(torch.__file__).parent / "include"  # pybind11 among them
+    torch_headers = Path(torch.__file__).parent / "include"  # includes pybind11
     command = [
         *(os.environ.get("CXX", "c++"), "-std=c++17", "-shared", "-fPIC", "-O2"),
         # Memory is read as integers and as floats, as on the GPU.
         *("-fno-strict-aliasing", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas"),
-        "-Wno-array-bounds",  # GCC 12 is wrong about references to rows of an array
+        "-Wno-array-bounds",  # GCC 12 warns wrongly about references to rows of an array
         *flags,
         *(f"-I{kernels}", f"-I{HERE}", f"-isystem{torch_headers}"),
         *(f"-isystem{sysconfig.get_path('include')}", str(HERE / "emulated_cuda.cpp")),
@@ -67,7 +67,7 @@ def build(*flags: str, kernels: Path = ROOT / "csrc/cuda") -> Path:
 
 
 def load(path: Path) -> ModuleType:
-    """The module of that file, as :mod:`prsr.engines.cuda` imports its own."""
+    """Load the module in a file, as :mod:`prsr.engines.cuda` imports its own."""
     spec = importlib.util.spec_from_file_location("_cuda", path)
     assert spec is not None
     assert spec.loader is not None
@@ -77,7 +77,7 @@ def load(path: Path) -> ModuleType:
 
 
 def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Memory that no row may read before it has written it: NaN."""
+    """Memory full of NaN, so that a read before the first write shows."""
     return torch.full(shape, torch.nan, dtype=dtype)
 
 

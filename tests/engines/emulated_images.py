@@ -1,8 +1,8 @@
-"""Draws images by an emulated extension, and says whether they are right.
+"""Sample images with an emulated extension and check them.
 
     python -m tests.engines.emulated_images EXTENSION [--thorough]
 
-For test_cuda.py, under AddressSanitizer, and for mutate_cuda.py.
+Run by test_cuda.py, under AddressSanitizer, and by mutate_cuda.py.
 """
 
 import sys
@@ -42,7 +42,7 @@ THOROUGH = (
 
 
 def main() -> None:
-    """Raise AssertionError at the first that is wrong."""
+    """Raise AssertionError at the first wrong image."""
     extension = load(Path(sys.argv[1]))
     thorough = "--thorough" in sys.argv
     for precision, plan, n, changes in 2 * THOROUGH if thorough else RUNS:

@@ -1,9 +1,9 @@
-"""Removes each wait, arrival and barrier of the CUDA kernels in turn: does a run notice?
+"""Remove each wait, arrival and barrier of the CUDA kernels in turn, and check that a run fails.
 
     python -m tests.engines.mutate_cuda [NUMBER …]
 
-Builds a mutant of csrc/cuda for the emulation, draws some images, and prints for each mutant where
-it is and what was seen: a wrong image, a deadlock, or nothing. The exit code is 1 if one passed.
+For each mutant of csrc/cuda, build it for the emulation, sample some images, and print its place
+and the result: a wrong image, a deadlock, or PASSES. The exit code is 1 if one passes.
 """
 
 import re
@@ -23,7 +23,7 @@ STATEMENT = re.compile(
 
 
 def mutants() -> Iterator[tuple[Path, int, str, str]]:
-    """File, line, what is removed, and the file's text without it."""
+    """File, line, removed statement, and the text of the file without it."""
     for file in sorted((ROOT / "csrc/cuda").glob("*.h")):
         text = file.read_text()
         for found in STATEMENT.finditer(text) if file.name != "intrinsics.h" else ():
@@ -31,8 +31,8 @@ def mutants() -> Iterator[tuple[Path, int, str, str]]:
             yield file, line, found[0].strip(), text[: found.start()] + ";" + text[found.end() :]
 
 
-def judged(file: Path, text: str) -> str:
-    """What a run shows of a mutant."""
+def run_mutant(file: Path, text: str) -> str:
+    """Build and run a mutant; the result in words."""
     with tempfile.TemporaryDirectory() as folder:
         kernels = Path(folder)
         for source in (ROOT / "csrc/cuda").glob("*.*"):
@@ -55,15 +55,15 @@ def judged(file: Path, text: str) -> str:
 
 
 def main() -> None:
-    """Try all, or those of the numbers."""
+    """Run all mutants, or those with the given numbers."""
     chosen = {int(number) for number in sys.argv[1:]}
     passed = 0
     for number, (file, line, removed, text) in enumerate(mutants()):
         if chosen and number not in chosen:
             continue
-        seen = judged(file, text)
-        passed += seen == "PASSES"
-        print(f"{number:2} {file.name}:{line} {' '.join(removed.split())} -> {seen}", flush=True)
+        result = run_mutant(file, text)
+        passed += result == "PASSES"
+        print(f"{number:2} {file.name}:{line} {' '.join(removed.split())} -> {result}", flush=True)
     sys.exit(passed > 0)
 
 

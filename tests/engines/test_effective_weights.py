@@ -1,4 +1,4 @@
-"""The last layers are like any module, and samples are those of the weights that a model has."""
+"""Samples use a model's effective weights: pruned, normalised, parametrised or wrapped."""
 
 import copy
 
@@ -38,7 +38,7 @@ def step(model, pairs):
     model.eval()
 
 
-def test_hooks_of_the_last_layers_fire(model, pairs):
+def test_hooks_of_the_last_layers_are_called(model, pairs):
     fired = []
     for layer in last_layers(model):
         layer.register_forward_hook(lambda layer, inputs, output: fired.append(output.shape))
@@ -108,12 +108,12 @@ def test_effective_weights_are_sampled(model, pairs, engine, name):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_weight_that_is_pruned_anew_is_sampled(model, pairs, engine):
+def test_a_weight_pruned_again_takes_effect(model, pairs, engine):
     sampler = Sampler(model, engine=engine)
     layer = model.prior.head[2]
     prune.l1_unstructured(layer, "weight", 0.1)
     sampler.sample(pairs[0], seed=1)
-    layer.weight_mask.zero_()  # and no forward pass after it
+    layer.weight_mask.zero_()  # without a forward pass afterwards
     drawn = sampler.sample(pairs[0], seed=1)
     prune.remove(layer, "weight")
     assert not layer.weight.any()
@@ -121,7 +121,7 @@ def test_a_weight_that_is_pruned_anew_is_sampled(model, pairs, engine):
 
 
 class Adapted(nn.Module):
-    """A layer around another, as low-rank adapters are."""
+    """A layer that wraps another, as low-rank adapters do."""
 
     def __init__(self, layer):
         super().__init__()
@@ -133,7 +133,7 @@ class Adapted(nn.Module):
 
 
 class Doubled(RowConvolution):
-    """A layer with the same weights that computes something else."""
+    """A layer with the same weights but another function."""
 
     def forward(self, x):
         return 2 * super().forward(x)
@@ -152,7 +152,7 @@ def test_a_layer_that_computes_something_else_is_refused(model, pairs, engine, c
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_layer_whose_weights_do_not_say_what_it_computes_is_refused(model, pairs, engine):
+def test_a_wrapped_layer_is_refused_except_by_the_reference_engine(model, pairs, engine):
     model.prior.blocks[0].mix = Adapted(model.prior.blocks[0].mix)
     if engine == "reference":
         drawn = Sampler(model, engine=engine).sample(pairs[0], seed=1)
@@ -195,7 +195,7 @@ def test_wrapped_parts_are_saved_under_plain_names(model, tmp_path):
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
-def test_what_could_not_be_loaded_is_not_saved(model, tmp_path):
+def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path):
     prune.l1_unstructured(model.prior.head[2], "weight", 0.5)
     with pytest.raises(ValueError, match=r"but prior\.head\.2\.weight should be .*, is absent"):
         model.save_pretrained(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""The engines: each draws what its noise decides, on any configuration; and the choice of one."""
+"""The engines: each follows the noise on any configuration; and the choice of an engine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from prsr.engines.registry import ENGINES
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, divergence_distance
 
-EPSILON = 1e-4  # of SPEC, for fp32
-BUNDLED = BUNDLE + 1  # the engine cpu draws these as a bundle, and one alone
+EPSILON = 1e-4  # docs/SPEC.md, section 2, for fp32
+BUNDLED = BUNDLE + 1  # images; the engine cpu samples all but one of them as a bundle
 HIGHEST = 1 - 2.0**-24  # the largest u that noise has
 
-# The package's function of that name hides the module.
+# By its full name, since prsr.engines is a function.
 dispatch = importlib.import_module("prsr.engines.registry")
 
 pytestmark = pytest.mark.sanitize
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.sanitize
 
 @st.composite
 def configurations(choose):
-    """Numbers of a small model: every kernel, groups that are even and groups that are not."""
+    """Fields of a small configuration: every kernel, colour groups of equal and unequal size."""
     channels = choose(st.sampled_from([1, 2, 3, 5]))
     return {
         "channels": channels,
@@ -51,7 +51,7 @@ def configurations(choose):
 
 @st.composite
 def requests(choose):
-    """A configuration, and a call of a size that the naive sampler can still follow."""
+    """A configuration, and a call small enough for the reference engine."""
     changes = choose(configurations())
     sides = st.integers(1, {1: 5, 2: 3, 4: 1}[changes["scale"]])
     n = choose(st.sampled_from([1, 2, 3, 4, BUNDLED]))
@@ -67,16 +67,16 @@ def requests(choose):
 
 
 def able(config):
-    """The engines that serve on this machine; but Triton's, which is slow without a GPU.
+    """The engines that run on this machine, except those for GPUs.
 
-    It has the same tests, on less, in test_triton.py.
+    test_triton.py and test_cuda.py run smaller versions of these tests with them.
     """
     reasons = prsr.list_engines(config)
     return [e for e in ENGINES if not reasons[e.name] and e.name not in ("triton", "cuda")]
 
 
 def make_job(model, make_images, n=3, height=3, width=2, temperature=1.0, seed=0):
-    """Low-resolution images and the job of enlarging them."""
+    """Low-resolution images and the job that enlarges them."""
     config = model.config
     lr = make_images(config, n, height, width)
     shape = (n, config.channels, config.scale * height, config.scale * width)
@@ -89,7 +89,7 @@ def make_job(model, make_images, n=3, height=3, width=2, temperature=1.0, seed=0
 @pytest.mark.instruction_set
 @settings(max_examples=60)
 @given(requests())
-def test_engines_draw_what_the_noise_decides_and_agree(make_model, make_images, request_):
+def test_engines_follow_the_noise_and_agree(make_model, make_images, request_):
     changes, call = request_
     model = make_model(**changes)
     config, (n, h, w) = model.config, call["size"]
@@ -136,13 +136,13 @@ def test_caches_hold_what_the_network_computes(make_model, make_images, changes,
     "name",
     [pytest.param(name, marks=[pytest.mark.quick] if name == "tiny" else []) for name in PRESETS],
 )
-def test_presets_are_drawn_right(make_model, make_images, name):
+def test_samples_of_every_preset_follow_the_noise(make_model, make_images, name):
     model = make_model(config=PRESETS[name])
     lr = make_images(model.config, 2, 1, 2)
     scale = model.config.scale
     noise = prsr.noise(3, 2, scale, 2 * scale, model.config.channels)
     for engine in able(model.config):
-        if engine.name == "reference":  # the naive sampler would take minutes
+        if engine.name == "reference":  # it would take minutes
             continue
         image = prsr.sample(lr, model=model, seed=3, engine=engine.name)
         assert cdf_violation(model, lr, image, noise, 1.0).max() <= EPSILON
@@ -164,12 +164,12 @@ def test_packed_weights_are_a_copy(make_model, make_images, engine):
     assert torch.equal(*images)
 
 
-# One draw: what is taken for u at the lower end, in the middle, and at the upper end.
+# Logits, and the levels drawn for u at its minimum, one half and its maximum.
 @pytest.mark.parametrize(
     ("logits", "levels"),
     [
         ([0.0, 0.0, 0.0, 0.0], (0, 2, 3)),
-        ([0.0, 0.0], (0, 1, 1)),  # u = ½ is the edge: it belongs to the level above
+        ([0.0, 0.0], (0, 1, 1)),  # u = ½ is on the edge, which belongs to the upper level
         ([-math.inf, 0.0, 0.0, -math.inf], (1, 2, 2)),
         ([-300.0, -300.0, 0.0, -300.0], (2, 2, 2)),
         ([1e30, -1e30, 1e30, 0.0], (0, 2, 2)),
@@ -184,13 +184,13 @@ def test_draw_at_the_extremes(logits, levels, temperature):
     assert drawn.tolist() == list(levels)
 
 
-def test_draw_at_a_sum_that_was_rounded_down_takes_the_last_level_with_mass():
+def test_draw_with_a_sum_rounded_below_u_takes_the_last_level_with_mass():
     logits = torch.tensor([[0.0, -1.0, -math.inf], [0.0, -math.inf, -math.inf]])
-    # A parallel sum may come out below what u was held against: as if u were one.
+    # u = 1 stands for a parallel sum of probabilities that is rounded below u.
     assert draw(logits, torch.ones(2), torch.ones(2)).tolist() == [1, 0]
 
 
-def test_greedy_draw_takes_the_first_of_equal_levels_whatever_the_noise():
+def test_greedy_draw_takes_the_first_of_equal_levels_for_any_noise():
     logits = torch.tensor([[0.0, 2.0, 1.0, 2.0], [1e30, 1e30, 0.0, 0.0], [-1e30, 0.0, 0.0, -1.0]])
     for u in (0.0, 0.5, HIGHEST):
         assert draw(logits, torch.full((3,), u), torch.zeros(3)).tolist() == [1, 0, 1]
@@ -219,14 +219,14 @@ def test_draw_inverts_the_cdf_and_takes_no_level_without_mass(levels, temperatur
     assert bool((cdf - p.gather(1, drawn)[:, 0] <= u + 1e-6).all())
 
 
-def test_draw_takes_each_images_own_temperature():
+def test_draw_uses_the_temperature_of_each_image():
     logits, u = torch.tensor([[0.0, 1.0, 0.5]] * 4), torch.full((4,), 0.2)
     temperatures = torch.tensor([0.0, 0.01, 1.0, 100.0])
     assert draw(logits, u, temperatures).tolist() == [1, 1, 1, 0]
 
 
 class Fake(Engine):
-    """Fills images with one level, or says why not."""
+    """Fills images with one level, or gives reasons against itself."""
 
     def __init__(self, name, level=0, reasons=()):
         self.name, self.level, self.against = name, level, list(reasons)
@@ -257,7 +257,7 @@ def test_engines_are_listed_with_their_reasons():
     ]
 
 
-def test_devices_that_are_not_here_are_a_reason_and_unknown_ones_an_error():
+def test_a_missing_device_is_a_reason_and_an_unknown_one_an_error():
     if not torch.cuda.is_available():
         assert all(
             "there is no device cuda here" in r for r in prsr.list_engines(device="cuda").values()
@@ -266,7 +266,7 @@ def test_devices_that_are_not_here_are_a_reason_and_unknown_ones_an_error():
         prsr.list_engines(device="warp")
 
 
-def test_auto_takes_the_first_engine_that_can_serve(make_model, make_images, monkeypatch):
+def test_auto_takes_the_first_engine_that_can_run(make_model, make_images, monkeypatch):
     model = make_model()
     lr = make_images(model.config, 1, 2, 2)
     fakes = (Fake("broken", reasons=["no card"]), Fake("four", 4), Fake("five", 5))
@@ -277,7 +277,7 @@ def test_auto_takes_the_first_engine_that_can_serve(make_model, make_images, mon
     assert prsr.sample(lr, model=model, engine="five").unique().tolist() == [5]
 
 
-def test_refusal_gives_every_reason_of_every_engine_asked(make_model, monkeypatch):
+def test_refusal_gives_every_reason_of_every_engine_considered(make_model, monkeypatch):
     fakes = (Fake("one", reasons=["no card", "too wide"]), Fake("two", reasons=["no compiler"]))
     monkeypatch.setattr(dispatch, "ENGINES", fakes)
     with pytest.raises(ValueError, match="one: no card, too wide; two: no compiler"):
@@ -297,7 +297,7 @@ def test_unknown_engine_and_precision_are_refused_by_name(make_model):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_precision_that_an_engine_lacks_is_refused_with_the_reason(make_model, engine, precision):
+def test_unsupported_precision_is_refused_with_the_reason(make_model, engine, precision):
     with pytest.raises(ValueError, match=f"{engine}: it computes in fp32 only, not in {precision}"):
         Sampler(make_model(), engine=engine, precision=precision)
 

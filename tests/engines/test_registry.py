@@ -1,4 +1,4 @@
-"""The engine made for a device is missing: one warning at once, with reason and remedy."""
+"""A missing engine gives one warning, with reason and remedy."""
 
 import re
 import types
@@ -18,7 +18,7 @@ TINY = PRSRConfig.preset("tiny")
 
 @pytest.fixture
 def absent(monkeypatch):
-    """The C++ extension was not built."""
+    """Pretend that the C++ extension was not built."""
     monkeypatch.setattr(native, "_native", None)
     monkeypatch.setattr(native, "_absence", "it was not built: apt install g++", raising=False)
     tell_absence.cache_clear()
@@ -26,7 +26,7 @@ def absent(monkeypatch):
     tell_absence.cache_clear()
 
 
-def test_a_missing_engine_is_told_once_and_before_the_work(absent):
+def test_a_missing_engine_gives_one_warning_before_the_work(absent):
     with pytest.warns(
         Notice, match="engine cpu cannot be used; using .* instead. cpu: it was not built"
     ):
@@ -38,13 +38,13 @@ def test_a_missing_engine_is_told_once_and_before_the_work(absent):
         Sampler(PRSR(TINY))
 
 
-def test_an_engine_that_was_asked_for_needs_no_warning(absent):
+def test_an_explicitly_chosen_engine_gives_no_warning(absent):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Sampler(PRSR(TINY), engine="torch")
 
 
-def test_the_engine_of_another_device_is_not_missed():
+def test_missing_engines_of_other_devices_give_no_warning():
     tell_absence.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -58,7 +58,7 @@ def test_an_extension_built_from_other_sources_is_not_used():
     assert "install prsr again" in reason
 
 
-def test_all_names_that_are_used_of_the_extension_are_looked_for():
+def test_the_list_of_required_extension_names_is_complete():
     used = set()
     for name, module in ("cpu", "_native"), ("cpu_conditioning", "extension"):
         source = Path(native.__file__).with_name(f"{name}.py").read_text()
@@ -66,7 +66,9 @@ def test_all_names_that_are_used_of_the_extension_are_looked_for():
     assert used == native.USED
 
 
-def test_the_command_line_tells_it_in_one_line(absent, command, model, photos, tmp_path):
+def test_the_command_line_reports_a_missing_engine_in_one_line(
+    absent, command, model, photos, tmp_path
+):
     code, _, errors = command(
         "sample", photos / "a.png", "-o", tmp_path / "a.png", "--model", model
     )

@@ -1,4 +1,4 @@
-"""Every change of a network's weights is noticed, and nothing else."""
+"""A snapshot detects every change of a network's weights, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prsr.engines import weight_changes as snapshot
 from prsr.engines.cpu import instruction_sets
 from prsr.engines.weight_changes import Snapshot
 
-WAYS = [
+IN_MEMORY = [
     pytest.param(
         True,
         marks=pytest.mark.skipif(
@@ -25,7 +25,7 @@ WAYS = [
 ]
 
 
-@pytest.fixture(params=WAYS, ids=["in memory", "by torch"])
+@pytest.fixture(params=IN_MEMORY, ids=["in memory", "by torch"])
 def network(request, monkeypatch):
     if not request.param:
         monkeypatch.setattr(snapshot, "instruction_sets", list)
@@ -33,14 +33,14 @@ def network(request, monkeypatch):
     return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Linear(4, 4))
 
 
-def test_a_network_that_has_not_changed_matches(network):
+def test_an_unchanged_network_matches(network):
     taken = Snapshot(network)
     assert taken.matches(network)
     network.train().requires_grad_(False).eval()
     assert taken.matches(network)
 
 
-def test_a_write_to_any_element_is_noticed(network):
+def test_a_write_to_any_element_is_detected(network):
     taken = Snapshot(network)
     for tensor in (*network.parameters(), *network.buffers()):
         flat = tensor.data.view(-1)
@@ -66,13 +66,13 @@ def test_a_write_to_any_element_is_noticed(network):
         lambda net: nn.utils.parametrize.register_parametrization(net[2], "bias", nn.Identity()),
     ],
 )
-def test_a_change_of_layout_or_structure_is_noticed(network, change):
+def test_a_change_of_layout_or_structure_is_detected(network, change):
     taken = Snapshot(network)
     change(network)
     assert not taken.matches(network)
 
 
-def test_a_weight_that_repeats_one_element_in_memory_is_compared(network):
+def test_a_change_of_an_expanded_weight_is_detected(network):
     network[2].bias = nn.Parameter(torch.ones(1).expand(4), requires_grad=False)
     taken = Snapshot(network)
     assert taken.matches(network)
@@ -80,11 +80,11 @@ def test_a_weight_that_repeats_one_element_in_memory_is_compared(network):
     assert not taken.matches(network)
 
 
-def test_a_snapshot_does_not_keep_its_network(network):
+def test_a_snapshot_does_not_keep_its_network_alive(network):
     model = nn.Sequential(network)
-    gone = weakref.ref(model)
+    reference = weakref.ref(model)
     taken = Snapshot(model)
     del model
     gc.collect()
-    assert gone() is None
+    assert reference() is None
     assert taken.tensors

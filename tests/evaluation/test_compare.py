@@ -1,4 +1,4 @@
-"""The table: what is in it, how it is averaged, and its three forms."""
+"""The comparison: metrics, averages over samples, and tables in three formats."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ def images(make_images):
 
 
 class Oracle(DeterministicMethod):
-    """Knows the truth, but for a shift by some levels."""
+    """Returns the true images, shifted by some levels."""
 
     def __init__(self, images, shift=0):
         self.config = CONFIG
@@ -41,7 +41,7 @@ class Oracle(DeterministicMethod):
         return torch.stack([self.answers[low.numpy().tobytes()] for low in lr]) + self.shift
 
 
-def test_the_truth_is_measured_as_perfect(images):
+def test_the_true_images_get_the_best_metrics(images):
     found = evaluate_method(Oracle(images), images, None, samples=3, seed=0)
     best = {"pSNR": PSNR_CEILING, "SSIM": 1, "MS-SSIM": 1, "consistency": 0, "diversity": 0}
     assert list(found) == list(best)
@@ -50,7 +50,7 @@ def test_the_truth_is_measured_as_perfect(images):
 
 
 def test_consistency_is_the_squared_error_of_the_reduced_image(images):
-    pixels = images.pixels // 2  # so that a level more stays within the levels
+    pixels = images.pixels // 2  # so that one level more is still valid
     halved = SuperResolutionImages(pixels, CONFIG)
     found = evaluate_method(Oracle(halved, shift=1), halved, None, samples=1, seed=0)
     assert found["consistency"].tolist() == pytest.approx([(1 / 7) ** 2] * 6, rel=0.2)
@@ -58,7 +58,7 @@ def test_consistency_is_the_squared_error_of_the_reduced_image(images):
     assert "diversity" not in found
 
 
-def test_a_measure_of_an_image_is_the_mean_over_its_samples(images, make_model):
+def test_a_metric_of_an_image_is_the_mean_over_its_samples(images, make_model):
     method = method_for(make_model(config=CONFIG))
     both = evaluate_method(method, images, 1.0, samples=2, seed=3)
     lr, hr = images.batch(slice(None))
@@ -67,25 +67,25 @@ def test_a_measure_of_an_image_is_the_mean_over_its_samples(images, make_model):
     assert torch.allclose(both["pSNR"], (-10 * errors.log10()).mean(dim=1), atol=1e-3)
 
 
-def test_chunks_do_not_change_the_measures(images, make_model, monkeypatch):
+def test_chunks_do_not_change_the_metrics(images, make_model, monkeypatch):
     method = method_for(make_model(config=CONFIG))
-    whole = evaluate_method(method, images, 0.8, samples=2, seed=3)
+    expected = evaluate_method(method, images, 0.8, samples=2, seed=3)
     monkeypatch.setattr("prsr.evaluation.compare.CHUNK", 4)
     for name, values in evaluate_method(method, images, 0.8, samples=2, seed=3).items():
-        assert torch.allclose(values, whole[name], atol=1e-5), name
+        assert torch.allclose(values, expected[name], atol=1e-5), name
 
 
-def test_batches_do_not_change_the_figures(make_images, make_model, monkeypatch):
+def test_batches_do_not_change_the_metrics_of_the_model(make_images, make_model, monkeypatch):
     images = SuperResolutionImages(make_images(CONFIG, 8, 8, 10).numpy(), CONFIG)
     model = make_model(config=CONFIG)
-    whole = per_image_metrics(model, images)
+    expected = per_image_metrics(model, images)
     monkeypatch.setattr("prsr.evaluation.model_metrics.BATCH", 4)
     for name, values in per_image_metrics(model, images).items():
-        assert torch.allclose(values, whole[name], atol=1e-5), name
+        assert torch.allclose(values, expected[name], atol=1e-5), name
         assert not torch.allclose(values[:4], values[4:], atol=1e-3)
 
 
-def test_every_method_is_drawn_at_the_temperatures_that_it_has(images, make_model):
+def test_every_method_is_sampled_at_the_temperatures_that_it_has(images, make_model):
     torch.manual_seed(0)
     models = make_model(config=CONFIG), Independent(CONFIG), Unconditional(CONFIG)
     methods = {model.method: method_for(model) for model in models}
@@ -124,7 +124,7 @@ def comparison():
     return ComparisonTable(images, likelihood, {"bicubic": 0, "l2": 1234, "recursive": 12345})
 
 
-def test_the_markdown_table_has_temperature_and_tau(comparison):
+def test_the_markdown_table_lists_temperature_and_tau(comparison):
     lines = as_markdown(comparison, {"samples": "2"}).splitlines()
     assert lines[0] == "- samples: 2"
     assert lines[2] == "| method | temperature | τ | pSNR (dB) | SSIM | consistency |"
@@ -136,24 +136,24 @@ def test_the_markdown_table_has_temperature_and_tau(comparison):
     assert lines[11] == "| recursive | 12,345 |  | 2.000 [1.500, 2.500] |"
 
 
-def test_csv_and_json_hold_the_same_figures(comparison):
+def test_csv_and_json_hold_the_same_results(comparison):
     lines = list(csv.DictReader(io.StringIO(as_csv(comparison))))
     content = json.loads(as_json(comparison, {"samples": "2"}))
-    figures = [
+    results = [
         (row["method"], row["temperature"], row["tau"], name, value["mean"], value["low"])
         for row in content["images"] + content["likelihood"]
         for name, value in row["values"].items()
     ]
-    assert len(lines) == len(figures) == 6
-    for line, figure in zip(lines, figures, strict=True):
-        texts = ["" if value is None else str(value) for value in figure]
+    assert len(lines) == len(results) == 6
+    for line, result in zip(lines, results, strict=True):
+        texts = ["" if value is None else str(value) for value in result]
         assert [line[k] for k in ("method", "temperature", "tau", "metric", "mean", "low")] == texts
     assert lines[1]["tau"] == "2.0"
     assert content["about"] == {"samples": "2"}
     assert content["parameters"]["recursive"] == 12345
 
 
-def test_tables_are_written_whole(comparison, tmp_path):
+def test_writing_tables_leaves_only_the_three_files(comparison, tmp_path):
     written = write_tables(comparison, {}, tmp_path)
     assert sorted(path.name for path in written) == ["table.csv", "table.json", "table.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -1,4 +1,4 @@
-"""Metrics: known values, where they are at their best and worst, and intervals that cover."""
+"""Metrics: known values, best and worst values, and coverage of the intervals."""
 
 import math
 import subprocess
@@ -45,13 +45,13 @@ def test_psnr_and_squared_error_of_known_differences():
     assert psnr(one, other).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_psnr_of_equal_images_is_that_of_rounding():
+def test_psnr_of_equal_images_is_that_of_rounding_noise():
     rounding = 10 * math.log10(255**2 * 12)
     assert pytest.approx(rounding, abs=0.01) == PSNR_CEILING
     assert psnr(random_images(), random_images()).tolist() == [pytest.approx(PSNR_CEILING)] * 4
 
 
-def test_an_image_is_measured_by_itself():
+def test_metrics_of_an_image_do_not_depend_on_the_batch():
     truth, others = random_images(), random_images(seed=1)
     mixed = torch.cat([truth[:2], others[2:]])
     for metric in (psnr, ssim, ms_ssim, mean_squared_error):
@@ -63,7 +63,7 @@ def test_an_image_is_measured_by_itself():
 
 
 @pytest.mark.parametrize("metric", [ssim, ms_ssim])
-def test_similarities_are_one_for_equals_and_small_for_strangers(metric):
+def test_similarity_is_one_for_equal_images_and_small_for_unrelated_ones(metric):
     truth = random_images()
     assert metric(truth, truth).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
     assert (metric(random_images(seed=1), truth) < 0.2).all()
@@ -72,7 +72,7 @@ def test_similarities_are_one_for_equals_and_small_for_strangers(metric):
     assert (metric(noisier, truth) < metric(noisy, truth)).all()
 
 
-def test_similarities_of_flat_images_are_their_luminance_term():
+def test_similarity_of_flat_images_is_the_luminance_term():
     a, b, c1 = 0.3, 0.6, 0.01**2
     luminance = (2 * a * b + c1) / (a**2 + b**2 + c1)
     one, other = flat(a).double(), flat(b).double()
@@ -81,7 +81,7 @@ def test_similarities_of_flat_images_are_their_luminance_term():
     assert ms_ssim(one, other).item() == pytest.approx(luminance**last, abs=1e-6)
 
 
-def test_ssim_is_that_of_its_formula_with_a_window_of_eleven():
+def test_ssim_is_its_formula_with_a_window_of_eleven():
     # An image of the window's size, padded by reflection: one value in the middle by hand.
     one, other = random_images(1, 11, seed=3)[:, :1], random_images(1, 11, seed=4)[:, :1]
     places = torch.arange(-5, 6).double()
@@ -105,7 +105,7 @@ def test_ssim_is_that_of_its_formula_with_a_window_of_eleven():
 @pytest.mark.parametrize(
     ("side", "scales"), [(7, 1), (8, 2), (16, 2), (27, 2), (28, 3), (32, 3), (256, 3)]
 )
-def test_ms_ssim_takes_as_many_scales_as_there_is_room_for(side, scales):
+def test_ms_ssim_uses_as_many_scales_as_fit(side, scales):
     weights = ms_ssim_scales(side, side + 5)
     assert len(weights) == scales
     assert sum(weights) == pytest.approx(1)
@@ -116,12 +116,12 @@ def test_ms_ssim_takes_as_many_scales_as_there_is_room_for(side, scales):
     assert ", ".join(f"{w:.3f}" for w in weights) in describe_metrics(side, side)["MS-SSIM"]
 
 
-def test_images_without_room_for_a_window_are_told_of():
+def test_images_smaller_than_the_window_are_refused():
     with pytest.raises(ValueError, match=r"at least 7 pixels high and wide.*6×32"):
         ms_ssim_scales(6, 32)
 
 
-def test_diversity_is_nothing_among_equals_and_the_mean_over_pairs_otherwise():
+def test_diversity_is_zero_for_equal_samples_and_a_mean_over_pairs_otherwise():
     one, other, third = (random_images(2, seed=seed) for seed in range(3))
     assert diversity(torch.stack([one, one, one], dim=1)).tolist() == pytest.approx(
         [0, 0], abs=1e-5
@@ -134,7 +134,7 @@ def test_diversity_is_nothing_among_equals_and_the_mean_over_pairs_otherwise():
         diversity(one[:, None])
 
 
-def test_an_interval_is_that_of_the_normal_approximation_where_that_holds():
+def test_an_interval_of_many_values_is_the_normal_approximation():
     values = torch.from_numpy(np.random.default_rng(0).normal(3.0, 2.0, 4000))
     found = confidence_interval(values)
     half = 1.96 * values.std().item() / math.sqrt(len(values))
@@ -144,7 +144,7 @@ def test_an_interval_is_that_of_the_normal_approximation_where_that_holds():
     assert confidence_interval(values) == found
 
 
-def test_intervals_cover_the_true_mean_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(60):
@@ -153,7 +153,7 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say():
     assert 38 <= covered <= 56  # 48 expected, ± 2.6 σ
 
 
-def test_intervals_are_of_as_many_resamplings_as_the_table_says(monkeypatch):
+def test_intervals_use_the_stated_number_of_resamplings(monkeypatch):
     values = torch.from_numpy(np.random.default_rng(2).normal(size=50))
     assert describe_metrics(32, 32)["intervals"].endswith(", 2,000 resamplings")
     usual = confidence_interval(values)
@@ -173,7 +173,7 @@ def test_one_value_has_no_interval():
 
 
 @pytest.mark.parametrize("missing", ["torchmetrics", "scipy"])
-def test_without_the_extra_there_is_one_clear_line(missing):
+def test_a_missing_extra_is_reported_in_one_line(missing):
     code = f"import sys; sys.modules['{missing}'] = None; sys.argv = ['prsr', 'evaluate', "
     code += "'--data', 'x.npy']; from prsr.cli.main import main; main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Figures: what stands where in them, and files in the format that the name asks for."""
+"""Plots and figures: their contents, and files in the format of the suffix."""
 
 import dataclasses
 import os
@@ -41,7 +41,7 @@ def model(make_model):
 
 
 def laid_out(figure):
-    """The images of a grid, ``uint8 [H, W, 3]`` each, in rows, and the headings."""
+    """The rows of images in a grid, each ``uint8 [H, W, 3]``, and the headings."""
     places = figure.axes
     columns = places[0].get_gridspec().ncols
     shown = [np.asarray(place.images[0].get_array()) for place in places]
@@ -62,7 +62,7 @@ def assert_shows(figure, expected, headings):
             assert np.array_equal(shown, as_shown(pixels))
 
 
-def test_methods_stand_between_input_and_truth(pairs, model):
+def test_the_methods_figure_has_columns_from_input_to_truth(pairs, model):
     lr, hr = pairs
     independent = method_for(Independent(CONFIG))
     methods = {
@@ -79,17 +79,17 @@ def test_methods_stand_between_input_and_truth(pairs, model):
     )
 
 
-def test_temperatures_share_their_noise(pairs, model):
+def test_the_temperatures_figure_uses_the_same_noise(pairs, model):
     lr, hr = pairs
-    warm, cold = (method_for(model).sample(lr, t, seed=2) for t in (0.5, 0.0))
+    half, zero = (method_for(model).sample(lr, t, seed=2) for t in (0.5, 0.0))
     assert_shows(
         temperatures_figure(method_for(model), lr, hr, (0.5, 0.0), seed=2),
-        list(zip(lr, warm, cold, hr, strict=True)),
+        list(zip(lr, half, zero, hr, strict=True)),
         ["input", "T = 0.5\nτ = 2", "T = 0\nτ = ∞", "truth"],
     )
 
 
-def test_samples_of_an_input_stand_in_its_row(pairs, model):
+def test_the_samples_figure_has_one_row_per_input(pairs, model):
     lr, hr = pairs
     drawn = method_for(model).sample(lr, seed=3, num_samples=3)
     assert_shows(
@@ -108,7 +108,7 @@ def test_grey_images_are_black_to_white():
     assert image.get_cmap().name == "gray"
 
 
-def test_an_image_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path):
+def test_the_animation_adds_a_row_per_frame_and_holds_the_last(pairs, model, tmp_path):
     lr, _ = pairs
     animation = growth_animation(Sampler(model), lr, 1.0, seed=4)
     drawn = Sampler(model).sample(lr, seed=4)
@@ -123,13 +123,13 @@ def test_an_image_grows_by_a_row_a_frame_and_then_stands(pairs, model, tmp_path)
         save_animation(animation, tmp_path / name)
         with Image.open(tmp_path / name) as written:
             assert written.format == kind
-            assert written.n_frames >= 6  # Pillow joins frames that are equal
+            assert written.n_frames >= 6  # Pillow merges equal frames
             assert written.info["loop"] == 0
     with pytest.raises(ValueError, match="must end in one of gif, webp"):
         save_animation(animation, tmp_path / "growth.png")
 
 
-def test_a_figure_is_written_in_the_format_of_its_name(pairs, model, tmp_path):
+def test_a_figure_is_written_in_the_format_of_its_suffix(pairs, model, tmp_path):
     lr, hr = pairs
     figure = samples_figure(method_for(model), lr, hr, 1, 1.0, seed=0)
     for name, start in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")):
@@ -142,20 +142,20 @@ def test_a_figure_is_written_in_the_format_of_its_name(pairs, model, tmp_path):
 
 @pytest.fixture
 def write_run(tmp_path):
-    """A function that makes a run's folder of four steps and one validation."""
+    """A function that writes the folder of a run with four steps and one validation."""
 
     def write(name, **validation):
         with SummaryWriter(str(tmp_path / name)) as writer:
             for step in range(1, 5):
                 writer.add_scalar("training/loss", 8.0 / step, step)
-            for measure, value in validation.items():
-                writer.add_scalar(f"validation/{measure}", value, 4)
+            for metric, value in validation.items():
+                writer.add_scalar(f"validation/{metric}", value, 4)
         return tmp_path / name
 
     return write
 
 
-def test_curves_are_those_of_the_event_files(write_run):
+def test_curves_are_read_from_the_event_files(write_run):
     runs = [write_run(name, **{"bits/dim": 2.5}) for name in ("one", "two")]
     left, right = curves_figure(runs).axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
@@ -165,7 +165,7 @@ def test_curves_are_those_of_the_event_files(write_run):
     assert list(right.lines[0].get_ydata()) == [2.5]
 
 
-def test_curves_of_bits_and_of_squared_errors_have_axes_of_their_own(write_run):
+def test_bits_and_squared_errors_have_separate_axes(write_run):
     whole = write_run("whole", **{"bits/dim": 2.5, "bits/dim, prior alone": 3.5})
     l2 = write_run("l2", **{"mean squared error": 0.01})
     figure = curves_figure([whole, l2, write_run("prior", **{"bits/dim": 4.0})])
@@ -184,14 +184,14 @@ def test_curves_of_bits_and_of_squared_errors_have_axes_of_their_own(write_run):
     ]
 
 
-def test_long_curves_are_means_of_neighbours():
+def test_long_curves_are_averaged_over_adjacent_steps():
     steps, values = smooth_curve(range(1000), [step % 5 for step in range(1000)])
     assert len(steps) == 200
     assert steps[:2].tolist() == [2, 7]
     assert values.tolist() == [2.0] * 200
 
 
-def test_a_folder_without_a_run_is_told_of(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(FileNotFoundError, match="no event files of a training run"):
             curves_figure([folder])
@@ -209,28 +209,30 @@ def test_figures_need_no_backend(models, data, tmp_path, backend, name):
     assert out.stat().st_size > 0
 
 
-def test_measures_need_no_backend():
+def test_metrics_need_no_backend():
     environment = {**os.environ, "MPLBACKEND": "nonsense"}
     script = "import os, prsr.evaluation.metrics; assert os.environ['MPLBACKEND'] == 'nonsense'"
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
-def test_a_figure_of_others_is_not_replaced_unasked(command, models, data, tmp_path):
+def test_a_figure_of_another_program_is_replaced_only_with_overwrite(
+    command, models, data, tmp_path
+):
     own = ("--data", data, "--model", models["recursive"], "--images", 1)
-    for suffix, says in ((".png", True), (".jpg", True), (".webp", True), (".pdf", False)):
+    for suffix, has_metadata in ((".png", True), (".jpg", True), (".webp", True), (".pdf", False)):
         out = tmp_path / f"a{suffix}"
-        out.write_bytes(b"of others")
+        out.write_bytes(b"another file")
         call = ("figure", "samples", *own, "--samples", 1, "--out", out)
         code, _, errors = command(*call)
         assert code == 2
         assert "already exists and was not written by prsr" in errors
-        assert out.read_bytes() == b"of others"
+        assert out.read_bytes() == b"another file"
         assert command(*call, "--overwrite")[0] == 0
-        assert command(*call)[0] == (0 if says else 2)
+        assert command(*call)[0] == (0 if has_metadata else 2)
 
 
 @pytest.mark.parametrize("suffix", ["webp", "jpg", "png"])
-def test_a_figure_fits_its_format(tmp_path, suffix):
+def test_a_figure_fits_the_size_limit_of_its_format(tmp_path, suffix):
     from prsr.evaluation.plots import LONGEST_SIDE, LONGEST_SIDES, empty_figure, save_figure
 
     path = tmp_path / f"wide.{suffix}"
@@ -240,7 +242,7 @@ def test_a_figure_fits_its_format(tmp_path, suffix):
     assert width > 16000
 
 
-def test_too_many_images_for_a_figure_are_told_before_the_work(
+def test_too_many_images_for_a_figure_are_refused_before_the_work(
     command, models, data, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("prsr.sampling.sampler.Sampler.sample", None)

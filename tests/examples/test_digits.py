@@ -1,11 +1,11 @@
-"""The builder of the digits: split by index, classes in turn."""
+"""The build script of the digits."""
 
 import numpy as np
 
 from examples.digits import build as digits
 
 
-def test_digits_are_split_by_index_and_take_turns():
+def test_digits_are_split_by_index_and_interleaved():
     images = np.arange(43, dtype=np.uint8).reshape(-1, 1, 1, 1)
     parts = digits.split(images)
     assert {name: part[[0, -1]].ravel().tolist() for name, part in parts.items()} == {

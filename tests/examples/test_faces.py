@@ -1,4 +1,4 @@
-"""The builder of the drawn faces, with a program in the place of Node.js."""
+"""The build script of the cartoon faces, with a stand-in for Node.js."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ for i in range(int(first), int(first) + int(count)):
 
 @pytest.fixture
 def renderer(tmp_path, monkeypatch):
-    """In the place of Node.js: image i of a split is of one colour, (i, letters of it, 7)."""
+    """A stand-in for Node.js; all pixels of image i are (i, length of the split's name, 7)."""
     program = tmp_path / "bin" / "node"
     program.parent.mkdir()
     program.write_text(RENDERER.format(python=sys.executable))
@@ -31,7 +31,7 @@ def renderer(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_faces_depend_on_split_and_index_alone(renderer, tmp_path, workers):
+def test_faces_depend_on_split_and_index_only(renderer, tmp_path, workers):
     for split, count in (("test", 7), ("train", 6)):
         faces.build(split, count, tmp_path / "set.npy", workers, Progress(disable=True))
         drawn = np.load(tmp_path / "set.npy")
@@ -41,7 +41,7 @@ def test_faces_depend_on_split_and_index_alone(renderer, tmp_path, workers):
         assert (drawn == drawn[:, :, :1, :1]).all()
 
 
-def test_faces_that_cannot_be_drawn_leave_what_stood_there(renderer, tmp_path):
+def test_a_failed_build_keeps_the_old_file(renderer, tmp_path):
     path = tmp_path / "set.npy"
     faces.build("test", 2, path, 1, Progress(disable=True))
     before = path.read_bytes()

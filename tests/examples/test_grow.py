@@ -8,7 +8,7 @@ import torch
 from examples.faces.grow import grow
 
 
-def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_images):
+def test_a_grown_model_computes_the_same_logits_and_trains(make_model, make_images):
     small = make_model(prior_layers=2, prior_kernel=3, head_channels=7, conditioning_blocks=1)
     large = dataclasses.replace(
         small.config, prior_layers=4, prior_kernel=7, head_channels=16, conditioning_blocks=3
@@ -20,7 +20,7 @@ def test_a_grown_model_computes_the_same_and_learns_on(make_model, make_images):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
 
     optimiser = torch.optim.SGD(grown.parameters(), lr=1e-3)
-    for _ in range(3):  # what is behind zeros is reached once they are none
+    for _ in range(3):  # gradients pass zero weights only after these have changed
         optimiser.zero_grad()
         grown.loss(grown(lr, hr), hr).backward()
         optimiser.step()
@@ -40,7 +40,7 @@ def test_a_model_gains_or_keeps_conditional_gates(make_model, make_images, gates
 
 
 @pytest.mark.parametrize("change", [{"prior_layers": 1}, {"prior_channels": 64}, {"levels": 16}])
-def test_what_cannot_grow_is_told(make_model, change):
+def test_fields_that_cannot_grow_are_refused(make_model, change):
     model = make_model(prior_layers=2)
     name = next(iter(change))
     with pytest.raises(ValueError, match=f"{name} cannot go from"):

@@ -1,4 +1,4 @@
-"""The builder of the photographs: resource files, notices, and who is held out."""
+"""The build script of the photographs: resource files, notices, and splits."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from examples.photographs import build as photographs
 
 
 def resources(version):
-    """A Qt resource file with /a/b.webp, /a/c/d.webp and /e.txt, written by hand."""
+    """A Qt resource file with /a/b.webp, /a/c/d.webp and /e.txt."""
     names, data, nodes = bytearray(), bytearray(), bytearray()
 
     def node(name, flags, *rest):
@@ -37,7 +37,7 @@ def resources(version):
     return start + nodes + data + names
 
 
-def test_files_of_a_resource_file_are_read_with_their_paths():
+def test_files_in_a_resource_file_are_read_with_their_paths():
     for version in (1, 2, 3):
         assert sorted(photographs.files_in(resources(version))) == [
             ("/a/b.webp", b"first"),
@@ -93,7 +93,7 @@ def test_only_free_photos_are_held_out():
     assert names["train"] == [one.name for one in [*others, *doubtful]]
 
 
-def test_windows_are_squares_of_the_photo_and_its_own():
+def test_crops_are_reproducible_and_differ_between_photos():
     one = photo("a/one", "")
     taken = photographs.random_crops(one, 3)
     assert (taken.shape, taken.dtype) == ((3, 3, 32, 32), np.uint8)

@@ -1,4 +1,4 @@
-"""The builder of the portraits: both layouts of the set, and a split by person."""
+"""The build script of the portraits: both layouts of the set, and a split by person."""
 
 import io
 import itertools
@@ -14,7 +14,7 @@ from tests.examples.archives import archive
 
 
 def smooth(side, seed):
-    """A photograph of low frequencies, as a JPEG file without subsampled colours."""
+    """A smooth image as a JPEG file without chroma subsampling."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
     file = io.BytesIO()
@@ -22,14 +22,14 @@ def smooth(side, seed):
     return file.getvalue()
 
 
-# In this order; the second has two photographs.
+# In ASCII order; the second person has two photographs.
 NAMES = ("AJ_Cook", "Aaron_Guiel", "Aaron_Peirsol", "Abel_Aguilar", "Zoran_Djindjic", "di_Maria")
 OF_PERSON = {name: 2 if name == "Aaron_Guiel" else 1 for name in NAMES}
 
 
 @pytest.fixture
 def small_lfw(monkeypatch):
-    """Six persons, two of whom are held out, in place of LFW's 5,749."""
+    """Expect six persons, two of them held out, instead of LFW's 5,749."""
     monkeypatch.setattr(portraits, "PERSONS", 6)
     monkeypatch.setattr(portraits, "PHOTOGRAPHS", 7)
     monkeypatch.setattr(portraits, "HELD_OUT", 2)
@@ -41,7 +41,7 @@ def small_lfw(monkeypatch):
 
 
 def official(side=250):
-    """Path and bytes of each file in the layout of the official archive, in no order."""
+    """Bytes by path of files in the layout of the official archive, unsorted."""
     found = {"lfw-deepfunneled/README.jpg": b"no photograph"}
     for seed, name in enumerate(reversed(NAMES)):
         for number in range(OF_PERSON[name], 0, -1):
@@ -71,7 +71,7 @@ def unpacked(folder, files):
     return folder
 
 
-def test_portraits_are_split_by_person_and_always_alike():
+def test_portraits_are_split_by_person_and_reproducibly():
     parts = portraits.split(list(range(5749)))
     assert [len(parts[name]) for name in ("train", "validation", "test")] == [5249, 250, 250]
     assert sorted(itertools.chain(*parts.values())) == list(range(5749))
@@ -83,7 +83,7 @@ def test_portraits_are_split_by_person_and_always_alike():
 
 
 @pytest.mark.parametrize("kind", ["tgz", "tar", "folder", "folder within"])
-def test_persons_of_the_official_archive_are_numbered_in_ascii_order(tmp_path, kind):
+def test_persons_of_the_official_layout_are_numbered_in_ascii_order(tmp_path, kind):
     source = tmp_path / "lfw"
     if kind.startswith("folder"):
         unpacked(source, official())
@@ -123,30 +123,30 @@ def test_both_layouts_give_the_same_portraits(tmp_path, small_lfw, monkeypatch):
     assert np.array_equal(arrays[0][0], np.stack(train)[:, :, 6:90, 6:90])
     for array, person in ((arrays[0][1], validation), (arrays[0][2], test)):
         (image,) = [image for one, image in by_person if one == person]
-        seen = Image.fromarray(image[:, 10:85, 10:85].transpose(1, 2, 0))
-        expected = np.asarray(seen.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        middle = Image.fromarray(image[:, 10:85, 10:85].transpose(1, 2, 0))
+        expected = np.asarray(middle.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
         assert np.array_equal(array, expected[None])
 
 
-def test_portraits_are_packed_for_another_machine(tmp_path, small_lfw, monkeypatch, capsys):
+def test_packed_portraits_unpack_to_the_same_arrays(tmp_path, small_lfw, monkeypatch, capsys):
     members = {f"congress-96/{number:04}.jpg": smooth(96, number) for number in range(3)}
     sources = ("--lfw", archive(tmp_path / "a", numbered()))
     sources += ("--congress", archive(tmp_path / "b", members))
     out = tmp_path / "out"
-    for _ in range(2):  # what is there is replaced
+    for _ in range(2):  # the second run replaces the files of the first
         build_portraits(monkeypatch, *sources, "--out", out, "--packed")
     assert len(list(out.iterdir())) == 8
     for name in ("portraits-validation", "portraits-test", "congress-test"):
         unpack(out / f"{name}.zip", tmp_path / f"{name}.npy")
         assert (tmp_path / f"{name}.npy").read_bytes() == (out / f"{name}.npy").read_bytes()
     assert unpack(out / "portraits-train.zip", tmp_path / "train.npy") == (5, 3, 64, 64)
-    whole, back = np.load(out / "portraits-train.npy"), np.load(tmp_path / "train.npy")
-    for large, small in zip(whole, back, strict=True):
+    original, unpacked_array = np.load(out / "portraits-train.npy"), np.load(tmp_path / "train.npy")
+    for large, small in zip(original, unpacked_array, strict=True):
         image = Image.fromarray(large.transpose(1, 2, 0)).resize((64, 64), Image.Resampling.BICUBIC)
         difference = small - np.asarray(image).transpose(2, 0, 1).astype(float)
         assert np.abs(difference).mean() < 3
 
-    def seen(images):
+    def reduced_middle(images):
         """The middle 75 of 84 pixels at 32×32."""
         side = images.shape[-1]
         rim = 4.5 * side / 84
@@ -160,16 +160,18 @@ def test_portraits_are_packed_for_another_machine(tmp_path, small_lfw, monkeypat
             ]
         ).astype(float)
 
-    expected = 10 * np.log10(255**2 / np.mean((seen(whole) - seen(back)) ** 2))
+    expected = 10 * np.log10(
+        255**2 / np.mean((reduced_middle(original) - reduced_middle(unpacked_array)) ** 2)
+    )
     (loss,) = re.findall(r"pSNR at 32×32 ([\d.]+) dB", capsys.readouterr().out)[-1:]
     assert float(loss) == pytest.approx(expected, abs=0.006)
 
 
 @pytest.mark.parametrize("change", ["fewer", "more", "other persons", "torn", "size", "archive"])
-def test_portraits_that_are_not_the_whole_set_are_told(tmp_path, small_lfw, monkeypatch, change):
+def test_an_incomplete_or_unreadable_set_is_refused(tmp_path, small_lfw, monkeypatch, change):
     files = numbered()
     first = min(files)
-    told = "must hold 7 photographs of 6 persons, it holds"
+    message = "must hold 7 photographs of 6 persons, it holds"
     if change == "fewer":
         del files[first]
     elif change == "more":
@@ -177,20 +179,20 @@ def test_portraits_that_are_not_the_whole_set_are_told(tmp_path, small_lfw, monk
     elif change == "other persons":
         files["lfw-96/0007_001.jpg"] = files.pop(first)
     elif change == "torn":
-        files[first], told = files[first][:50], "0000_001.jpg cannot be read"
+        files[first], message = files[first][:50], "0000_001.jpg cannot be read"
     elif change == "size":
-        files[first], told = smooth(97, 0), "0000_001.jpg is .97, 97., neither 250×250 nor 96×96"
+        files[first], message = smooth(97, 0), "0000_001.jpg is .97, 97., neither 250×250 nor 96×96"
     source = archive(tmp_path / "set.tar", files)
     if change == "archive":
         source.write_bytes(b"no archive" * 99)
-        told = "is not a readable tar archive"
-    with pytest.raises(SystemExit, match=told):
+        message = "is not a readable tar archive"
+    with pytest.raises(SystemExit, match=message):
         build_portraits(monkeypatch, "--lfw", source, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_of_another_numbering_is_told(tmp_path, small_lfw, monkeypatch):
-    # Two photographs of another person, so that other numbers are left to train on.
+def test_another_numbering_of_persons_is_refused(tmp_path, small_lfw, monkeypatch):
+    # Move a photograph to a held-out person, so that fewer are left for training.
     files = numbered()
     files[f"lfw-96/{small_lfw[0]:04}_002.jpg"] = files.pop("lfw-96/0001_002.jpg")
     source = archive(tmp_path / "set.tar", files)

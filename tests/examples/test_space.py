@@ -1,4 +1,4 @@
-"""The example of a Hugging Face Space."""
+"""The example for Hugging Face Spaces."""
 
 import re
 import runpy
@@ -17,7 +17,7 @@ def test_the_space_is_configured_for_the_gradio_that_is_tested():
     assert about["sdk"] == "gradio"
     assert (SPACE / about["app_file"]).is_file()
     assert f"gradio=={about['sdk_version']}\n" in CONSTRAINTS.read_text()
-    assert len(about["short_description"]) <= 60  # what the hub accepts
+    assert len(about["short_description"]) <= 60  # the hub's limit
     assert re.match(r"prsr\[web\] @ ", (SPACE / "requirements.txt").read_text().splitlines()[1])
 
 

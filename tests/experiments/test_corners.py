@@ -1,4 +1,4 @@
-"""MNIST corners: inputs that do not tell, a classifier that is not easily pleased, one command."""
+"""MNIST corners: ambiguous inputs, the classifier and its thresholds, and the experiment."""
 
 import json
 
@@ -19,7 +19,7 @@ from prsr.experiments.corners import run_corners, shares
 
 
 def strokes(count=40, seed=0):
-    """Digits of a kind, ``uint8 [N, 1, 28, 28]``: an upright bar and one across."""
+    """Images like digits, ``uint8 [N, 1, 28, 28]``: a vertical and a horizontal bar."""
     rng = np.random.default_rng(seed)
     digits = np.zeros((count, 1, 28, 28), np.uint8)
     for digit in digits:
@@ -35,13 +35,13 @@ def digits():
 
 
 def moved(pixels):
-    """The same digits, each in the other corner."""
+    """The digits moved to the other corner."""
     other = np.zeros_like(pixels)
     other[..., :10, :10], other[..., 10:, 10:] = pixels[..., 10:, 10:], pixels[..., :10, :10]
     return other
 
 
-def test_a_digit_stands_in_one_corner_and_the_input_does_not_tell_which(digits):
+def test_a_digit_is_in_one_corner_and_the_input_does_not_show_which(digits):
     assert digits.pixels.shape == (40, 1, 20, 20)
     assert digits.pixels.max() == CONFIG.levels - 1
     top_left = digits.pixels[..., :10, :10].any(axis=(1, 2, 3))
@@ -56,7 +56,7 @@ def test_a_digit_stands_in_one_corner_and_the_input_does_not_tell_which(digits):
     assert low.shape == (40, 1, 5, 5)
 
 
-def test_the_input_is_the_digit_reduced():
+def test_the_input_is_the_reduced_digit():
     canvas = np.zeros((1, 1, 20, 20), np.uint8)
     canvas[0, 0, 10:12, 12:14] = [[3, 4], [5, 4]]
     canvas[0, 0, 18:, 18:] = 15
@@ -65,13 +65,13 @@ def test_the_input_is_the_digit_reduced():
     assert np.array_equal(CornerDigits(canvas, CONFIG).inputs(canvas)[0, 0], expected)
 
 
-def test_the_seed_decides_the_corners():
+def test_the_seed_determines_the_corners():
     one, again, other = (place_digits(strokes(), seed).pixels for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_the_truth_is_single_in_its_corner(digits):
+def test_the_true_image_is_classified_as_single_in_its_corner(digits):
     verdicts = classify(digits.pixels, digits)
     top_left = digits.pixels[..., :10, :10].any(axis=(1, 2, 3))
     assert np.array_equal(verdicts.top_left, top_left)
@@ -83,12 +83,12 @@ def test_the_truth_is_single_in_its_corner(digits):
 
 
 def shifted(pixels):
-    """Digits in a quarter where none belongs."""
+    """The digits moved to a quarter in which none may be."""
     return np.roll(pixels, 10, axis=3)
 
 
 def filled(pixels):
-    """The digit's whole quarter in white."""
+    """The quarter of the digit filled with white."""
     quarters = np.zeros_like(pixels)
     top_left = pixels[..., :10, :10].any(axis=(1, 2, 3))
     quarters[top_left, :, :10, :10] = quarters[~top_left, :, 10:, 10:] = 15
@@ -96,14 +96,14 @@ def filled(pixels):
 
 
 def striped(pixels):
-    """Every other row in the one corner, the others in the other."""
+    """Every other row in one corner, the remaining rows in the other."""
     other = moved(pixels)
     other[..., ::2, :] = pixels[..., ::2, :]
     return other
 
 
 def specked(pixels):
-    """A digit, and a mark of the pen in the other corner."""
+    """The digit and a small mark in the other corner."""
     marked = pixels.copy()
     for image in marked[:, 0]:
         at = 10 if image[:10, :10].any() else 0
@@ -134,7 +134,7 @@ def test_what_is_not_one_digit_in_one_corner_is_not_single(digits, mutation, bot
     assert verdicts.both.all() if both else not verdicts.both.any()
 
 
-def test_a_digit_somewhat_thinner_or_noisier_is_still_single(digits):
+def test_a_slightly_fainter_or_noisier_digit_is_still_single(digits):
     fainter = digits.pixels - digits.pixels // 5
     noise = np.random.default_rng(0).random(digits.pixels.shape) < 0.02
     for pixels in (fainter, np.maximum(digits.pixels, noise.astype(np.uint8) * 3)):
@@ -143,7 +143,7 @@ def test_a_digit_somewhat_thinner_or_noisier_is_still_single(digits):
 
 
 def painted(*corners):
-    """One canvas; of each corner, how many of its pixels have which level."""
+    """One image; each corner is y, x, number of pixels and their level."""
     canvas = np.zeros((1, 1, 20, 20), np.uint8)
     for y, x, count, level in corners:
         quarter = np.zeros(100, np.uint8)
@@ -170,7 +170,7 @@ def painted(*corners):
         ([(0, 0, 25, 2), (10, 10, 26, 2)], False, False),
     ],
 )
-def test_the_classifier_changes_its_mind_where_it_says(corners, single, both):
+def test_the_classifier_has_the_stated_thresholds(corners, single, both):
     digit = CornerDigits(painted((0, 0, 20, 10)), CONFIG)
     images = painted(*corners)
     verdicts = classify(images, digit)
@@ -179,7 +179,7 @@ def test_the_classifier_changes_its_mind_where_it_says(corners, single, both):
     assert (turned.bottom_right[0], turned.both[0]) == (single, both)
 
 
-def test_shares_are_those_of_the_verdicts():
+def test_shares_are_fractions_of_the_verdicts():
     top_left, bottom_right, both = np.zeros((3, 20), np.bool_)
     top_left[:4] = bottom_right[4:6] = both[6:17] = True
     found = shares(Classification(top_left, bottom_right, both))
@@ -192,7 +192,7 @@ def test_shares_are_those_of_the_verdicts():
 
 
 @pytest.mark.parametrize(("true", "total"), [(0, 997), (981, 997), (997, 997)])
-def test_intervals_of_shares_are_wilsons(true, total):
+def test_intervals_of_shares_are_wilson_intervals(true, total):
     z = 1.959963984540054
     mean = true / total
     centre = (mean + z * z / (2 * total)) / (1 + z * z / total)
@@ -204,14 +204,14 @@ def test_intervals_of_shares_are_wilsons(true, total):
     assert found.high - found.low > 0.003
 
 
-def test_parts_and_beginnings_keep_their_inputs(digits):
+def test_subsets_of_the_digits_keep_their_inputs(digits):
     first = digits.first(3)
     assert type(first) is CornerDigits
     assert torch.equal(first.batch(slice(None))[0], digits.batch(slice(3))[0])
     assert all(type(part) is CornerDigits for part in digits.split(10))
 
 
-def test_files_that_hold_no_digits_are_told_of(tmp_path):
+def test_files_without_digits_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such array file"):
         read_digits(tmp_path / "none.npy")
     np.save(tmp_path / "small.npy", np.zeros((2, 1, 20, 20), np.uint8))
@@ -220,7 +220,7 @@ def test_files_that_hold_no_digits_are_told_of(tmp_path):
 
 
 class Fake:
-    """Enlarges to the truth at one temperature, and to nothing at any other."""
+    """Returns the true images at one temperature and black ones at any other."""
 
     def __init__(self, truth, temperature):
         self.truth, self.temperature = truth, temperature
@@ -230,7 +230,7 @@ class Fake:
         return self.truth if right else torch.zeros_like(self.truth)
 
 
-def test_draws_are_at_temperature_one_and_argmax_at_zero(digits, tmp_path, monkeypatch):
+def test_independent_samples_use_temperature_one_and_argmax_zero(digits, tmp_path, monkeypatch):
     _, truth = digits.batch(slice(None))
     temperatures = {"l2": 1.0, "independent": 1.0, "recursive": 1.0}
 
@@ -248,7 +248,7 @@ def test_draws_are_at_temperature_one_and_argmax_at_zero(digits, tmp_path, monke
     assert single_shares() == [0, 1, 1]
 
 
-def test_the_experiment_writes_figure_and_shares_and_is_not_trained_twice(digits, tmp_path):
+def test_the_experiment_writes_its_results_and_trains_only_once(digits, tmp_path):
     testing = place_digits(strokes(6, seed=3), seed=1)
 
     def run(steps=4, seed=0):

@@ -1,4 +1,4 @@
-"""Baselines: each does what its name says, trains, is saved, and is called like the model."""
+"""Baselines: their definitions, training, saving, and the same calls as the model."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ TRAINED = sorted(MODELS)
 
 
 def images(count=24, seed=0, config=TINY):
-    """Images of one random colour on random noise: something to learn, all different."""
+    """Images of a random colour with noise: learnable and all different."""
     rng = np.random.default_rng(seed)
     size = (config.scale * config.low_height, config.scale * config.low_width)
     pixels = rng.integers(0, 2, (count, config.channels, *size))
@@ -47,7 +47,7 @@ def build(method, seed=0):
     return MODELS[method](TINY).eval()
 
 
-def test_bicubic_is_pillows(make_images):
+def test_bicubic_gives_the_values_of_pillow(make_images):
     config = dataclasses.replace(TINY, levels=256)
     lr = make_images(config, 2, 3, 4)
     enlarged = Bicubic(config).sample(lr)
@@ -66,7 +66,7 @@ def test_bicubic_stays_within_the_levels(make_images):
     assert (Bicubic(TINY).sample(flat) == 5).all()
 
 
-def test_the_nearest_neighbour_is_the_one_that_a_search_by_hand_finds(make_images):
+def test_the_nearest_neighbour_is_that_of_an_exhaustive_search(make_images):
     among = images(70)
     inputs = make_images(TINY, 9, 3, 3, seed=5)
     low, high = among.batch(slice(None))
@@ -81,13 +81,13 @@ def test_the_nearest_neighbour_of_a_training_image_is_itself(monkeypatch):
     assert torch.equal(Nearest(among).sample(low), high)
 
 
-def test_nearest_tells_of_inputs_of_another_size(make_images):
+def test_nearest_refuses_inputs_of_another_size(make_images):
     with pytest.raises(ValueError, match=r"27 values per image.*\[2, 3, 4, 3\]"):
         Nearest(images()).sample(make_images(TINY, 2, 4, 3))
 
 
 @pytest.mark.parametrize("estimate", [Bicubic(TINY), Nearest(images()), method_for(build("l2"))])
-def test_an_estimate_has_one_answer_to_an_input(estimate, make_images):
+def test_a_deterministic_method_gives_equal_samples(estimate, make_images):
     lr = make_images(TINY, 3, 3, 3)
     samples = estimate.sample(lr, 0.5, seed=3, num_samples=4)
     assert samples.shape == (3, 4, 3, 6, 6)
@@ -96,31 +96,31 @@ def test_an_estimate_has_one_answer_to_an_input(estimate, make_images):
         assert torch.equal(samples[:, s], estimate.sample(lr, seed=9))
 
 
-def without_a_prior(model):
-    """The whole model with this conditioning network and a prior that says nothing."""
-    whole = PRSR(TINY).eval()
-    whole.conditioning.load_state_dict(model.conditioning.state_dict())
-    last = whole.prior.head[-1]
+def with_zero_prior(model):
+    """The full model with this conditioning network and a prior whose logits are zero."""
+    full = PRSR(TINY).eval()
+    full.conditioning.load_state_dict(model.conditioning.state_dict())
+    last = full.prior.head[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
-    return whole
+    return full
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 0.0])
-def test_independent_draws_are_those_of_a_model_whose_prior_says_nothing(
+def test_independent_samples_are_those_of_a_model_with_a_zero_prior(
     temperature, make_images, monkeypatch
 ):
     monkeypatch.setattr("prsr.sampling.trained_baselines.SLICE", 2)
     model, lr = build("independent"), make_images(TINY, 5, 3, 4)
     drawing = {"seed": 7, "num_samples": 2, "first_index": 11}
-    expected = Sampler(without_a_prior(model), engine="torch").sample(lr, temperature, **drawing)
+    expected = Sampler(with_zero_prior(model), engine="torch").sample(lr, temperature, **drawing)
     assert torch.equal(method_for(model).sample(lr, temperature, **drawing), expected)
 
 
-def test_independent_draws_do_not_depend_on_the_batch(make_images):
+def test_independent_samples_do_not_depend_on_the_batch(make_images):
     model, lr = build("independent"), make_images(TINY, 4, 3, 3)
-    whole = method_for(model).sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
-    assert torch.equal(method_for(model).sample(lr[2:3], 2.0, seed=1, first_index=2), whole[2:3])
+    expected = method_for(model).sample(lr, torch.tensor([1.0, 0.5, 2.0, 0.0]), seed=1)
+    assert torch.equal(method_for(model).sample(lr[2:3], 2.0, seed=1, first_index=2), expected[2:3])
     assert not torch.equal(
         method_for(model).sample(lr, seed=2), method_for(model).sample(lr, seed=3)
     )
@@ -137,7 +137,7 @@ def test_an_independent_draw_inverts_the_cdf_of_its_own_sub_pixel(make_images):
     assert (below <= u + 1e-5).all()
 
 
-def test_unconditional_images_do_not_depend_on_the_input(make_images):
+def test_unconditional_samples_do_not_depend_on_the_input(make_images):
     model = build("unconditional")
     one, other = (make_images(TINY, 3, 3, 3, seed=seed) for seed in (0, 1))
     method = method_for(model)
@@ -152,16 +152,16 @@ def test_unconditional_model_with_conditional_gates_is_refused():
         Unconditional(config)
 
 
-def test_an_unconditional_model_draws_from_its_prior_alone(make_images):
+def test_an_unconditional_model_samples_its_prior_alone(make_images):
     model, lr = build("unconditional"), make_images(TINY, 3, 3, 3)
-    whole = PRSR(TINY).eval()
-    whole.prior.load_state_dict(model.prior.state_dict())
-    torch.nn.init.zeros_(whole.conditioning[-1].weight)
-    torch.nn.init.zeros_(whole.conditioning[-1].bias)
-    assert torch.equal(method_for(model).sample(lr, seed=2), Sampler(whole).sample(lr, seed=2))
+    full = PRSR(TINY).eval()
+    full.prior.load_state_dict(model.prior.state_dict())
+    torch.nn.init.zeros_(full.conditioning[-1].weight)
+    torch.nn.init.zeros_(full.conditioning[-1].bias)
+    assert torch.equal(method_for(model).sample(lr, seed=2), Sampler(full).sample(lr, seed=2))
 
 
-def test_regression_rounds_what_it_expects_to_levels(make_images):
+def test_regression_rounds_and_clips_to_levels(make_images):
     model, lr = build("l2"), make_images(TINY, 4, 3, 3)
     torch.nn.init.zeros_(model.network[-1].weight)
     for value, level in (
@@ -176,7 +176,7 @@ def test_regression_rounds_what_it_expects_to_levels(make_images):
         assert (method_for(model).sample(lr) == level).all()
 
 
-def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_images):
+def test_the_regression_loss_is_the_squared_error_on_a_scale_from_0_to_1(make_images):
     model, lr = build("l2"), make_images(TINY, 4, 3, 3)
     torch.nn.init.zeros_(model.network[-1].weight)
     torch.nn.init.constant_(model.network[-1].bias, 0.25 - 0.5)
@@ -189,7 +189,7 @@ def test_the_loss_of_regression_is_the_squared_error_where_white_is_one(make_ima
 
 
 @pytest.mark.parametrize("method", ["independent", "unconditional"])
-def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_images):
+def test_the_loss_in_nats_equals_the_reported_bits(method, make_images):
     model = build(method)
     lr, hr = make_images(TINY, 4, 3, 3), make_images(TINY, 4, 6, 6)
     output = model(lr, hr)
@@ -199,7 +199,7 @@ def test_a_cross_entropy_in_nats_is_the_bits_that_are_reported(method, make_imag
     assert bits == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_figures_of_the_whole_model_are_of_whole_and_parts(make_images, make_model):
+def test_metrics_of_the_full_model_cover_the_sum_and_both_networks(make_images, make_model):
     model = make_model()
     lr, hr = make_images(TINY, 3, 3, 3), make_images(TINY, 3, 6, 6)
     output = model(lr, hr)
@@ -210,19 +210,19 @@ def test_the_figures_of_the_whole_model_are_of_whole_and_parts(make_images, make
     assert len({values.mean().item() for values in found.values()}) == 3
 
 
-def test_baselines_are_of_the_size_of_the_models_parts():
+def test_baselines_have_as_many_parameters_as_the_models_networks():
     def count(module):
         return sum(parameter.numel() for parameter in module.parameters())
 
-    whole = PRSR(TINY)
-    assert count(Independent(TINY)) == count(whole.conditioning)
-    assert count(Unconditional(TINY)) == count(whole.prior)
+    full = PRSR(TINY)
+    assert count(Independent(TINY)) == count(full.conditioning)
+    assert count(Unconditional(TINY)) == count(full.prior)
     last = (TINY.conditioning_channels + 1) * TINY.channels
-    assert count(Regression(TINY)) == count(whole.conditioning) - last * (TINY.levels - 1)
+    assert count(Regression(TINY)) == count(full.conditioning) - last * (TINY.levels - 1)
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_path):
+def test_training_lowers_the_error_and_resumes_bit_identically(method, tmp_path):
     settings = TrainSettings(
         TINY, batch_size=4, learning_rate=2e-3, halve_every=1000, method=method
     )
@@ -234,20 +234,20 @@ def test_training_lowers_the_error_and_goes_on_where_it_broke_off(method, tmp_pa
 
     torch.manual_seed(0)
     before = mean_metrics(MODELS[method](TINY), held)
-    whole = run("whole", 60)
-    after = mean_metrics(whole, held)
+    model = run("whole", 60)
+    after = mean_metrics(model, held)
     first = next(iter(after))
     assert after[first] < 0.8 * before[first]
     run("parts", 30)
     parts = run("parts", 60, resume=True)
-    for name, value in whole.state_dict().items():
+    for name, value in model.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     saved = open_model(tmp_path / "whole" / "model")
     assert type(saved) is MODELS[method]
     assert mean_metrics(saved, held) == after
 
 
-def test_a_run_is_not_gone_on_with_by_another_method(tmp_path):
+def test_a_run_is_not_resumed_by_another_method(tmp_path):
     plan = RunPlan(tmp_path, 1, 1, sheet_images=1)
     data = images(6)
     train(TrainSettings(TINY, batch_size=4), plan, data, data, CPU)
@@ -256,12 +256,12 @@ def test_a_run_is_not_gone_on_with_by_another_method(tmp_path):
         train(other, plan, data, data, CPU, resume=True)
 
 
-def test_settings_know_their_methods():
+def test_settings_refuse_an_unknown_method():
     with pytest.raises(ValueError, match=r"method must be recursive, independent, .*'l1'"):
         TrainSettings(TINY, method="l1")
 
 
-def test_a_model_of_one_method_is_not_read_as_another(tmp_path):
+def test_a_model_of_one_method_is_not_loaded_as_another(tmp_path):
     build("l2").save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["method"] == "l2"
     with pytest.raises(ValueError, match="of the method l2, not recursive"):
@@ -270,7 +270,7 @@ def test_a_model_of_one_method_is_not_read_as_another(tmp_path):
         Independent.from_pretrained(tmp_path)
 
 
-def test_a_method_that_nobody_knows_is_told_of(tmp_path):
+def test_a_saved_model_of_an_unknown_method_is_refused(tmp_path):
     build("l2").save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text()) | {"method": "gan"}
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -278,12 +278,12 @@ def test_a_method_that_nobody_knows_is_told_of(tmp_path):
         open_model(tmp_path)
 
 
-def test_models_that_were_saved_without_a_method_are_recursive():
+def test_models_saved_without_a_method_are_recursive():
     assert type(open_model("faces")) is PRSR
 
 
 @pytest.mark.parametrize("method", ["independent", "l2"])
-def test_an_engine_for_a_model_without_a_prior_is_a_mistake(method):
+def test_an_engine_or_precision_for_a_model_without_a_prior_is_refused(method):
     with pytest.raises(ValueError, match=f"method {method} has no prior network"):
         method_for(build(method), engine="torch")
     with pytest.raises(ValueError, match="precision 'bf16'"):
@@ -291,7 +291,7 @@ def test_an_engine_for_a_model_without_a_prior_is_a_mistake(method):
 
 
 @pytest.mark.parametrize("method", ["independent", "l2", "unconditional"])
-def test_pairs_that_do_not_fit_are_told_of(method, make_images):
+def test_pairs_that_do_not_match_are_refused(method, make_images):
     model = build(method)
     with pytest.raises(ValueError, match=r"hr must be \[2, 3, 6, 6\]"):
         model(make_images(TINY, 2, 3, 3), make_images(TINY, 2, 6, 7))
@@ -314,7 +314,7 @@ def test_pairs_that_do_not_fit_are_told_of(method, make_images):
     ],
 )
 @pytest.mark.parametrize("name", ["independent", "l2", "bicubic", "recursive"])
-def test_mistakes_in_a_call_are_told_of_by_every_method(name, arguments, error, message):
+def test_every_method_refuses_invalid_arguments(name, arguments, error, message):
     batch = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
     method = Bicubic(TINY) if name == "bicubic" else method_for(build(name))
     with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""Layers: the gate is its formula, gradients included."""
+"""Layers: the gate equals its formula, gradients included."""
 
 import pytest
 import torch

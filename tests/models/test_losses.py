@@ -1,4 +1,4 @@
-"""The loss: the mean of both networks over all sub-pixels."""
+"""The loss: the sum of two mean cross-entropies."""
 
 import torch
 from torch.nn import functional as F
@@ -6,12 +6,12 @@ from torch.nn import functional as F
 from prsr import PRSROutput, prsr_loss
 
 
-def test_prsr_loss_is_the_mean_of_both_networks_over_all_sub_pixels(make_model, make_images):
+def test_prsr_loss_is_the_sum_of_both_mean_cross_entropies(make_model, make_images):
     model = make_model().double()
     lr, hr = make_images(model.config, 3, 2, 5), make_images(model.config, 3, 4, 10)
     output = model(lr, hr)
     losses = [F.cross_entropy(each, hr.long()) for each in (output[1] + output[2], output[1])]
     torch.testing.assert_close(prsr_loss(output, hr), sum(losses), rtol=1e-12, atol=0)
-    # Logits that are not as the networks lay them out, such as a user's own.
+    # Logits in another memory layout than the networks', such as a user's own.
     contiguous = PRSROutput(*(each.contiguous() for each in output))
     torch.testing.assert_close(prsr_loss(contiguous, hr), sum(losses), rtol=1e-12, atol=0)

@@ -1,4 +1,4 @@
-"""The prior's head by colour computes what the dense one does, gradients included."""
+"""The prior's head by colour equals the dense one, gradients included."""
 
 import pytest
 import torch
@@ -6,9 +6,6 @@ from torch.nn import functional as F
 
 from prsr.models.layers import colour_groups, logits_of
 from prsr.models.masked_head import HeadByColour, aligned_ends
-
-WIDE = {"head_channels": 100, "levels": 16}
-"""Changes to the preset tiny: a head whose colours are wide enough for products of their own."""
 
 
 def test_the_ends_of_colours_are_aligned_and_cover_their_weights():
@@ -21,21 +18,21 @@ def test_the_ends_of_colours_are_aligned_and_cover_their_weights():
             assert end % 32 == 0 or end == units
 
 
-def head(model, features):
-    """The prior's head by its own weights, in their own order and densely."""
+def dense_head(model, features):
+    """The prior's head computed densely, from masked weights."""
     hidden, _, last = model.prior.head
     units = F.relu(F.conv2d(features, hidden.masked_weight(), hidden.bias))
     return logits_of(units, last.masked_weight(), last.bias, model.config)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_the_head_is_the_dense_one_with_its_gradients(make_model, channels):
-    model = make_model(channels=channels, **WIDE).double()
+def test_the_head_equals_the_dense_one_with_its_gradients(make_model, channels, wide_head):
+    model = make_model(channels=channels, **wide_head).double()
     random = torch.Generator().manual_seed(0)
     features = torch.randn(2, 7, 3, 5, dtype=torch.double, generator=random).requires_grad_()
     parameters = [features, *model.prior.head.parameters()]
     results = []
-    for function in (model.prior.head, lambda x: head(model, x)):
+    for function in (model.prior.head, lambda x: dense_head(model, x)):
         values = function(features)
         weights = torch.linspace(-1, 1, values.numel(), dtype=torch.double).view_as(values)
         gradients = torch.autograd.grad((weights * values).sum(), parameters)
@@ -45,11 +42,11 @@ def test_the_head_is_the_dense_one_with_its_gradients(make_model, channels):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
-def test_the_head_multiplies_less_than_a_dense_one(make_model, monkeypatch):
+def test_the_head_multiplies_less_than_a_dense_one(make_model, monkeypatch, wide_head):
     called = []
     apply = HeadByColour.apply
     monkeypatch.setattr(HeadByColour, "apply", lambda *a: called.append(a[-1]) or apply(*a))
-    make_model(**WIDE).prior.head(torch.randn(1, 7, 2, 2))
+    make_model(**wide_head).prior.head(torch.randn(1, 7, 2, 2))
     assert called == [(64, 96, 100)]
 
 

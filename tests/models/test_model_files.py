@@ -1,4 +1,4 @@
-"""Saving and loading: what comes back is what was saved, and nothing hostile comes in."""
+"""Saving and loading: bit-identical weights, and clear errors for damaged or hostile files."""
 
 import json
 import os
@@ -24,9 +24,9 @@ def saved(tmp_path):
     return folder
 
 
-def test_a_saved_model_comes_back_bit_for_bit(tmp_path):
+def test_a_saved_model_is_loaded_bit_identically(tmp_path):
     model = PRSR(TINY)
-    model.conditioning(torch.zeros(2, 3, 3, 3, dtype=torch.uint8))  # moves the running statistics
+    model.conditioning(torch.zeros(2, 3, 3, 3, dtype=torch.uint8))  # changes the running statistics
     model.save_pretrained(tmp_path / "model")
     again = PRSR.from_pretrained(tmp_path / "model")
     assert again.config == TINY
@@ -36,7 +36,7 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_the_configuration_on_disk_is_readable(saved):
+def test_the_configuration_is_saved_as_json(saved):
     assert json.loads((saved / "config.json").read_text()) == TINY.to_dict()
     assert {path.name for path in saved.iterdir()} == {
         "README.md",
@@ -45,20 +45,20 @@ def test_the_configuration_on_disk_is_readable(saved):
     }
 
 
-def test_others_may_read_what_was_saved(saved):
+def test_saved_files_have_the_permissions_of_the_umask(saved):
     umask = os.umask(0)
     os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {0o666 & ~umask}
 
 
-def test_weights_of_a_strange_dtype_are_told(saved):
+def test_weights_of_an_unexpected_dtype_are_refused(saved):
     path = saved / "model.safetensors"
     save_file({name: value.to(torch.int8) for name, value in load_file(path).items()}, path)
     with pytest.raises(ValueError, match="unexpected dtype"):
         PRSR.from_pretrained(saved)
 
 
-def test_a_mistyped_folder_is_not_asked_of_the_hub(saved, monkeypatch):
+def test_a_mistyped_path_is_not_requested_from_the_hub(saved, monkeypatch):
     monkeypatch.setattr("prsr.models.load_and_save.hf_hub_download", None)
     with pytest.raises(FileNotFoundError, match="no folder"):
         PRSR.from_pretrained(saved.parent / "modle")
@@ -73,7 +73,7 @@ def test_saving_again_replaces_the_weights_and_keeps_the_card(saved):
     assert torch.equal(PRSR.from_pretrained(saved).state_dict()[name], other.state_dict()[name])
 
 
-def test_a_save_that_fails_leaves_the_old_model_whole(saved, monkeypatch):
+def test_a_failed_save_leaves_the_old_model_unchanged(saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
     def fail(*args, **kwargs):
@@ -96,7 +96,7 @@ def test_every_bundled_model_loads_without_a_network(monkeypatch):
 
 
 class Hub:
-    """The hub's side of a download: says whether it is there, and notes what it is asked."""
+    """A fake hub that records requests and raises an error if it is unreachable."""
 
     def __init__(self, monkeypatch, folder=None, error=None):
         self.asked, self.folder, self.error, self.cached = [], folder, error, None
@@ -107,7 +107,7 @@ class Hub:
         )
 
     def model_info(self, repo_id, revision, timeout):
-        self.asked.append(("is it there", repo_id, revision))
+        self.asked.append(("model_info", repo_id, revision))
         if self.error:
             raise self.error
 
@@ -116,21 +116,21 @@ class Hub:
         return str(self.folder / filename)
 
 
-def test_a_hub_id_is_fetched_from_the_hub(saved, monkeypatch):
+def test_a_model_is_loaded_from_the_hub_by_id(saved, monkeypatch):
     hub = Hub(monkeypatch, saved)
     assert PRSR.from_pretrained("someone/faces", revision="v1").config == TINY
-    what = ("is it there", "config.json", "model.safetensors")
+    what = ("model_info", "config.json", "model.safetensors")
     assert hub.asked == [(each, "someone/faces", "v1") for each in what]
 
 
-def test_a_hub_that_is_out_of_reach_is_asked_once_and_not_for_what_is_cached(saved, monkeypatch):
+def test_an_unreachable_hub_is_asked_once_and_cached_models_still_load(saved, monkeypatch):
     hub = Hub(monkeypatch, saved, error=RuntimeError("no network\nand more about it"))
     with pytest.raises(
         FileNotFoundError,
         match=r"'a/b' is not a bundled .* the hub reported RuntimeError: no network$",
     ):
         PRSR.from_pretrained("a/b")
-    assert hub.asked == [("is it there", "a/b", None)]
+    assert hub.asked == [("model_info", "a/b", None)]
     assert PRSR.from_pretrained("a/b", local_files_only=True).config == TINY
     hub.cached = str(saved / "config.json")
     assert PRSR.from_pretrained("a/b").config == TINY
@@ -155,7 +155,7 @@ def test_a_push_uploads_what_a_save_writes(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["facez", "./facez", "runs/faces/modle", "~/faces"])
-def test_what_can_be_no_id_is_told_without_asking_the_hub(monkeypatch, name):
+def test_an_impossible_id_is_refused_without_asking_the_hub(monkeypatch, name):
     hub = Hub(monkeypatch)
     with pytest.raises(
         FileNotFoundError, match=r"not a bundled model \(faces, portraits\) or a folder, nor an id"
@@ -164,12 +164,12 @@ def test_what_can_be_no_id_is_told_without_asking_the_hub(monkeypatch, name):
     assert hub.asked == []
 
 
-def test_an_empty_folder_is_no_model(tmp_path):
+def test_an_empty_folder_is_not_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         PRSR.from_pretrained(tmp_path)
 
 
-def test_pickled_weights_are_not_read(saved):
+def test_pickled_weights_are_not_loaded(saved):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(saved / "exploded"),)
@@ -185,7 +185,7 @@ def test_pickled_weights_are_not_read(saved):
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 5000])
-def test_truncated_weights_are_told(saved, length):
+def test_truncated_weights_are_refused(saved, length):
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:length])
     with pytest.raises(ValueError, match="damaged"):
@@ -193,7 +193,7 @@ def test_truncated_weights_are_told(saved, length):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"prior.head.0.bias": None}, "is absent"),
         ({"intruder": torch.zeros(1)}, "should be absent"),
@@ -201,17 +201,17 @@ def test_truncated_weights_are_told(saved, length):
     ],
     ids=["missing", "extra", "misshapen"],
 )
-def test_a_missing_an_extra_and_a_misshapen_tensor_are_told(saved, change, told):
+def test_a_missing_extra_or_misshapen_tensor_is_named(saved, change, message):
     path = saved / "model.safetensors"
     tensors = {k: v for k, v in {**load_file(path), **change}.items() if v is not None}
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=told) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         PRSR.from_pretrained(saved)
     assert next(iter(change)) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not a valid configuration"),
         ("[1, 2]", "not a JSON object"),
@@ -222,20 +222,20 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_told(saved, change, told)
         (json.dumps({**TINY.to_dict(), "channels": "3"}), "channels must be an integer"),
     ],
 )
-def test_a_hostile_configuration_is_told(saved, text, told):
+def test_an_invalid_configuration_is_refused(saved, text, message):
     (saved / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         PRSR.from_pretrained(saved)
 
 
-def test_a_configuration_that_asks_for_more_than_the_weights_hold_allocates_nothing(saved):
+def test_a_configuration_larger_than_the_weights_is_refused(saved):
     greedy = {**TINY.to_dict(), "head_channels": 65536, "prior_channels": 4096}
     (saved / "config.json").write_text(json.dumps(greedy))
     with pytest.raises(ValueError, match="does not fit its configuration"):
         PRSR.from_pretrained(saved)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "result.txt"
     path.write_text("old")
 
@@ -255,6 +255,6 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["faces", "someone/faces"])
-def test_options_that_nobody_takes_are_refused(name):
+def test_unknown_options_of_from_pretrained_are_refused(name):
     with pytest.raises(TypeError, match="from_pretrained has no option device, nonsense"):
         PRSR.from_pretrained(name, device="meta", nonsense=1, revision="v1")

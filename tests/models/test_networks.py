@@ -1,4 +1,4 @@
-"""The networks as they are trained: who sees whom, in which order, and what is minimised."""
+"""The networks: dependencies between sub-pixels, layers, loss and training step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prsr.models.layers import ConditionalGates, Logits, RowConvolution, logits_
 from prsr.models.networks import ResNetBlock, to_network_input
 
 # Few channels and layers, so that an image of 5×6 is larger than the receptive field.
-SIGHTS = [
+RECEPTIVE_FIELDS = [
     {"channels": 3, "prior_channels": 7, "head_channels": 11, "first_kernel": 3, "prior_layers": 1},
     {"channels": 3, "prior_channels": 3, "head_channels": 3, "first_kernel": 5, "prior_kernel": 1},
     {"channels": 2, "prior_channels": 5, "head_channels": 4, "first_kernel": 3, "prior_layers": 2},
@@ -32,33 +32,33 @@ def raster(height, width, channels):
     return [(y, x, c) for y in range(height) for x in range(width) for c in range(channels)]
 
 
-def inside_field(config, at, seen):
-    """Whether the sub-pixel ``seen`` lies before ``at`` and in its receptive field.
+def inside_field(config, at, other):
+    """Whether the sub-pixel ``other`` is before ``at`` and in its receptive field.
 
-    Each block sees its reach further than the one before it: to both sides and up in the rows
-    above, to the left in the own row.
+    Each block extends the field by its reach: to both sides and upwards in the rows above, to the
+    left in the row of ``at``.
     """
-    (y, x, colour), (row, column, other) = at, seen
+    (y, x, colour), (row, column, other_colour) = at, other
     reach = config.first_reach + config.prior_layers * config.reach
     if row == y:
-        return x - reach <= column < x or (column == x and other < colour)
+        return x - reach <= column < x or (column == x and other_colour < colour)
     return y - reach <= row < y and abs(column - x) <= reach
 
 
-@pytest.mark.parametrize("changes", SIGHTS)
-def test_sub_pixel_sees_all_before_it_in_its_field_and_nothing_else(
+@pytest.mark.parametrize("changes", RECEPTIVE_FIELDS)
+def test_logits_depend_on_all_earlier_sub_pixels_in_the_field_and_no_others(
     make_model, monkeypatch, changes
 ):
     model = make_model(levels=3, gain=1, **changes).double()
     prior, channels = model.prior, model.config.channels
-    # Every unit of the head alive, so that no gradient is zero by chance.
+    # A large bias keeps every unit of the head active, so that no gradient is zero by chance.
     nn.init.constant_(prior.head[0].bias, 20)
     monkeypatch.setattr(prsr.models.networks, "to_network_input", lambda images, levels: images)
     places = raster(5, 6, channels)
     random = torch.Generator().manual_seed(0)
     image = torch.rand((channels, 5, 6), dtype=torch.double, generator=random) - 0.5
 
-    # Image i is asked for its logits at place i alone.
+    # From image i, take the logits at place i only.
     images = image.repeat(len(places), 1, 1, 1).requires_grad_()
     logits = prior(images).permute(0, 3, 4, 2, 1).flatten(1, 3)
     own = torch.stack([logits[i, i] for i in range(len(places))])
@@ -69,9 +69,7 @@ def test_sub_pixel_sees_all_before_it_in_its_field_and_nothing_else(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_change_of_a_sub_pixel_shows_after_it_and_never_at_it_or_before(
-    make_model, make_images, channels
-):
+def test_changing_a_sub_pixel_changes_only_later_logits(make_model, make_images, channels):
     model = make_model(channels=channels, first_kernel=7, prior_kernel=5)
     config, places = model.config, raster(4, 5, channels)
     images = make_images(config, 1, 4, 5).repeat(len(places) + 1, 1, 1, 1)
@@ -84,7 +82,7 @@ def test_change_of_a_sub_pixel_shows_after_it_and_never_at_it_or_before(
         assert not torch.equal(logits[i, i + 1 :], logits[-1, i + 1 :])
 
 
-def test_gated_block_is_the_papers_formula(make_model):
+def test_gated_block_is_the_formula_of_the_paper(make_model):
     block = make_model(gain=1).prior.blocks[0]
     v, h = torch.randn((2, 1, 7, 4, 5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -108,7 +106,7 @@ def test_conditional_gates_add_features_to_both_preactivations(make_model):
         assert_close(block(v, h, f), (gated[0], h + block.mix(gated[1])))
 
 
-def test_conditional_gates_start_without_effect_and_learn(make_model, make_images):
+def test_conditional_gates_start_without_effect_and_learn(make_images):
     torch.manual_seed(0)
     model = PRSR(dataclasses.replace(PRSRConfig.preset("tiny"), conditional_gates=True))
     plain = PRSR(PRSRConfig.preset("tiny"))
@@ -129,7 +127,7 @@ def test_prior_with_conditional_gates_needs_features(make_model, make_images):
 
 
 @pytest.mark.parametrize("part", ["conditioning", "prior"])
-def test_forward_hooks_of_the_last_layers_fire(make_model, make_images, part):
+def test_forward_hooks_of_the_last_layers_are_called(make_model, make_images, part):
     model = make_model()
     last = model.conditioning[-1] if part == "conditioning" else model.prior.head[2]
     seen = []
@@ -139,7 +137,7 @@ def test_forward_hooks_of_the_last_layers_fire(make_model, make_images, part):
     assert torch.equal(seen[0], getattr(output, f"{part}_logits"))
 
 
-def test_nan_under_a_mask_stays_unseen(make_model, make_images):
+def test_masked_weights_are_never_read(make_model, make_images):
     model = make_model()
     image = make_images(model.config, 2, 6, 6)
     expected = model.prior(image)
@@ -159,7 +157,7 @@ def test_output_j_belongs_to_colour_j_mod_d_and_level_j_div_d():
         assert bool((logits[:, j // 3, j % 3] == 101 * j).all())
 
 
-def test_networks_see_values_from_minus_a_half_to_a_half():
+def test_network_inputs_range_from_minus_one_half_to_one_half():
     assert to_network_input(torch.tensor([0, 255], dtype=torch.uint8), 256).tolist() == [-0.5, 0.5]
     assert to_network_input(torch.tensor([0, 1, 2], dtype=torch.uint8), 3).tolist() == [
         -0.5,
@@ -170,7 +168,7 @@ def test_networks_see_values_from_minus_a_half_to_a_half():
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (4, 2)])
-def test_forward_takes_any_size_and_adds_the_two_networks(
+def test_forward_accepts_any_size_and_adds_the_two_networks(
     make_model, make_images, scale, height, width
 ):
     model = make_model(scale=scale)
@@ -184,7 +182,7 @@ def test_forward_takes_any_size_and_adds_the_two_networks(
     assert torch.equal(output.logits, output.conditioning_logits + output.prior_logits)
 
 
-def test_conditioning_network_is_built_as_the_paper_says():
+def test_conditioning_network_has_the_layers_of_the_paper():
     model = PRSR(PRSRConfig(conditioning_blocks=2, conditioning_channels=5, levels=7))
     kinds = [type(layer) for layer in model.conditioning]
     doubling = [ResNetBlock] * 2 + [nn.ConvTranspose2d, nn.ReLU]
@@ -193,7 +191,7 @@ def test_conditioning_network_is_built_as_the_paper_says():
     assert model.conditioning[-1].weight.shape == (7 * 3, 5, 1, 1)
 
 
-def test_resnet_block_adds_its_input(make_images):
+def test_resnet_block_adds_its_input():
     block = ResNetBlock(4).eval()
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -207,12 +205,12 @@ def test_initial_weights_are_a_narrow_truncated_normal_and_biases_zero():
     layers = [x for x in model.modules() if isinstance(x, (nn.Conv2d, nn.ConvTranspose2d))]
     weights = torch.cat([layer.weight.detach().flatten() for layer in layers])
     assert weights.abs().max() <= 0.2
-    # The deviation of a normal distribution that is cut at two of its deviations.
+    # Standard deviation of a normal distribution truncated at two standard deviations.
     assert_close(weights.std(), torch.tensor(0.1 * 0.8796), atol=2e-4, rtol=0)
     assert all(not layer.bias.any() for layer in layers)
 
 
-def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_images):
+def test_loss_is_the_sum_of_both_cross_entropies(make_model, make_images):
     model = make_model()
     hr = make_images(model.config, 2, 4, 6)
     output = model(make_images(model.config, 2, 2, 3), hr)
@@ -228,7 +226,7 @@ def test_loss_is_both_cross_entropies_summed_by_hand(make_model, make_images):
 
 def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, make_images):
     model = make_model(gain=0.5)
-    nn.init.constant_(model.prior.head[0].bias, 5)  # no unit of the head is dead by chance
+    nn.init.constant_(model.prior.head[0].bias, 5)  # no unit of the head is inactive by chance
     hr = make_images(model.config, 4, 6, 6)
     prsr_loss(model(make_images(model.config, 4, 3, 3), hr), hr).backward()
     for name, layer in model.prior.named_modules():
@@ -238,7 +236,7 @@ def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, 
             assert torch.equal(parameter.grad != 0, expected), f"{name}.{kind}"
 
 
-def test_bits_per_dim_of_a_model_that_knows_nothing_is_log2_of_the_levels(make_images):
+def test_bits_per_dim_of_uniform_logits_is_log2_of_the_levels(make_images):
     model = PRSR(PRSRConfig.preset("tiny"))
     for layer in (model.conditioning[-1], model.prior.head[2]):
         nn.init.zeros_(layer.weight)
@@ -257,7 +255,7 @@ def test_bits_per_dim_is_the_loss_of_each_image_in_bits(make_model, make_images)
     assert not bits.requires_grad
 
 
-def test_bits_per_dim_leaves_modes_and_statistics_as_they_were(make_model, make_images):
+def test_bits_per_dim_keeps_modes_and_statistics(make_model, make_images):
     model = make_model().train()
     model.conditioning[1].eval()
     modes = [module.training for module in model.modules()]
@@ -309,9 +307,7 @@ def test_bf16_autocast_stays_close_to_fp32(make_model, make_images):
     assert_close(output.logits.float(), plain.logits, atol=0.15, rtol=0)
 
 
-def test_loss_of_half_precision_logits_is_theirs_and_not_that_of_their_rounded_sum(
-    make_model, make_images
-):
+def test_loss_of_bf16_logits_does_not_round_their_sum(make_model, make_images):
     model = make_model(gain=4)
     hr = make_images(model.config, 2, 4, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -329,7 +325,7 @@ def test_model_of_another_precision_runs_and_is_sampled(make_model, make_images,
     assert prsr.sample(lr, model=model, seed=1).shape == (2, 3, 4, 6)
 
 
-def test_loss_of_other_images_than_the_logits_is_refused(make_model, make_images):
+def test_loss_of_images_that_do_not_match_the_logits_is_refused(make_model, make_images):
     model = make_model()
     hr = make_images(model.config, 2, 4, 6)
     output = model(make_images(model.config, 2, 2, 3), hr)
@@ -341,7 +337,7 @@ def test_loss_of_other_images_than_the_logits_is_refused(make_model, make_images
             prsr_loss(output, wrong)
 
 
-def test_levels_beyond_the_models_are_refused_by_name(make_model):
+def test_levels_above_the_models_are_refused_by_name(make_model):
     model = make_model()
     lr, hr = torch.zeros((1, 3, 1, 1)).byte(), torch.full((1, 3, 2, 2), 8).byte()
     with pytest.raises(ValueError, match="hr must hold values below 8"):
@@ -360,7 +356,7 @@ def test_levels_beyond_the_models_are_refused_by_name(make_model):
         ("hr", (1, 3, 4, 6), torch.uint8, ValueError, r"hr must be \[2, 3, 4, 6\]"),
     ],
 )
-def test_images_that_do_not_fit_are_refused_by_name(
+def test_images_that_do_not_match_are_refused_by_name(
     make_model, make_images, argument, shape, dtype, error, message
 ):
     model = make_model()
@@ -369,6 +365,6 @@ def test_images_that_do_not_fit_are_refused_by_name(
         model(**pair | {argument: torch.zeros(shape, dtype=dtype)})
 
 
-def test_model_wants_a_configuration():
+def test_model_requires_a_configuration():
     with pytest.raises(TypeError, match="config must be a PRSRConfig, got dict"):
         PRSR(PRSRConfig().to_dict())

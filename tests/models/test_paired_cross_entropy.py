@@ -1,4 +1,4 @@
-"""The paired cross-entropy computes what the plain formula does, gradients included."""
+"""The paired cross-entropy equals the plain formula, gradients included."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from prsr.models.paired_cross_entropy import formula, paired_cross_entropy
 
 
 def logits(rows, levels, dtype=torch.float64, seed=0):
-    """Two networks' logits and targets; the logits differ by nats, some of them by hundreds."""
+    """Logits of two networks, of a few nats and in one row of hundreds, and targets."""
     random = torch.Generator().manual_seed(seed)
     pair = [3 * torch.randn(rows, levels, dtype=torch.float64, generator=random) for _ in "ab"]
     pair[0][0] *= 100
@@ -23,7 +23,9 @@ def with_gradients(function, pair, target, scale=1.0):
 
 @pytest.mark.parametrize("at_a_time", [1, 7, 50, 1000])
 @pytest.mark.parametrize("levels", [2, 256])
-def test_the_paired_cross_entropy_is_the_formula_with_its_gradients(monkeypatch, at_a_time, levels):
+def test_the_paired_cross_entropy_equals_the_formula_with_its_gradients(
+    monkeypatch, at_a_time, levels
+):
     monkeypatch.setattr(
         prsr.models.paired_cross_entropy, "rows_at_a_time", lambda logits: at_a_time
     )
@@ -34,7 +36,7 @@ def test_the_paired_cross_entropy_is_the_formula_with_its_gradients(monkeypatch,
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
-def test_the_paired_cross_entropy_of_half_precision_errs_no_more_than_the_formula():
+def test_the_bf16_paired_cross_entropy_is_as_accurate_as_the_formula():
     pair, target = logits(3000, 256, torch.bfloat16)
     exact = with_gradients(formula, [each.double() for each in pair], target)
     found = with_gradients(paired_cross_entropy, pair, target)
@@ -46,7 +48,7 @@ def test_the_paired_cross_entropy_of_half_precision_errs_no_more_than_the_formul
         assert (usual - truth).norm() > 0
 
 
-def test_logits_of_two_precisions_get_gradients_of_their_own():
+def test_each_networks_gradients_have_the_dtype_of_its_logits():
     (a, b), target = logits(20, 8)
     pair = [a, b.detach().bfloat16().requires_grad_()]
     found, expected = (with_gradients(f, pair, target) for f in (paired_cross_entropy, formula))
@@ -56,7 +58,7 @@ def test_logits_of_two_precisions_get_gradients_of_their_own():
         torch.testing.assert_close(one, other, rtol=rtol, atol=1e-15)
 
 
-def test_one_network_may_be_without_gradient():
+def test_one_network_may_require_no_gradient():
     (a, b), target = logits(20, 8)
     for wanted, pair in ((b, (a.detach(), b)), (a, (a, b.detach()))):
         found, expected = (
@@ -74,7 +76,7 @@ def test_gradients_in_fp16_are_scaled_before_they_are_rounded():
         assert one.count_nonzero() > 0.9 * one.numel()
 
 
-def test_the_gradient_of_the_gradient_is_refused():
+def test_second_derivatives_are_refused():
     pair, target = logits(5, 4)
     with pytest.raises(RuntimeError, match="gradient of prsr_loss cannot be differentiated"):
         torch.autograd.grad(paired_cross_entropy(*pair, target), pair, create_graph=True)
@@ -89,7 +91,7 @@ def test_a_loss_can_be_differentiated_more_than_once():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_logit_that_is_no_number_shows_in_the_loss(value):
+def test_a_non_finite_logit_makes_the_loss_nan(value):
     (a, b), target = logits(5, 4)
     with torch.no_grad():
         b[3, 2] = value

@@ -1,15 +1,14 @@
-"""Runs ``prsr`` again and again, kills it, and lets it go on; a program.
+"""Run ``prsr`` repeatedly, kill it, and let it resume; a program.
 
     python tests/robustness/killing.py train|data|sample writes|moments FOLDER KILLS SEED
 
-``writes`` kills a run where it is about to change a file: before each such change in turn, or
-before KILLS of them, from the first to the last, if there are more. ``moments`` kills at KILLS
-moments that SEED decides. Every run that was killed goes on, and must end with what an undisturbed
-one ends with.
+``writes`` kills a run just before it changes a file: before each change in turn, or, if there are
+more than KILLS changes, before KILLS of them, evenly spaced. ``moments`` kills at KILLS random
+times, seeded by SEED. Every killed run is resumed and must end with the output of an undisturbed
+run.
 
-All that takes time is imported once, and each run is a fork, so that few kills hit the start. The
-last line printed is JSON: how many runs were killed, how many ended first, and how many rounds
-were completed.
+Slow modules are imported once and each run is a fork, so that few kills hit the start. The last
+line printed is JSON: the number of runs killed, of runs that ended first, and of rounds completed.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ sample_files.CHUNK = 2
 torch.set_num_threads(1)
 
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
-"""Audit events before a change of files; ``open`` is one if it is for writing."""
+"""Audit events that precede a change of files, besides ``open`` for writing."""
 
 
 def commands(kind: str, inputs: Path, out: Path) -> list[str]:
-    """The arguments of a command that can be killed; the same to begin and to go on."""
+    """The arguments of a command, the same to start and to resume it."""
     if kind == "data":
         return ["data", "folder", f"{inputs}/photos", "--out", f"{out}/set.npy", "--preset", "tiny"]
     if kind == "sample":
@@ -56,44 +55,44 @@ def commands(kind: str, inputs: Path, out: Path) -> list[str]:
     return ["train", *own, "--steps", "12", "--report-every", "2", "--batch-size", "2"]
 
 
-def count_changes(out: Path, deadly: int) -> list[str]:
-    """Count the changes of files below ``out`` from now on, and die before one of them.
+def count_changes(out: Path, kill_at: int) -> list[str]:
+    """Record changes of files below ``out`` from now on, and kill the process before one of them.
 
-    Only those of the main thread: in what order others come is not decided.
+    Only changes of the main thread count: the order of the others varies.
 
     Args:
-        out: where files are changed.
-        deadly: the number of the change that is not made; 0 for none.
+        out: the folder of the files.
+        kill_at: the number of the change before which to kill the process; 0 for none.
 
     Returns:
-        The changes so far; it grows.
+        The changes so far, a list that grows.
     """
     changes: list[str] = []
 
-    def note(change: str) -> None:
+    def record(change: str) -> None:
         if threading.current_thread() is threading.main_thread():
             changes.append(change)
-            if len(changes) == deadly:
+            if len(changes) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if (writing and str(arguments[0]).startswith(str(out))) or event in CHANGES:
-            note(event)
+            record(event)
 
     fsync = os.fsync
 
-    def noted_fsync(file: int) -> None:
-        note("fsync")
+    def recorded_fsync(file: int) -> None:
+        record("fsync")
         fsync(file)
 
-    os.fsync = noted_fsync
+    os.fsync = recorded_fsync
     sys.addaudithook(hook)
     return changes
 
 
-def start(arguments: list[str], out: Path, deadly: int | None) -> int:
-    """A child that runs ``prsr``; its process. It leaves the number of changes in a file."""
+def start(arguments: list[str], out: Path, kill_at: int | None) -> int:
+    """Start a child that runs ``prsr`` and saves its number of changes; returns its PID."""
     child = os.fork()
     if child:
         return child
@@ -101,7 +100,7 @@ def start(arguments: list[str], out: Path, deadly: int | None) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = ["prsr", *arguments]
-    changes = [] if deadly is None else count_changes(out, deadly)
+    changes = [] if kill_at is None else count_changes(out, kill_at)
     code = 70
     try:
         main()
@@ -112,24 +111,24 @@ def start(arguments: list[str], out: Path, deadly: int | None) -> int:
 
 
 def attempt(
-    kind: str, inputs: Path, out: Path, deadly: int | None = None, patience: float | None = None
+    kind: str, inputs: Path, out: Path, kill_at: int | None = None, timeout: float | None = None
 ) -> bool:
-    """Run the command to its end, or until it is killed; whether it ended.
+    """Run a command until it ends or is killed; returns whether it ended.
 
     Args:
-        kind: of command.
-        inputs: what it reads.
-        out: what it writes to.
-        deadly: the number of the change of files before which it is killed; 0 only counts them,
-            None does neither.
-        patience: seconds before it is killed; None lets it end.
+        kind: of the command.
+        inputs: the folder that it reads.
+        out: the folder that it writes to.
+        kill_at: the number of the change before which it is killed; 0 only counts changes, and None
+            does neither.
+        timeout: seconds after which it is killed; None lets it end.
     """
     arguments = commands(kind, inputs, out)
     if kind == "train" and (out / "run" / "sheets").is_dir():
         arguments.append("--resume")
-    child = start(arguments, out, deadly)
-    if patience is not None:
-        time.sleep(patience)
+    child = start(arguments, out, kill_at)
+    if timeout is not None:
+        time.sleep(timeout)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -139,15 +138,15 @@ def attempt(
     return True
 
 
-def made(out: Path) -> dict[str, object]:
-    """What a command has made, in values that can be compared; every file has its part."""
+def output_of(out: Path) -> dict[str, object]:
+    """The output of a command as comparable values, by file."""
     found: dict[str, object] = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
         if path.name == "checkpoint.safetensors":
             found[name] = {key: value.tolist() for key, value in load_file(path).items()}
         elif path.name.startswith("events.out"):
-            found["events"] = {  # all but the last value of a step is of a run that was killed
+            found["events"] = {  # for a repeated step, the last value
                 key: dict(zip(*values, strict=True))
                 for key, values in read_curves(out / "run").items()
             }
@@ -157,13 +156,13 @@ def made(out: Path) -> dict[str, object]:
 
 
 def prepare(kind: str, inputs: Path) -> None:
-    """Photographs of random pixels, an array file and a model."""
+    """Write images of random pixels, an array file and a model."""
     (inputs / "photos").mkdir(parents=True)
     random_pixels = np.random.default_rng(0)
     for number in range(12):
         pixels = random_pixels.integers(0, 256, (5, 4 + number % 2, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(inputs / "photos" / f"{number:02}.png")
-    if kind == "data":  # prsr sample would end with 1
+    if kind == "data":  # with it, prsr sample would exit with 1
         (inputs / "photos" / "bad.png").write_bytes(b"no image")
     np.save(inputs / "set.npy", random_pixels.integers(0, 8, (9, 3, 6, 6), dtype=np.uint8))
     torch.manual_seed(0)
@@ -171,29 +170,29 @@ def prepare(kind: str, inputs: Path) -> None:
 
 
 def compare(out: Path, expected: dict[str, object]) -> None:
-    """Raise AssertionError if a round has not made what is expected."""
-    found = made(out)
+    """Raise AssertionError if the output of a round is not the expected one."""
+    found = output_of(out)
     assert found.keys() == expected.keys(), (found.keys() ^ expected.keys(), out)
     for name, value in expected.items():
         assert found[name] == value, (name, out)
 
 
 def supervise(kind: str, how: str, folder: Path, kills: int, seed: int) -> dict[str, int]:
-    """Kill that often, and compare every round with an undisturbed one."""
-    inputs, whole = folder / "inputs", folder / "whole"
+    """Kill ``kills`` times, and compare every round with an undisturbed run."""
+    inputs, undisturbed = folder / "inputs", folder / "undisturbed"
     prepare(kind, inputs)
-    whole.mkdir()
-    begun = time.monotonic()
-    assert attempt(kind, inputs, whole, deadly=0)
-    length = time.monotonic() - begun
-    changes = int(Path(f"{whole}.changes").read_text())
-    expected = made(whole)
+    undisturbed.mkdir()
+    started = time.monotonic()
+    assert attempt(kind, inputs, undisturbed, kill_at=0)
+    length = time.monotonic() - started
+    changes = int(Path(f"{undisturbed}.changes").read_text())
+    expected = output_of(undisturbed)
     assert expected
     assert changes
     counts = {"kills": 0, "too late": 0, "rounds": 0}
 
-    def run(out: Path, deadly: int | None = None, patience: float | None = None) -> bool:
-        ended = attempt(kind, inputs, out, deadly, patience)
+    def run(out: Path, kill_at: int | None = None, timeout: float | None = None) -> bool:
+        ended = attempt(kind, inputs, out, kill_at, timeout)
         counts["too late" if ended else "kills"] += 1
         return ended
 
@@ -206,10 +205,10 @@ def supervise(kind: str, how: str, folder: Path, kills: int, seed: int) -> dict[
         out.mkdir()
         ended = False
         if how == "writes":
-            assert not run(out, deadly=points[counts["rounds"]])
+            assert not run(out, kill_at=points[counts["rounds"]])
         else:
             while not ended and counts["kills"] < kills:
-                ended = run(out, patience=chance.uniform(0, length))
+                ended = run(out, timeout=chance.uniform(0, length))
         if not ended:
             attempt(kind, inputs, out)
         compare(out, expected)

@@ -1,5 +1,5 @@
-/* A file system without locks, shared maps, modes and fsync, as some network file systems are; for
- * LD_PRELOAD. */
+/* For LD_PRELOAD: a file system without locks, shared maps, modes and fsync, like some network file
+ * systems. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

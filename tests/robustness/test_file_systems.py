@@ -1,4 +1,4 @@
-"""File systems that lack what is nice to have: locks, shared memory maps, modes, fsync."""
+"""File systems without locks, shared memory maps, file modes or fsync."""
 
 import errno
 import fcntl
@@ -22,17 +22,17 @@ TINY = PRSRConfig.preset("tiny")
 
 @pytest.fixture(scope="module")
 def poor(tmp_path_factory):
-    """Environment of a process that meets such a file system everywhere."""
+    """The environment of a process for which every file system lacks them."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux" or compiler is None:
-        pytest.skip("needs Linux and a C compiler, to take calls away from a process")
+        pytest.skip("needs Linux and a C compiler, to override calls of a process")
     library = tmp_path_factory.mktemp("poor") / "poor.so"
     source = Path(__file__).with_name("poor_file_system.c")
     subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
     return {**os.environ, "LD_PRELOAD": str(library)}
 
 
-def test_every_command_goes_on_without(poor, photos, tmp_path):
+def test_commands_work_without_locks_shared_maps_modes_and_fsync(poor, photos, tmp_path):
     array, run = tmp_path / "set.npy", tmp_path / "run"
     commands = [
         ("data", "folder", photos, "--out", array, "--preset", "tiny"),
@@ -74,7 +74,7 @@ def test_locks_are_optional(photos, tmp_path, monkeypatch, code):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["set.npy"]
 
 
-def test_a_disk_that_loses_data_is_told(photos, tmp_path, monkeypatch):
+def test_a_failed_fsync_is_reported_and_keeps_the_old_file(photos, tmp_path, monkeypatch):
     (tmp_path / "a").write_text("before")
     for code in (errno.EIO, errno.ENOSPC):
         monkeypatch.setattr(os, "fsync", refusing(code))
@@ -85,7 +85,7 @@ def test_a_disk_that_loses_data_is_told(photos, tmp_path, monkeypatch):
     assert (tmp_path / "a").read_text() == "before"
 
 
-def test_an_array_that_cannot_be_mapped_is_read_and_other_reasons_are_told(tmp_path, monkeypatch):
+def test_an_array_that_cannot_be_mapped_is_read_into_memory(tmp_path, monkeypatch):
     path = tmp_path / "set.npy"
     pixels = np.arange(3 * 36, dtype=np.uint8).reshape(1, 3, 6, 6) % 8
     np.save(path, pixels)

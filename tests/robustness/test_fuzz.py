@@ -1,6 +1,6 @@
-"""Every parser of outside bytes ends in a result or in a clear error, whatever it is given.
+"""Every parser of external bytes returns a result or raises a clear error, for any input.
 
-``PRSR_FUZZ`` says how many inputs each target gets: 200, or 10,000 in ``make nightly``.
+``PRSR_FUZZ`` is the number of inputs of each parser: 200, or 10,000 in ``make nightly``.
 """
 
 import io
@@ -40,11 +40,11 @@ fuzzed = settings(
 
 
 @st.composite
-def damaged(draw, whole):
-    """A file that was changed in some places, cut off, or is no such file at all."""
+def damaged(draw, original):
+    """A file with some bytes changed, truncated, or replaced by random bytes."""
     if draw(st.integers(0, 19)) == 0:
         return draw(st.binary(max_size=300))
-    data = bytearray(whole)
+    data = bytearray(original)
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 6]))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
         how = draw(st.integers(0, 3))
@@ -63,8 +63,8 @@ def damaged(draw, whole):
     return bytes(data)
 
 
-def settled(work, *errors):
-    """What came of a call: "read", or the name of an error that is a clear one."""
+def outcome_of(work, *errors):
+    """The outcome of a call: "read", or the name of an allowed error."""
     try:
         work()
     except errors as error:
@@ -112,8 +112,8 @@ def image_files():
 FILES = image_files()
 
 
-def test_images(tmp_path, tally, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**16)  # or damaged sizes take minutes
+def test_damaged_image_files_give_an_image_or_a_clear_error(tmp_path, tally, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**16)  # damaged sizes would take minutes
     path = tmp_path / "image"
 
     def read():
@@ -126,7 +126,7 @@ def test_images(tmp_path, tally, monkeypatch):
     def run(data):
         path.write_bytes(data)
         provenance_of(path)
-        tally[settled(read, ValueError)] += 1
+        tally[outcome_of(read, ValueError)] += 1
 
     run()
 
@@ -135,9 +135,8 @@ PNG_KINDS = [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"gAMA", b"cHRM", b"pH
 PNG_KINDS += [b"tIME", b"sBIT", b"hIST", b"bKGD", b"acTL", b"fcTL", b"fdAT", b"cICP", b"abCd"]
 
 
-def test_metadata_of_png_files(tally):
-    """Whatever a chunk of metadata holds, the pixels are those of the file without it."""
-    whole = encoded("PNG", Image.fromarray(pixels()))
+def test_any_png_metadata_leaves_the_pixels_unchanged(tally):
+    original = encoded("PNG", Image.fromarray(pixels()))
     content = st.one_of(
         st.binary(max_size=60),
         st.binary(max_size=60).map(lambda data: b"XML:com.adobe.xmp\0\0\0\0\0" + data),
@@ -151,17 +150,17 @@ def test_metadata_of_png_files(tally):
         chunk = png_chunk(kind, content)
         if flip:
             chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
-        at = whole.index(b"IEND" if last else b"IDAT") - 4
-        image = decode(io.BytesIO(whole[:at] + chunk + whole[at:]), "RGB")
+        at = original.index(b"IEND" if last else b"IDAT") - 4
+        image = decode(io.BytesIO(original[:at] + chunk + original[at:]), "RGB")
         assert np.array_equal(np.asarray(image), pixels())
         tally["read"] += 1
 
     run()
 
 
-def test_metadata_of_jpeg_files(tally):
-    whole = encoded("JPEG", Image.fromarray(pixels()))
-    expected = np.asarray(decode(io.BytesIO(whole), "RGB"))
+def test_any_jpeg_metadata_leaves_the_pixels_unchanged(tally):
+    original = encoded("JPEG", Image.fromarray(pixels()))
+    expected = np.asarray(decode(io.BytesIO(original), "RGB"))
     heads = [
         b"Exif\0\0",
         b"ICC_PROFILE\0\1\1",
@@ -179,63 +178,65 @@ def test_metadata_of_jpeg_files(tally):
     )
     def run(marker, head, content):
         segment = struct.pack(">BBH", 0xFF, marker, 2 + len(head + content)) + head + content
-        image = decode(io.BytesIO(whole[:2] + segment + whole[2:]), "RGB")
+        image = decode(io.BytesIO(original[:2] + segment + original[2:]), "RGB")
         assert np.array_equal(np.asarray(image), expected)
         tally["read"] += 1
 
     run()
 
 
-def test_array_files(tmp_path, tally):
+def test_damaged_array_files_give_an_array_or_a_clear_error(tmp_path, tally):
     path = tmp_path / "set.npy"
     np.save(path, pixels(shape=(2, 3, 6, 6)) % 8)
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     @fuzzed
-    @given(data=damaged(whole), any_size=st.booleans())
+    @given(data=damaged(original), any_size=st.booleans())
     def run(data, any_size):
         path.write_bytes(data)
-        tally[settled(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
+        tally[outcome_of(lambda: read_array(path, TINY, any_size=any_size), ValueError)] += 1
 
     run()
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_models(file, tmp_path, tally):
+def test_damaged_models_give_a_model_or_a_clear_error(file, tmp_path, tally):
     PRSR(TINY).save_pretrained(tmp_path)
-    whole = (tmp_path / file).read_bytes()
-    # Most of a safetensors file is numbers, of which all are right: its head is what is parsed.
-    head = 8 + int.from_bytes(whole[:8], "little") if file == "model.safetensors" else len(whole)
-    rest = whole[head:]
+    original = (tmp_path / file).read_bytes()
+    # Only the header of a safetensors file is parsed; any bytes are valid weights.
+    head = (
+        8 + int.from_bytes(original[:8], "little") if file == "model.safetensors" else len(original)
+    )
+    rest = original[head:]
 
     @fuzzed
-    @given(data=damaged(whole[:head]))
+    @given(data=damaged(original[:head]))
     def run(data):
         (tmp_path / file).write_bytes(data + rest)
-        tally[settled(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
+        tally[outcome_of(lambda: PRSR.from_pretrained(tmp_path), ValueError, OSError)] += 1
 
     run()
 
 
-def test_training_checkpoints(tmp_path, tally):
+def test_damaged_checkpoints_are_restored_or_give_a_clear_error(tmp_path, tally):
     path = tmp_path / "checkpoint.safetensors"
     trainer = Trainer(TrainSettings(TINY, batch_size=1), "data", torch.device("cpu"))
     trainer.train_step(*SuperResolutionImages(pixels(shape=(1, 3, 6, 6)) % 8, TINY).batch([0]))
     trainer.save(path)
     trainer.restore(path)
-    whole = path.read_bytes()
-    head = 8 + int.from_bytes(whole[:8], "little")
+    original = path.read_bytes()
+    head = 8 + int.from_bytes(original[:8], "little")
 
     @fuzzed
-    @given(data=damaged(whole[:head]))
+    @given(data=damaged(original[:head]))
     def run(data):
-        path.write_bytes(data + whole[head:])
-        tally[settled(lambda: trainer.restore(path), ValueError)] += 1
+        path.write_bytes(data + original[head:])
+        tally[outcome_of(lambda: trainer.restore(path), ValueError)] += 1
 
     run()
 
 
-def test_tensorboard_folders(tmp_path, tally):
+def test_damaged_event_files_give_curves_or_a_clear_error(tmp_path, tally):
     from torch.utils.tensorboard import SummaryWriter
 
     from prsr.evaluation.plots import read_curves
@@ -245,19 +246,19 @@ def test_tensorboard_folders(tmp_path, tally):
             writer.add_scalar("training/loss", 1.0 / (1 + step), step)
             writer.add_scalar("validation/bits/dim", 1.0, step)
     (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     @fuzzed
-    @given(data=damaged(whole))
+    @given(data=damaged(original))
     def run(data):
         path.write_bytes(data)
-        tally[settled(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
+        tally[outcome_of(lambda: read_curves(tmp_path), ValueError, FileNotFoundError)] += 1
 
     run()
 
 
-def test_lmdb_folders(tmp_path, tally):
-    """In processes of their own, for damaged pages may kill one: LMDB trusts what it maps."""
+def test_damaged_lmdb_folders_are_converted_or_give_a_clear_error(tmp_path, tally):
+    """Each input has its own process, since LMDB may crash on damaged pages."""
     import lmdb
 
     folder = tmp_path / "set_lmdb"
@@ -265,19 +266,19 @@ def test_lmdb_folders(tmp_path, tally):
         for seed in range(6):
             t.put(f"{seed:040x}".encode(), encoded("PNG", Image.fromarray(pixels(seed))))
     path = folder / "data.mdb"
-    whole = path.read_bytes()
+    original = path.read_bytes()
 
     def attempt(data):
         path.write_bytes(data)
         out = tmp_path / "set.npy"
         for end in ("", ".partial", ".journal"):
             out.with_name(out.name + end).unlink(missing_ok=True)
-        return settled(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
+        return outcome_of(lambda: convert(Lsun(folder), out, TINY), ValueError, OSError)
 
-    cut = st.integers(0, len(whole)).map(lambda end: (whole[:end], True))
+    cut = st.integers(0, len(original)).map(lambda end: (original[:end], True))
 
     @fuzzed
-    @given(case=st.one_of(damaged(whole).map(lambda data: (data, False)), cut))
+    @given(case=st.one_of(damaged(original).map(lambda data: (data, False)), cut))
     def run(case):
         data, is_cut = case
         read_end, write_end = os.pipe()
@@ -291,10 +292,10 @@ def test_lmdb_folders(tmp_path, tally):
                 os._exit(0)
         os.close(write_end)
         with open(read_end, "rb") as outcome:
-            told = outcome.read().decode()
+            result = outcome.read().decode()
         _, status = os.waitpid(child, 0)
-        assert not told.startswith("!"), told
-        assert told or not is_cut  # what is only too short must not kill
-        tally[told or f"killed by signal {os.WTERMSIG(status)}"] += 1
+        assert not result.startswith("!"), result
+        assert result or not is_cut  # a file that is only truncated must not crash it
+        tally[result or f"killed by signal {os.WTERMSIG(status)}"] += 1
 
     run()

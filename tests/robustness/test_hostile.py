@@ -1,6 +1,6 @@
-"""Hostile calls of the API end in TypeError, ValueError or a right result, never otherwise.
+"""Any call of the API raises TypeError or ValueError or returns a right result.
 
-``PRSR_HOSTILE`` says how many calls: 100, or 1,000 in ``make nightly``.
+``PRSR_HOSTILE`` is the number of calls: 100, or 1,000 in ``make nightly``.
 """
 
 import os
@@ -57,7 +57,7 @@ ODDITIES = st.one_of(
 
 @st.composite
 def tensors(draw, shape=None):
-    """A tensor of any shape, dtype, strides and device; often near to what is wanted."""
+    """A tensor of any shape, dtype, strides and device, often close to a valid one."""
     if shape is None or draw(st.integers(0, 3)) == 0:
         shape = draw(st.lists(st.sampled_from([0, 1, 2, 3, 5]), max_size=6))
     dtype = draw(st.sampled_from(DTYPES)) if draw(st.integers(0, 2)) == 0 else torch.uint8
@@ -84,7 +84,7 @@ def tensors(draw, shape=None):
 
 @st.composite
 def batches(draw):
-    """What might be handed in as a batch."""
+    """Valid and invalid batches."""
     how = draw(st.integers(0, 7))
     shape = [draw(st.integers(0, 3)), 3, draw(st.integers(1, 3)), draw(st.integers(1, 3))]
     if how < 4:
@@ -122,7 +122,7 @@ def model(make_model):
     return make_model()
 
 
-def test_sampling(model, tally):
+def test_hostile_calls_of_sample_give_a_right_result_or_a_clear_error(model, tally):
     @hostile
     @given(batch=batches(), options=st.fixed_dictionaries({}, optional=OPTIONS))
     def run(batch, options):
@@ -155,7 +155,7 @@ FIELDS = list(PRSRConfig().to_dict())
 
 
 def calls(model):
-    """Functions of the API, and what each takes."""
+    """Functions of the API, and strategies for their arguments."""
     lr, hr = tensors([2, 3, 2, 2]), tensors([2, 3, 4, 4])
     any_value = st.one_of(NUMBERS, ODDITIES, tensors())
     keys = st.one_of(st.sampled_from(FIELDS), st.none(), st.integers(), st.text(max_size=3))
@@ -195,7 +195,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_rest(model, name, tally):
+def test_hostile_calls_of_other_functions_give_a_result_or_a_clear_error(model, name, tally):
     function, strategies = calls(model)[name]
 
     @settings(hostile, max_examples=max(1, CALLS // 4))

@@ -1,7 +1,7 @@
-"""A kill at any moment loses nothing: what goes on ends with what an undisturbed run ends with.
+"""A command killed at any time can be resumed and ends with the output of an undisturbed run.
 
-A run of each command is killed before 4 of its changes of files, evenly spread. ``PRSR_KILLS`` is
-set by ``make nightly``: then it is killed before every change, and at that many random moments.
+A run of each command is killed before 4 of its changes of files, evenly spaced. ``make nightly``
+sets ``PRSR_KILLS``: it is then killed before every change, and at that many random times.
 """
 
 import json
@@ -17,7 +17,7 @@ NIGHTLY = int(os.environ.get("PRSR_KILLS", "0"))
 
 
 def kill(kind, how, kills, seed, folder):
-    """What ``killing.py`` has counted."""
+    """The counts of a run of ``killing.py``."""
     program = Path(__file__).with_name("killing.py")
     call = [sys.executable, str(program), kind, how, str(folder), str(kills), str(seed)]
     done = subprocess.run(call, capture_output=True, text=True)
@@ -26,7 +26,7 @@ def kill(kind, how, kills, seed, folder):
 
 
 @pytest.mark.parametrize("kind", ["train", "data", "sample"])
-def test_kills_before_changes_of_files(kind, tmp_path, tally):
+def test_a_run_killed_before_a_change_of_files_resumes_to_the_same_output(kind, tmp_path, tally):
     tally.update(kill(kind, "writes", 10**6 if NIGHTLY else 4, 0, tmp_path))
     assert tally["kills"] == tally["rounds"] >= 4
 
@@ -34,7 +34,7 @@ def test_kills_before_changes_of_files(kind, tmp_path, tally):
 if NIGHTLY:
 
     @pytest.mark.parametrize("kind", ["train", "data", "sample"])
-    def test_kills_at_random_moments(kind, tmp_path, tally):
+    def test_a_run_killed_at_a_random_time_resumes_to_the_same_output(kind, tmp_path, tally):
         seed = random.SystemRandom().randrange(2**31)
         tally.update(kill(kind, "moments", NIGHTLY, seed, tmp_path))
         assert tally["kills"] == NIGHTLY

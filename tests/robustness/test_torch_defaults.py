@@ -1,4 +1,4 @@
-"""Process-wide defaults of torch neither leak into a call or a model, nor are changed by one."""
+"""Calls and models ignore torch's process-wide defaults and do not change them."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def saved(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_a_loaded_model_has_none_of_the_defaults(saved, name):
+def test_loading_a_model_ignores_the_defaults(saved, name):
     expected = PRSR.from_pretrained(saved)
     with DEFAULTS[name]():
         before = state()
@@ -79,7 +79,7 @@ def test_a_loaded_model_has_none_of_the_defaults(saved, name):
 
 @pytest.mark.parametrize("name", DEFAULTS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_call_has_none_of_the_defaults_and_changes_none(saved, make_images, name, engine):
+def test_a_call_ignores_and_keeps_the_defaults(saved, make_images, name, engine):
     model = PRSR.from_pretrained(saved)
     lr = make_images(model.config, 3, 2, 2)
     temperature = 0.8
@@ -90,14 +90,14 @@ def test_a_call_has_none_of_the_defaults_and_changes_none(saved, make_images, na
         rows = list(Sampler(model, engine=engine).rows(lr, temperature, seed=3, num_samples=2))
         from_array = prsr.sample(lr.numpy(), temperature, model=model, engine=engine, seed=3)
         assert state() == before
-        prsr.sample(lr, model=model, engine=engine)  # a seed comes from the generator
+        prsr.sample(lr, model=model, engine=engine)  # takes its seed from the generator
     for result in (drawn, rows[-1]):
         assert torch.equal(result, expected)
     assert torch.equal(from_array, expected[:, 0])
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_the_cached_model_has_none_of_the_defaults(name):
+def test_the_cached_default_model_ignores_the_defaults(name):
     default_model.cache_clear()
     lr = np.zeros((1, 3, 2, 2), np.uint8)
     try:
@@ -112,7 +112,7 @@ def test_the_cached_model_has_none_of_the_defaults(name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_checks_and_figures_have_none_of_the_defaults(saved, make_images, name):
+def test_cdf_violation_and_bits_per_dim_ignore_the_defaults(saved, make_images, name):
     model = PRSR.from_pretrained(saved)
     lr, hr = make_images(model.config, 2, 2, 2), make_images(model.config, 2, 4, 4)
 
@@ -121,7 +121,7 @@ def test_checks_and_figures_have_none_of_the_defaults(saved, make_images, name):
     with DEFAULTS[name]():
         values = cdf_violation(model, lr, hr, given, 1.0), prsr.bits_per_dim(model, lr, hr)
     assert torch.allclose(values[0].to(expected[0].dtype), expected[0], atol=1e-5)
-    # Who wants bits per dimension in mixed precision asks for it by autocast.
+    # Autocast is the documented way to compute bits per dimension in mixed precision.
     assert torch.allclose(values[1], expected[1], atol=1e-2 if name == "autocast" else 1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Conditioning logits: to the last bit an image's own, whatever is beside it and who computes."""
+"""Conditioning logits are bit-identical in any batch and with any number of threads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from prsr.utils.torch_threads import map_in_threads, run_in_new_thread
 
 
 @contextmanager
-def beside_another():
-    """While another thread of Python is there."""
+def another_thread():
+    """Keep another Python thread alive."""
     end = threading.Event()
     other = threading.Thread(target=end.wait)
     other.start()
@@ -44,8 +44,10 @@ def logits(faces):
     return of
 
 
-def test_an_images_logits_hang_on_nothing_but_the_image(faces, logits, make_images, threads):
-    """Images could hide it: a draw seldom turns on the last bit."""
+def test_logits_are_bit_identical_in_any_batch_and_thread_count(
+    faces, logits, make_images, threads
+):
+    """Samples would not show a difference: a draw rarely depends on the last bit."""
     lr = make_images(faces.config, 9, 8, 8)
     threads(1)
     expected = logits(lr)
@@ -58,14 +60,16 @@ def test_an_images_logits_hang_on_nothing_but_the_image(faces, logits, make_imag
         torch.testing.assert_close(faces.conditioning(lr), expected, atol=1e-3, rtol=0)
 
 
-def test_logits_are_the_same_beside_and_in_another_thread_of_python(
+def test_logits_are_bit_identical_beside_and_in_another_python_thread(
     faces, logits, make_images, threads
 ):
-    lr = make_images(faces.config, 2, 16, 16)  # where three threads sum otherwise than one
+    lr = make_images(
+        faces.config, 2, 16, 16
+    )  # large enough that three threads sum in a different order
     threads(1)
     expected = logits(lr)
     threads(3)
-    with beside_another():
+    with another_thread():
         assert torch.equal(logits(lr), expected)
     found = []
     run_in_new_thread(lambda: found.extend([logits(lr), logits(lr[:1])]))
@@ -73,8 +77,8 @@ def test_logits_are_the_same_beside_and_in_another_thread_of_python(
     assert torch.equal(found[1], expected[:1])
 
 
-def test_a_gpu_gets_all_images_at_once(make_model):
-    """Stood in for by the device ``meta``, which gives shapes alone."""
+def test_a_gpu_conditions_all_images_at_once(make_model):
+    """The device ``meta``, which computes shapes only, stands in for a GPU."""
     config, sizes = make_model().config, []
 
     class Shapes(nn.Module):
@@ -91,25 +95,24 @@ def test_a_gpu_gets_all_images_at_once(make_model):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_work_is_done_once_each_with_one_thread_and_nobody_elses_are_changed(threads, count):
+def test_map_in_threads_runs_each_item_once_and_keeps_other_thread_counts(threads, count):
     threads(3)
     seen, workers = [], threading.Barrier(3)
 
     def work(i):
         if count > 1 and i < 3:
-            workers.wait(60)  # until each has got its thread, which others may see for a moment
-        run_in_new_thread(
-            lambda: seen.append(torch.get_num_threads())
-        )  # a thread that is new to torch
+            workers.wait(60)  # until each has set its thread count, which others may briefly see
+        # In a thread that torch has not run in before.
+        run_in_new_thread(lambda: seen.append(torch.get_num_threads()))
         return i, torch.get_num_threads()
 
-    with beside_another():
+    with another_thread():
         assert map_in_threads(work, count) == [(i, 1) for i in range(count)]
     assert seen == [3] * count
     assert torch.get_num_threads() == 3
 
 
-def test_what_work_raises_reaches_the_caller(threads):
+def test_an_exception_in_a_worker_reaches_the_caller(threads):
     threads(2)
 
     def work(i):
@@ -130,6 +133,6 @@ atexit.register(lambda: print(torch.equal(prsr.sample(lr, seed=1), expected)))
 """
 
 
-def test_images_are_drawn_while_python_ends():
+def test_sampling_works_while_the_interpreter_exits():
     ended = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("True\n", "")

@@ -1,4 +1,4 @@
-"""Whether images are drawn as often as p(y|x) says, on models small enough to list every one."""
+"""Image frequencies match p(y|x), on models small enough to enumerate every image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prsr import Sampler
 from prsr.testing import cdf_violation
 
 DRAWS = 4000
-LEAST_P = 1e-4  # of a right sampler's chi-square; a wrong one's is far below
+LEAST_P = 1e-4  # p-value of the chi-square test; that of a wrong sampler is far lower
 
-# Sixteen images of one colour or sixty-four of three, and the size of what they are drawn from.
+# Models with 16 possible images of one colour and 64 of three colours.
 SMALL = {
     "grey": {"channels": 1, "levels": 2, "scale": 2, "gain": 2},
     "colour": {"channels": 3, "levels": 4, "scale": 1, "prior_layers": 1, "gain": 2},
@@ -25,7 +25,7 @@ SMALL = {
 
 @pytest.fixture(params=SMALL)
 def small(request, make_model):
-    """A model, a low-resolution pixel, and every image that can be drawn from it."""
+    """A model, a low-resolution pixel, and every possible image."""
     model = make_model(seed=0, **SMALL[request.param])
     config = model.config
     lr = torch.ones((1, config.channels, 1, 1), dtype=torch.uint8)
@@ -36,7 +36,7 @@ def small(request, make_model):
 
 
 def probabilities(model, lr, images, temperature=1.0, drawn=None):
-    """Of each listed image, ``float64``; ``drawn`` marks what is not given, if not all is."""
+    """Probability of each image, ``float64``, given the sub-pixels outside ``drawn``, if any."""
     with torch.no_grad():
         logits = model(lr.expand(len(images), -1, -1, -1), images).logits.double()
     log_p = (logits / temperature).log_softmax(dim=1)
@@ -45,7 +45,7 @@ def probabilities(model, lr, images, temperature=1.0, drawn=None):
 
 
 def chi_square_p(expected, images, samples):
-    """How likely counts as far from the expected ones are; rare images count together."""
+    """p-value of the chi-square test of image counts; rare images are pooled."""
     place = (samples[:, None] == images[None]).flatten(2).all(dim=2).int().argmax(dim=1)
     counts = torch.bincount(place, minlength=len(images)).double()
     means = expected * len(samples)
@@ -57,24 +57,24 @@ def chi_square_p(expected, images, samples):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_images_come_as_often_as_their_probability_says(small, engine, temperature):
+def test_image_frequencies_match_their_probabilities(small, engine, temperature):
     model, lr, images = small
     sampler = Sampler(model, engine=engine)
     samples = sampler.sample(lr, temperature, seed=1, num_samples=DRAWS)[0]
     expected = probabilities(model, lr, images, temperature)
     assert_close(expected.sum().item(), 1.0)
     assert chi_square_p(expected, images, samples) > LEAST_P
-    # The same draws are no draws from the model at another temperature, or from another model.
+    # The test rejects another temperature and another model.
     other = probabilities(model, lr, images, 1.5 - temperature)
     assert chi_square_p(other, images, samples) < LEAST_P
     assert chi_square_p(expected.roll(1), images, samples) < LEAST_P
-    # And sub-pixels that each come as often as they should, but alone, are noticed.
+    # It rejects sub-pixels with the right marginals that are independent of each other.
     alone = [values.roll(i) for i, values in enumerate(samples.flatten(1).T)]
     alone = torch.stack(alone, dim=1).view_as(samples)
     assert chi_square_p(expected, images, alone) < LEAST_P
 
 
-def test_images_of_a_batch_come_as_often_as_samples_of_one(small):
+def test_image_frequencies_in_a_batch_match_their_probabilities(small):
     model, lr, images = small
     samples = Sampler(model).sample(lr.expand(DRAWS, -1, -1, -1), seed=2)
     assert chi_square_p(probabilities(model, lr, images), images, samples) > LEAST_P
@@ -82,7 +82,7 @@ def test_images_of_a_batch_come_as_often_as_samples_of_one(small):
 
 @pytest.fixture(params=[0, 1, -1], ids=["first", "second", "last"])
 def completed(request, small):
-    """A mask that gives one sub-pixel, in the order of drawing, and the level it is given."""
+    """A mask of one known sub-pixel, by its place in raster order, and the known image."""
     channels, height, width = small[2].shape[1:]
     mask = torch.zeros(height * width * channels, dtype=torch.bool)
     mask[request.param] = True
@@ -90,7 +90,7 @@ def completed(request, small):
 
 
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_completions_come_as_often_as_the_rest_of_the_chain_says(small, completed, engine):
+def test_completion_frequencies_match_their_conditional_probabilities(small, completed, engine):
     (model, lr, images), (mask, known) = small, completed
     sampler = Sampler(model, engine=engine)
     samples = sampler.sample(lr, seed=1, num_samples=DRAWS, known=known, mask=mask)[0]
@@ -102,14 +102,14 @@ def test_completions_come_as_often_as_the_rest_of_the_chain_says(small, complete
     assert chi_square_p(expected.roll(1), fitting, samples) < LEAST_P
 
 
-def test_what_follows_a_known_sub_pixel_is_drawn_in_its_light(small):
+def test_sub_pixels_after_a_known_one_are_conditioned_on_it(small):
     model, lr, images = small
     known, first = torch.ones_like(images[:1]), (..., 0, 0, 0)
     mask = torch.zeros_like(known, dtype=torch.bool)
     mask[first] = True
     fitting = images[images[first] == 1]
     expected = probabilities(model, lr, fitting, drawn=~mask)
-    # Had it only been pasted into a finished image, the rest would be distributed otherwise.
+    # Pasting the known sub-pixel into a finished sample would give another distribution.
     pasted = Sampler(model).sample(lr, seed=1, num_samples=DRAWS)[0]
     pasted[first] = 1
     assert chi_square_p(expected, fitting, pasted) < LEAST_P
@@ -123,7 +123,9 @@ def scene(make_model, make_images):
 
 @pytest.mark.parametrize("shape", [(4, 3, 4, 6), (6,), (4, 1), (3, 1, 1), (4, 1, 1, 1), ()])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_mask_says_what_is_kept_and_the_rest_is_drawn_right(make_model, make_images, engine, shape):
+def test_masked_sub_pixels_are_kept_and_the_others_follow_the_noise(
+    make_model, make_images, engine, shape
+):
     model, lr, known = scene(make_model, make_images)
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.5
     sampler = Sampler(model, engine=engine)
@@ -136,7 +138,7 @@ def test_mask_says_what_is_kept_and_the_rest_is_drawn_right(make_model, make_ima
 
 
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(make_model, make_images, engine):
+def test_known_levels_outside_the_mask_have_no_influence(make_model, make_images, engine):
     model, lr, known = scene(make_model, make_images)
     sampler = Sampler(model, engine=engine)
     none = torch.zeros_like(known, dtype=torch.bool)
@@ -150,7 +152,7 @@ def test_level_of_a_sub_pixel_that_is_not_masked_has_no_influence(make_model, ma
     assert torch.equal(first, second)
 
 
-def test_own_image_as_known_changes_nothing_and_all_known_is_returned(make_model, make_images):
+def test_completing_with_the_sample_itself_or_a_full_image_returns_it(make_model, make_images):
     model, lr, known = scene(make_model, make_images)
     sampler = Sampler(model)
     image = sampler.sample(lr, seed=1)
@@ -160,7 +162,7 @@ def test_own_image_as_known_changes_nothing_and_all_known_is_returned(make_model
     assert torch.equal(sampler.sample(lr, seed=1, known=known, mask=everything), known)
 
 
-def test_known_sub_pixels_hold_for_every_sample(make_model, make_images):
+def test_known_sub_pixels_are_kept_in_every_sample(make_model, make_images):
     model, lr, known = scene(make_model, make_images)
     mask = torch.tensor([True, False, False])[:, None, None]
     images = Sampler(model).sample(lr, seed=1, num_samples=3, known=known, mask=mask)

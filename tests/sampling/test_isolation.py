@@ -1,4 +1,4 @@
-"""What a call depends on and leaves behind: the model as it is now, and nothing."""
+"""A call depends on the current model only and leaves no state behind."""
 
 from __future__ import annotations
 
@@ -19,27 +19,17 @@ RAMP = torch.linspace(-3, 3, 24)
 
 
 @pytest.fixture
-def model(make_model):
-    return make_model()
-
-
-@pytest.fixture
-def sampler(model):
-    return Sampler(model)
-
-
-@pytest.fixture
 def lr(model, make_images):
     return make_images(model.config, 3, 2, 3)
 
 
-def test_rows_hold_no_setting_while_the_caller_has_the_turn(sampler, lr):
+def test_rows_restore_the_callers_settings_between_rows(sampler, lr):
     for _ in sampler.rows(lr, seed=1):
         assert torch.is_grad_enabled()
         assert not torch.is_autocast_enabled("cpu")
 
 
-def test_interruption_passes_through_and_leaves_nothing_behind(sampler, lr, monkeypatch):
+def test_interruption_propagates_and_leaves_no_state(sampler, lr, monkeypatch):
     expected = sampler.sample(lr, seed=1)
     plain = TorchEngine.row
 
@@ -84,7 +74,7 @@ def step(model):
     ids=["optimizer", "data", "numpy", "load", "assign", "conditioning", "dtype"],
 )
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_changed_weights_are_never_sampled_stale(model, lr, engine, change):
+def test_changed_weights_are_used_by_the_next_call(model, lr, engine, change):
     lr = lr[:2]
     sampler = Sampler(model, engine=engine)
     before = sampler.sample(lr, seed=1)
@@ -108,7 +98,7 @@ def test_unchanged_weights_are_packed_once(sampler, lr, monkeypatch):
     assert len(packings) == 2
 
 
-def test_modes_and_statistics_of_the_model_are_left_as_they_were(sampler, lr):
+def test_sampling_keeps_the_models_modes_and_statistics(sampler, lr):
     model = sampler.model
     expected = sampler.sample(lr, seed=1)
     model.train()
@@ -121,7 +111,7 @@ def test_modes_and_statistics_of_the_model_are_left_as_they_were(sampler, lr):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_failing_conditioning_leaves_the_modes_as_they_were(sampler, lr):
+def test_modes_are_restored_when_conditioning_fails(sampler, lr):
     sampler.model.train()
     sampler.model.conditioning[-1].weight.data[0] = torch.nan
     with pytest.raises(ValueError, match="conditioning"):
@@ -130,7 +120,7 @@ def test_failing_conditioning_leaves_the_modes_as_they_were(sampler, lr):
     assert torch.is_grad_enabled()
 
 
-def test_interrupted_conditioning_leaves_the_modes_as_they_were(sampler, lr):
+def test_modes_are_restored_when_conditioning_is_interrupted(sampler, lr):
     def interrupted(*call):
         raise KeyboardInterrupt
 
@@ -143,7 +133,7 @@ def test_interrupted_conditioning_leaves_the_modes_as_they_were(sampler, lr):
     assert sampler.model.conditioning.training
 
 
-def test_callers_arrays_and_tensors_are_only_read(sampler, lr):
+def test_arguments_are_not_modified(sampler, lr):
     known, mask = torch.ones((3, 3, 4, 6), dtype=torch.uint8), torch.tensor([True, False] * 3)
     temperature = torch.full((3,), 0.5)
     given = lr, known, mask, temperature
@@ -152,7 +142,7 @@ def test_callers_arrays_and_tensors_are_only_read(sampler, lr):
     assert all(map(torch.equal, given, copies))
 
 
-def test_seed_of_none_follows_torchs_generator_and_a_seed_leaves_it_alone(sampler, lr):
+def test_torchs_generator_is_used_only_without_a_seed(sampler, lr):
     torch.manual_seed(5)
     first, second = sampler.sample(lr), sampler.sample(lr)
     torch.manual_seed(5)
@@ -173,11 +163,11 @@ def test_autocast_and_inference_mode_around_the_call_change_nothing(sampler, lr)
         fresh = Sampler(sampler.model)
         assert torch.equal(fresh.sample(lr, 0.9, seed=1), expected)
     assert torch.equal(fresh.sample(lr, 0.9, seed=1), expected)
-    warm = torch.tensor(0.9, requires_grad=True)
-    assert torch.equal(sampler.sample(lr, warm, seed=1), expected)
+    temperature = torch.tensor(0.9, requires_grad=True)
+    assert torch.equal(sampler.sample(lr, temperature, seed=1), expected)
 
 
-def test_arithmetic_is_plain_whatever_the_callers_settings_are(sampler, lr, monkeypatch):
+def test_arithmetic_is_plain_fp32_under_any_settings_of_the_caller(sampler, lr, monkeypatch):
     def settings():
         return (
             torch.get_float32_matmul_precision(),
@@ -202,7 +192,7 @@ def test_arithmetic_is_plain_whatever_the_callers_settings_are(sampler, lr, monk
         torch.set_float32_matmul_precision("highest")
 
 
-def test_threads_leave_the_modes_of_a_shared_model_as_they_were(sampler, lr):
+def test_threads_that_share_a_model_restore_its_modes(sampler, lr):
     model = sampler.model.train()
     meet = threading.Barrier(4)
 
@@ -219,7 +209,7 @@ def test_threads_leave_the_modes_of_a_shared_model_as_they_were(sampler, lr):
     assert all(module.training for module in model.modules())
 
 
-def test_nested_loans_end_with_the_owners_modes(model):
+def test_nested_evaluating_contexts_restore_the_modes(model):
     model.train()
     model.prior.eval()
     with evaluating(model.conditioning):
@@ -231,7 +221,7 @@ def test_nested_loans_end_with_the_owners_modes(model):
     assert not model.prior.training
 
 
-def test_rows_begun_in_inference_mode_go_on_outside_of_it(sampler, lr):
+def test_rows_started_in_inference_mode_continue_outside_it(sampler, lr):
     expected = sampler.sample(lr, seed=1)
     with torch.inference_mode():
         rows = sampler.rows(lr, seed=1)
@@ -239,7 +229,7 @@ def test_rows_begun_in_inference_mode_go_on_outside_of_it(sampler, lr):
     assert torch.equal(list(rows)[-1], expected)
 
 
-def test_rows_keep_what_they_were_asked_for(sampler, lr):
+def test_rows_copy_their_arguments(sampler, lr):
     given = {"temperature": torch.ones(3), "known": torch.ones((3, 3, 4, 6), dtype=torch.uint8)}
     given |= {"mask": torch.rand((3, 3, 4, 6)) < 0.5}
     expected = sampler.sample(lr, seed=1, **given)
@@ -276,7 +266,7 @@ def test_another_default_dtype_changes_nothing(sampler, model, lr):
         torch.set_default_dtype(torch.float32)
 
 
-def test_few_images_leave_torchs_threads_as_they_were():
+def test_single_threaded_section_restores_the_thread_count():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

@@ -1,4 +1,4 @@
-"""`prsr.sample` enlarges images as given, and warns if they are larger than it was trained on."""
+"""`prsr.sample` warns of images much larger than those that the model was trained on."""
 
 import warnings
 
@@ -9,11 +9,6 @@ from PIL import Image
 
 import prsr
 from prsr.utils.terminal_messages import Notice
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model()  # trained on 3×3, scale 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(13, 3), (3, 13)])
@@ -28,13 +23,13 @@ def test_a_large_image_is_sampled_with_a_warning(model, height, width, form):
     assert [warning.filename for warning in caught] == [__file__]  # the caller's line, once
 
 
-def test_an_image_four_times_as_large_is_not_remarked_upon(model):
+def test_an_image_four_times_as_large_gives_no_warning(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prsr.sample(torch.zeros(1, 3, 12, 12, dtype=torch.uint8), model=model, seed=0)
 
 
-def test_the_warning_takes_the_models_own_size(make_model):
+def test_the_warning_gives_the_training_size_of_the_model(make_model):
     with pytest.warns(Notice, match=r"trained on 2×5\. .*resize\(\(2, 5\)\)"):
         prsr.sample(
             torch.zeros(1, 3, 5, 9, dtype=torch.uint8),

@@ -1,4 +1,4 @@
-"""The noise: the generator's published vectors, and that an image's noise is its own."""
+"""The noise: Philox's published test vectors, and independence between images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_philox_gives_the_published_vectors(counter, key, result):
     assert words.tolist() == list(result)
 
 
-def test_philox_treats_each_counter_of_a_tensor_alone():
+def test_philox_treats_each_counter_of_a_tensor_independently():
     values = torch.arange(5)
     zero = torch.tensor(0)
     together = philox((values, zero, zero, values), 7)
@@ -63,7 +63,7 @@ def test_noise_is_the_philox_stream_in_the_order_y_x_colour():
 
 
 @pytest.mark.parametrize("which", [0, 1, 7])
-def test_image_noise_depends_on_its_own_index_alone(which):
+def test_image_noise_depends_only_on_its_own_index(which):
     batch = noise(5, 6, 3, 4, 3, 10, sample=which)
     for i in range(6):
         assert torch.equal(batch[i : i + 1], noise(5, 1, 3, 4, 3, 10 + i, sample=which))
@@ -71,7 +71,7 @@ def test_image_noise_depends_on_its_own_index_alone(which):
     assert torch.equal(batch, torch.cat(shards))
 
 
-def test_noise_of_seeds_images_and_samples_is_all_different():
+def test_noise_differs_between_seeds_images_and_samples():
     streams = [
         noise(seed, 1, 2, 2, 3, image, sample=which).flatten()
         for seed in (0, 1, 2**32, 2**64 - 1)
@@ -94,7 +94,7 @@ def test_noise_has_the_moments_of_the_uniform_distribution():
 
 
 @pytest.mark.parametrize("axis", ["seed", "image", "sample"])
-def test_noise_of_neighbours_is_uncorrelated(axis):
+def test_noise_of_adjacent_seeds_images_and_samples_is_uncorrelated(axis):
     streams = {
         "seed": lambda i: noise(i, 1, 32, 32, 3),
         "image": lambda i: noise(0, 1, 32, 32, 3, i),
@@ -105,7 +105,7 @@ def test_noise_of_neighbours_is_uncorrelated(axis):
     assert abs(correlation) < 5 / len(first) ** 0.5
 
 
-def test_no_images_need_no_noise():
+def test_noise_of_zero_images_is_empty():
     assert noise(0, 0, 4, 4, 3).shape == (0, 4, 4, 3)
 
 
@@ -132,7 +132,7 @@ def test_argument_out_of_range_is_refused_by_name(name, value):
 
 @pytest.mark.parametrize("name", ["seed", "n", "first_index", "sample", "height"])
 @pytest.mark.parametrize("value", [1.0, "1", None, True])
-def test_argument_that_is_no_integer_is_refused_by_name(name, value):
+def test_non_integer_argument_is_refused_by_name(name, value):
     arguments = {"seed": 0, "n": 2, "height": 2, "width": 2, "channels": 3}
     with pytest.raises(TypeError, match=f"^{name} must be an integer"):
         noise(**arguments | {name: value})

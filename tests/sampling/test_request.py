@@ -1,4 +1,4 @@
-"""What callers get wrong: each error comes before any work and names the argument."""
+"""Invalid arguments: each error comes before any work and names the argument."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from prsr import Sampler
 N, D, H, W = 2, 3, 4, 6  # of the high-resolution images
 KNOWN = torch.zeros((N, D, H, W), dtype=torch.uint8)
 MASK = torch.zeros((N, D, H, W), dtype=torch.bool)
-
-
-@pytest.fixture(scope="module")
-def sampler(make_model):
-    return Sampler(make_model())
 
 
 @pytest.fixture
@@ -54,7 +49,7 @@ def image(width, height):
         ([image(2, 3), image(3, 2)], ValueError, "batch must have one size, .*2, 3.*3, 2"),
     ],
 )
-def test_batch_that_is_no_batch_is_refused(sampler, batch, error, message):
+def test_invalid_batch_is_refused(sampler, batch, error, message):
     with pytest.raises(error, match=message):
         sampler.sample(batch, seed=1)
 
@@ -92,7 +87,7 @@ def test_batch_that_is_no_batch_is_refused(sampler, batch, error, message):
     ],
 )
 @pytest.mark.parametrize("method", ["sample", "rows"])
-def test_argument_that_cannot_be_is_refused_by_name(sampler, lr, method, name, value, error):
+def test_invalid_argument_is_refused_by_name(sampler, lr, method, name, value, error):
     with pytest.raises(error, match=f"^{name} must be"):
         getattr(sampler, method)(lr, **{"seed": 1} | {name: value})
 
@@ -114,21 +109,21 @@ def test_argument_that_cannot_be_is_refused_by_name(sampler, lr, method, name, v
         ({"known": KNOWN, "mask": MASK[None]}, ValueError, "^mask must be"),
     ],
 )
-def test_completion_that_cannot_be_is_refused_by_name(sampler, lr, arguments, error, message):
+def test_invalid_completion_is_refused_by_name(sampler, lr, arguments, error, message):
     with pytest.raises(error, match=message):
         sampler.sample(lr, seed=1, **arguments)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("engine", ["torch", "reference"])
-def test_weights_that_are_not_finite_are_refused_by_name(make_model, lr, engine, value):
+def test_non_finite_weights_are_refused_by_name(make_model, lr, engine, value):
     model = make_model()
     sampler = Sampler(model, engine=engine)
     sampler.sample(lr[:1], seed=1)
     weight = model.prior.blocks[1].link.weight
     kept = weight.data[0, 0].clone()
     weight.data[0, 0] = value
-    for _ in range(2):  # also when they were looked at already
+    for _ in range(2):  # also when they have been checked before
         with pytest.raises(ValueError, match=r"weight prior\.blocks\.1\.link\.weight must be fin"):
             sampler.sample(lr, seed=1)
     weight.data[0, 0] = kept
@@ -136,27 +131,27 @@ def test_weights_that_are_not_finite_are_refused_by_name(make_model, lr, engine,
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_conditioning_logits_that_are_not_finite_are_refused(make_model, lr, value):
+def test_non_finite_conditioning_logits_are_refused(make_model, lr, value):
     model = make_model()
     model.conditioning[-1].bias.data[5] = value
     with pytest.raises(ValueError, match="the conditioning network's logits must be finite"):
         prsr.sample(lr, model=model, seed=1)
 
 
-def test_image_whose_logits_no_memory_can_hold_is_refused_before_the_work(sampler):
+def test_image_whose_logits_exceed_the_memory_is_refused_before_the_work(sampler):
     lr = torch.zeros((1, 3, 1, 1), dtype=torch.uint8).expand(1, 3, 2**18, 2**18)
     with pytest.raises(ValueError, match=r"conditioning logits would take .* GiB, and cpu has"):
         sampler.sample(lr, seed=1)
 
 
-def test_conditioning_logits_of_another_size_are_refused(make_model, lr):
+def test_conditioning_logits_of_the_wrong_size_are_refused(make_model, lr):
     model = make_model()
     model.conditioning.insert(1, torch.nn.Upsample(scale_factor=2))
     with pytest.raises(ValueError, match=r"logits must be \[1, 8, 3, 4, 6\], got"):
         prsr.sample(lr, model=model, seed=1)
 
 
-def test_conditioning_that_is_no_module_is_refused_by_name(make_model):
+def test_conditioning_that_is_not_a_module_is_refused_by_name(make_model):
     model = make_model()
     parts = {"config": model.config, "prior": model.prior, "conditioning": lambda lr: lr}
     with pytest.raises(TypeError, match=r"^model.conditioning must be a torch.nn.Module, got func"):
@@ -164,7 +159,7 @@ def test_conditioning_that_is_no_module_is_refused_by_name(make_model):
 
 
 @pytest.mark.parametrize("missing", ["config", "prior", "conditioning"])
-def test_model_without_the_parts_is_refused_by_name(make_model, missing):
+def test_model_that_lacks_a_part_is_refused_by_name(make_model, missing):
     model = make_model()
     parts = {name: getattr(model, name) for name in ("config", "prior", "conditioning")}
     del parts[missing]
@@ -191,7 +186,7 @@ def test_empty_batch_gives_an_empty_result(sampler, lr, num_samples):
     assert result.dtype == torch.uint8
 
 
-def test_values_up_to_the_last_level_and_single_pixels_are_taken(sampler):
+def test_extreme_but_valid_arguments_are_accepted(sampler):
     lr = torch.full((1, 3, 1, 1), 7, dtype=torch.uint8)
     assert sampler.sample(lr, seed=0).shape == (1, 3, 2, 2)
     assert sampler.sample(lr, 1, seed=2**64 - 1, first_index=2**63 - 2).shape == (1, 3, 2, 2)

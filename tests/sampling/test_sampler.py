@@ -1,4 +1,4 @@
-"""The public call: one seed is one image, whatever surrounds it, and nothing is left behind."""
+"""The public call: a seed gives the same sample in any batch, slice and shard."""
 
 from __future__ import annotations
 
@@ -23,21 +23,11 @@ pytestmark = pytest.mark.sanitize
 
 
 @pytest.fixture
-def model(make_model):
-    return make_model()
-
-
-@pytest.fixture
-def sampler(model):
-    return Sampler(model)
-
-
-@pytest.fixture
 def lr(model, make_images):
     return make_images(model.config, 5, 2, 3)
 
 
-def test_function_and_sampler_draw_what_the_noise_decides(model, sampler, lr):
+def test_function_and_sampler_follow_the_noise(model, sampler, lr):
     image = prsr.sample(lr, 0.8, model=model, seed=2**64 - 1, first_index=7)
     assert image.shape == (5, 3, 4, 6)
     assert image.dtype == torch.uint8
@@ -46,7 +36,7 @@ def test_function_and_sampler_draw_what_the_noise_decides(model, sampler, lr):
     assert torch.equal(image, sampler.sample(lr, 0.8, seed=2**64 - 1, first_index=7))
 
 
-def test_numpy_numbers_are_taken_like_pythons(sampler, lr):
+def test_numpy_scalars_are_accepted_like_python_numbers(sampler, lr):
     expected = sampler.sample(lr, 0.5, seed=2**63, first_index=3, num_samples=2)
     drawn = sampler.sample(
         lr, np.float32(0.5), seed=np.uint64(2**63), first_index=np.int64(3), num_samples=np.int8(2)
@@ -59,7 +49,7 @@ def test_other_seeds_give_other_images(sampler, lr):
     assert len(torch.stack(images).unique(dim=0)) == 4
 
 
-# But Triton's, which takes minutes without a GPU: benchmarks/gpu.py has the same test of it.
+# Without triton, which takes minutes without a GPU; benchmarks/gpu.py runs this test with it.
 @pytest.mark.parametrize(
     "engine",
     [name for name, against in prsr.list_engines().items() if not against and name != "triton"],
@@ -74,7 +64,7 @@ def test_image_is_the_same_in_any_batch_and_shard(model, lr, engine):
     assert torch.equal(torch.cat(shards), batch)
 
 
-def test_place_in_the_batch_decides_the_noise(sampler, lr):
+def test_each_image_of_a_batch_has_its_own_noise(sampler, lr):
     same = lr[:1].expand(5, -1, -1, -1)
     assert len(sampler.sample(same, seed=1).unique(dim=0)) == 5
 
@@ -88,10 +78,10 @@ def test_slicing_changes_nothing(sampler, lr, monkeypatch, num_samples):
         "num_samples": num_samples,
         "seed": 1,
     }
-    whole = sampler.sample(lr, **call)
+    expected = sampler.sample(lr, **call)
     for per_slice in (1, 2, 4):
         monkeypatch.setattr(slices, "SLICE_BYTES", per_slice * 4 * 8 * 3 * 4 * 6)
-        assert torch.equal(sampler.sample(lr, **call), whole)
+        assert torch.equal(sampler.sample(lr, **call), expected)
 
 
 def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch):
@@ -106,7 +96,7 @@ def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch
     assert sizes == [2, 2, 1]
 
 
-def test_sample_is_the_same_whatever_their_number(sampler, lr):
+def test_samples_do_not_depend_on_their_number(sampler, lr):
     five = sampler.sample(lr, seed=1, num_samples=5)
     assert five.shape == (5, 5, 3, 4, 6)
     for count in (1, 2):
@@ -116,7 +106,7 @@ def test_sample_is_the_same_whatever_their_number(sampler, lr):
     assert len(five.flatten(0, 1).unique(dim=0)) == 25
 
 
-def test_every_sample_draws_with_its_own_noise(sampler, lr):
+def test_every_sample_has_its_own_noise(sampler, lr):
     images = sampler.sample(lr, seed=1, num_samples=3)
     for s in range(3):
         noise = prsr.noise(1, 5, 4, 6, 3, sample=s)
@@ -132,44 +122,44 @@ def test_temperature_may_differ_by_image(sampler, lr):
 
 
 @pytest.mark.parametrize("num_samples", [None, 2])
-def test_rows_grow_into_the_sampled_image(sampler, lr, num_samples):
-    whole = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
+def test_rows_are_growing_parts_of_the_sampled_image(sampler, lr, num_samples):
+    expected = sampler.sample(lr, 0.7, seed=1, num_samples=num_samples)
     rows = list(sampler.rows(lr, 0.7, seed=1, num_samples=num_samples))
     assert len(rows) == 4
     for y, image in enumerate(rows):
-        assert torch.equal(image, whole[..., : y + 1, :])
+        assert torch.equal(image, expected[..., : y + 1, :])
 
 
-def test_rows_of_no_images_grow_as_well(sampler, lr):
+def test_rows_of_an_empty_batch_have_growing_heights(sampler, lr):
     rows = list(sampler.rows(lr[:0], seed=1))
     assert [tuple(image.shape) for image in rows] == [(0, 3, y + 1, 6) for y in range(4)]
     assert sampler.sample(lr[:0], seed=1).shape == (0, 3, 4, 6)
 
 
-def test_rows_are_the_callers_own(sampler, lr):
-    whole = sampler.sample(lr, seed=1)
+def test_rows_may_be_overwritten_by_the_caller(sampler, lr):
+    expected = sampler.sample(lr, seed=1)
     for image in sampler.rows(lr, seed=1):
         last = image.clone()
         image.zero_()
-    assert torch.equal(last, whole)
+    assert torch.equal(last, expected)
 
 
 def test_rows_closed_early_leave_the_sampler_usable(sampler, lr):
     expected = sampler.sample(lr, seed=1)
     rows = sampler.rows(lr, seed=2)
     next(rows)
-    assert torch.equal(sampler.sample(lr, seed=1), expected)  # while they are still open
+    assert torch.equal(sampler.sample(lr, seed=1), expected)  # while the rows are still open
     rows.close()
     assert torch.equal(sampler.sample(lr, seed=1), expected)
 
 
-def test_rows_check_their_arguments_before_the_first(sampler, lr):
+def test_rows_checks_its_arguments_before_the_first_row(sampler, lr):
     with pytest.raises(ValueError, match="temperature"):
         sampler.rows(lr, -1)
 
 
 class Constant(nn.Module):
-    """Conditioning of one's own: the same logits everywhere."""
+    """A user's conditioning network: the same logits everywhere."""
 
     def __init__(self, config):
         super().__init__()
@@ -182,7 +172,7 @@ class Constant(nn.Module):
         return self.level[:, None, None, None].expand(n, -1, channels, s * height, s * width)
 
 
-def test_any_module_with_the_parts_of_a_model_can_be_sampled(model, lr):
+def test_any_object_with_the_parts_of_a_model_can_be_sampled(model, lr):
     model.conditioning = Constant(model.config)
     parts = SimpleNamespace(config=model.config, prior=model.prior, conditioning=model.conditioning)
     image = prsr.sample(lr, model=parts, seed=1)
@@ -215,21 +205,21 @@ def test_progress_counts_every_row_of_every_image(sampler, lr, monkeypatch):
     assert sum(counts) == 0
 
 
-def test_progress_of_the_callers_own_gets_a_task_and_loses_it_again(sampler, lr):
+def test_task_in_the_callers_progress_bar_is_removed_at_the_end(sampler, lr):
     totals = []
 
-    class Noting(Progress):
+    class Recording(Progress):
         def add_task(self, *args, total, **kwargs):
             totals.append(total)
             return super().add_task(*args, total=total, **kwargs)
 
-    with Noting(disable=True) as progress:
+    with Recording(disable=True) as progress:
         sampler.sample(lr, seed=1, progress=progress)
         assert totals == [5 * 4]
         assert progress.tasks == []
 
 
-def test_numpy_arrays_are_taken_like_tensors(sampler, lr):
+def test_numpy_arrays_give_the_same_samples_as_tensors(sampler, lr):
     expected = sampler.sample(lr, seed=1)
     array = lr.numpy()
     locked = array.copy()
@@ -242,7 +232,7 @@ def test_numpy_arrays_are_taken_like_tensors(sampler, lr):
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (3, "RGBA"), (3, "L"), (1, "L")])
-def test_pillow_images_are_taken_like_tensors(make_model, channels, mode):
+def test_pillow_images_give_the_same_samples_as_tensors(make_model, channels, mode):
     model = make_model(channels=channels, levels=256)
     random = np.random.default_rng(0)
     pixels = random.integers(256, size=(2, 2, 3, channels), dtype=np.uint8)
@@ -258,7 +248,7 @@ def test_pillow_images_are_taken_like_tensors(make_model, channels, mode):
     assert torch.equal(sampler.sample(images[0], seed=1), expected[:1])
 
 
-def test_pillow_images_are_brought_to_the_models_levels(sampler):
+def test_pillow_images_are_converted_to_the_models_levels(sampler):
     grey = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8))
     lr = torch.tensor([[[[0, 4, 7]]] * 1], dtype=torch.uint8).expand(1, 3, 1, 3)
     assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))

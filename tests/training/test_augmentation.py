@@ -1,4 +1,4 @@
-"""Random crops and flips: Pillow's values, the promised ranges, and no state between steps."""
+"""Random crops and flips: Pillow's values, the documented ranges, no state between steps."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ TINY = PRSRConfig.preset("tiny")
 
 
 def images(n, height, width, channels=3, levels=256, seed=0):
-    """Half of them noise, half of them hard edges, where bicubic overshoots."""
+    """Images, half of them noise and half with hard edges, where bicubic overshoots."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, levels, (n, channels, height, width), dtype=np.uint8)
     pixels[n // 2 :] = (pixels[n // 2 :] >= levels // 2) * (levels - 1)
@@ -38,7 +38,7 @@ def images(n, height, width, channels=3, levels=256, seed=0):
 
 
 def pillow(pixels, size, box):
-    """One image, ``uint8 [D, H, W]``, by Pillow, plane by plane."""
+    """One image, ``uint8 [D, H, W]``, resized by Pillow plane by plane."""
     planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in pixels]
     how = Image.Resampling.BICUBIC
     return np.stack([np.asarray(plane.resize(size[::-1], how, box=box)) for plane in planes])
@@ -55,21 +55,21 @@ def test_resizing_gives_the_values_of_pillow(source, size):
     limits = np.array(source[::-1] * 2, np.float32)
     boxes = np.minimum(np.hstack((corners, corners + sides)).astype(np.float32), limits)
     resized = resize(torch.from_numpy(pixels), size, torch.from_numpy(boxes)).numpy()
-    whole = resize(torch.from_numpy(pixels), size).numpy()
+    uncropped = resize(torch.from_numpy(pixels), size).numpy()
     for i, box in enumerate(boxes.tolist()):
         assert np.array_equal(resized[i], pillow(pixels[i], size, tuple(box)))
-        assert np.array_equal(whole[i], pillow(pixels[i], size, None))
+        assert np.array_equal(uncropped[i], pillow(pixels[i], size, None))
 
 
 @pytest.mark.parametrize("config", [COLOUR, TINY, PRSRConfig.preset("digits")])
-def test_the_low_resolution_is_that_of_the_data_on_any_device(config):
+def test_low_resolution_images_equal_those_of_the_data_set(config):
     size = config.scale * config.low_height, config.scale * config.low_width
     hr = images(20, *size, config.channels, config.levels)
     low = low_resolution(torch.from_numpy(hr), config)
     assert np.array_equal(low.numpy(), reduce(hr, config))
 
 
-def test_crops_have_the_promised_sides_and_lie_anywhere():
+def test_crops_have_the_documented_sides_and_uniform_positions():
     words = random_words(torch.arange(20_000), step=3, seed=5)
     left, top, right, bottom = crop_boxes(words, (84, 84), (32, 32)).double().T
     sides = right - left
@@ -80,7 +80,7 @@ def test_crops_have_the_promised_sides_and_lie_anywhere():
     for start, end in ((left, right), (top, bottom)):
         assert float(start.min()) >= 0
         assert float(end.max()) <= 84
-        place = start / (84 - sides)  # uniform, whatever the side
+        place = start / (84 - sides)  # uniform for any side
         assert float(place.mean()) == pytest.approx(0.5, abs=0.01)
         assert float(place.var()) == pytest.approx(1 / 12, abs=0.003)
     mirrored = is_mirrored(words).double()
@@ -97,7 +97,7 @@ def test_crops_have_the_proportions_of_the_model():
     assert float(boxes[:, 2].max()) > 180
 
 
-def test_an_image_is_cropped_by_pillows_rule_then_mirrored():
+def test_an_image_is_cropped_as_by_pillow_then_mirrored():
     pixels, indices = images(40, 84, 84), torch.arange(100, 140)
     words = random_words(indices, 7, 2)
     boxes, mirrored = crop_boxes(words, (84, 84), (32, 32)).tolist(), is_mirrored(words).tolist()
@@ -108,7 +108,7 @@ def test_an_image_is_cropped_by_pillows_rule_then_mirrored():
         assert np.array_equal(image, cropped[:, :, ::-1] if mirror else cropped)
 
 
-def test_an_image_of_the_models_size_is_mirrored_or_left_alone():
+def test_an_image_of_the_models_size_is_only_mirrored():
     pixels = images(40, 32, 32)
     order = EndlessBatches(40, 40, seed=0)
     lr, hr = next(augmented_batches(SuperResolutionImages(pixels, COLOUR), order, 0))
@@ -129,35 +129,35 @@ def test_values_stay_below_the_models_levels():
     assert int(augment(pixels, torch.arange(30), 0, 0, full).max()) > 199
 
 
-def test_a_crop_depends_on_seed_step_and_index_alone():
+def test_a_crop_depends_on_seed_step_and_index_only():
     pixels, indices = torch.from_numpy(images(12, 84, 84)), torch.arange(12)
-    whole = augment(pixels, indices, 4, 9, COLOUR)
+    expected = augment(pixels, indices, 4, 9, COLOUR)
     some = torch.tensor([7, 2, 11])
-    assert torch.equal(augment(pixels[some], some, 4, 9, COLOUR), whole[some])
-    far = 4 + 2**32  # the upper half of a step counts too
+    assert torch.equal(augment(pixels[some], some, 4, 9, COLOUR), expected[some])
+    far = 4 + 2**32  # the upper 32 bits of a step count too
     for other in ((indices, 5, 9), (indices, far, 9), (indices, 4, 8), (indices + 12, 4, 9)):
-        same = (augment(pixels, *other, COLOUR) == whole).flatten(1).all(1)
+        same = (augment(pixels, *other, COLOUR) == expected).flatten(1).all(1)
         assert not bool(same.any())
 
 
-def test_batches_resume_anywhere_and_are_shared_by_processes():
+def test_batches_resume_anywhere_and_are_split_between_processes():
     data = SuperResolutionImages(images(10, 84, 84), COLOUR)
 
     def batches(count, *order):
         return list(islice(augmented_batches(data, EndlessBatches(10, 4, 1, *order), 1), count))
 
-    whole = batches(6)
-    for resumed, unbroken in zip(batches(3, 3), whole[3:], strict=True):
-        assert all(map(torch.equal, resumed, unbroken))
-    for (lr, hr), *parts in zip(whole, batches(6, 0, 0, 2), batches(6, 0, 1, 2), strict=True):
+    expected = batches(6)
+    for resumed, uninterrupted in zip(batches(3, 3), expected[3:], strict=True):
+        assert all(map(torch.equal, resumed, uninterrupted))
+    for (lr, hr), *parts in zip(expected, batches(6, 0, 0, 2), batches(6, 0, 1, 2), strict=True):
         for rank, part in enumerate(parts):
             assert torch.equal(part[0], lr[rank::2])
             assert torch.equal(part[1], hr[rank::2])
         assert np.array_equal(lr, reduce(hr.numpy(), COLOUR))
-    assert not torch.equal(whole[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
+    assert not torch.equal(expected[0][1], batches(1, 0, 0, 1)[0][1][[1, 0, 2, 3]])
 
 
-def test_a_device_that_keeps_all_images_makes_the_same_pairs():
+def test_images_resident_on_the_device_give_the_same_pairs():
     data, cpu = SuperResolutionImages(images(10, 84, 84), COLOUR), torch.device("cpu")
     order = EndlessBatches(10, 4, 1, 2)
     pairs = islice(augmented_batches(data, order, 1), 5)
@@ -179,7 +179,7 @@ def run(folder, steps, *, settings=SETTINGS, resume=False):
     return train(settings, plan, tiny(), held, torch.device("cpu"), resume=resume)
 
 
-def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path):
     run(tmp_path / "whole", 12)
     run(tmp_path / "parts", 4)
     run(tmp_path / "parts", 12, resume=True)
@@ -190,7 +190,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_a_step_sees_augmented_images(tmp_path, monkeypatch):
+def test_training_steps_get_augmented_images(tmp_path, monkeypatch):
     seen, step = [], Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", lambda *a: seen.append(a[1:]) or step(*a))
     run(tmp_path, 2)
@@ -222,14 +222,14 @@ def test_augmentation_is_a_setting_that_a_resumed_run_keeps(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["prsr"])
-    del about["settings"]["augment"]  # as runs older than the setting
+    del about["settings"]["augment"]  # as in runs older than this setting
     save_file(load_file(path), path, {"prsr": json.dumps(about)})
     train(plain, RunPlan(tmp_path, 5), small, small, device, resume=True)
 
 
 @pytest.fixture
 def request_of(tmp_path):
-    """Arrays of three sizes, and a training of one of them."""
+    """A function that gives the arguments of a training on one of three arrays."""
     for name, size in {"large": (), "small": (6, 6), "between": (6, 7)}.items():
         np.save(tmp_path / f"{name}.npy", tiny(*size).pixels)
     common = ("train", "--preset", "tiny", "--device", "cpu", "--steps", 2, "--batch-size", 4)
@@ -249,7 +249,7 @@ def request_of(tmp_path):
         ("between.npy", ("--augment", "--validation", "small.npy"), "7×7"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(command, request_of, tmp_path, name, options, named):
+def test_sizes_that_do_not_match_are_refused(command, request_of, tmp_path, name, options, named):
     code, _, errors = command(*request_of(name, "no", *options))
     assert code == 2
     assert named in errors

@@ -1,4 +1,4 @@
-"""A training that diverges: advice that works, and no finite checkpoint is replaced."""
+"""Diverging training: the advice works, and a finite checkpoint is never replaced."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def array(tmp_path):
 
 
 def written(folder):
-    """Every file of a run but the curves."""
+    """Every file of a run except the curves."""
     files = [path for path in folder.rglob("*") if path.is_file() and "events" not in path.name]
     return {path: path.read_bytes() for path in files}
 
@@ -26,7 +26,7 @@ def finite(folder):
 
 
 @pytest.mark.parametrize("report_every", [1, 100])
-def test_a_rate_that_is_too_high_leaves_nothing_and_a_lower_one_begins_anew(
+def test_a_diverged_run_leaves_no_checkpoint_and_can_be_started_again(
     command, array, tmp_path, report_every
 ):
     run = tmp_path / "run"
@@ -43,7 +43,7 @@ def test_a_rate_that_is_too_high_leaves_nothing_and_a_lower_one_begins_anew(
 
 
 @pytest.mark.parametrize("place", ["weights", "optimiser"])
-def test_a_finite_checkpoint_stays_and_another_run_goes_on_from_it(
+def test_a_finite_checkpoint_is_kept_and_another_run_can_start_from_it(
     command, array, tmp_path, monkeypatch, place
 ):
     run, step = tmp_path / "run", Trainer.train_step

@@ -1,4 +1,4 @@
-"""Training: the loss falls, a killed run goes on exactly, and nothing is left half-written."""
+"""Training: the loss falls, a killed run resumes exactly, and no file is left incomplete."""
 
 import dataclasses
 import json
@@ -47,13 +47,7 @@ def checkpoint(folder):
     return load_file(folder / "checkpoint.safetensors")
 
 
-def assert_equal_tensors(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
-def test_training_lowers_the_loss_on_images_it_has_not_seen(tmp_path):
+def test_training_lowers_the_loss_on_held_out_images(tmp_path):
     held = images(6, seed=1)
     before = mean_metrics(PRSR(TINY), held)
     model = run(tmp_path, 60, report_every=60, settings=SLOW_DECAY)
@@ -62,22 +56,21 @@ def test_training_lowers_the_loss_on_images_it_has_not_seen(tmp_path):
     assert after["bits/dim"] < after["bits/dim, conditioning alone"]
 
 
-def test_a_run_writes_checkpoint_model_sheets_and_scalars(tmp_path):
+def test_a_run_writes_checkpoint_model_sheets_and_scalars(
+    tmp_path, assert_equal_tensors, read_scalars
+):
     model = run(tmp_path, 5)
     saved = PRSR.from_pretrained(tmp_path / "model")
     assert_equal_tensors(dict(model.state_dict()), dict(saved.state_dict()))
     sheets = sorted(path.name for path in (tmp_path / "sheets").iterdir())
     assert sheets == ["step-0000004.png", "step-0000005.png"]
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [e.step for e in events.Scalars("training/loss")] == [1, 2, 3, 4, 5]
-    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 5]
+    scalars = read_scalars(tmp_path)
+    assert [step for step, _ in scalars["training/loss"]] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in scalars["validation/bits/dim"]] == [4, 5]
     assert {path.name for path in tmp_path.iterdir() if "writing" in path.name} == set()
 
 
-def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, assert_equal_tensors):
     run(tmp_path / "whole", 12)
     run(tmp_path / "parts", 4)
     run(tmp_path / "parts", 8, resume=True)
@@ -85,23 +78,23 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path):
     assert_equal_tensors(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
 
 
-# `prsr`, which kills itself before the fifth step.
+# `prsr` that kills itself before the fifth step.
 KILLED = """
 import os, signal
 from prsr.cli.main import main
 from prsr.training.trainer import Trainer
 train_step = Trainer.train_step
-def deadly(self, lr, hr):
+def step_or_die(self, lr, hr):
     if self.step == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return train_step(self, lr, hr)
-Trainer.train_step = deadly
+Trainer.train_step = step_or_die
 main()
 """
 
 
-@pytest.mark.parametrize("every", [3, 9999])  # killed behind a checkpoint, and before the first
-def test_a_run_that_was_killed_goes_on_exactly(tmp_path, every):
+@pytest.mark.parametrize("every", [3, 9999])  # killed after a checkpoint, and before the first
+def test_a_killed_run_resumes_bit_identically(tmp_path, every, assert_equal_tensors):
     folder, data = tmp_path / "killed", tmp_path / "set.npy"
     np.save(data, images().pixels)
     arguments = ["train", "--data", data, "--validation", data, "--preset", "tiny", "--steps", "7"]
@@ -117,7 +110,7 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path, every):
     assert_equal_tensors(checkpoint(folder), checkpoint(tmp_path / "whole"))
 
 
-def test_a_run_may_begin_with_the_weights_of_a_model(tmp_path):
+def test_a_run_may_start_from_the_weights_of_a_model(tmp_path, assert_equal_tensors):
     start = PRSR(SETTINGS.config)
     trainer = Trainer(SETTINGS, "data", CPU, start)
     assert_equal_tensors(trainer.model.state_dict(), start.state_dict())
@@ -133,10 +126,10 @@ def test_a_run_may_begin_with_the_weights_of_a_model(tmp_path):
 def test_steps_are_rmsprop_with_momentum_of_the_clipped_gradient():
     settings = dataclasses.replace(SETTINGS, clip=0.01)
     trainer, twin = Trainer(settings, DATA, CPU), PRSR(TINY)
-    use_channels_last(twin)  # so that gradients are rounded alike
+    use_channels_last(twin)  # so that gradients are rounded in the same way
     lr, hr = images().batch(slice(0, 4))
     squares, moving = ({name: 0.0 for name, _ in twin.named_parameters()} for _ in range(2))
-    for tolerance in (2e-4, 4e-4):  # where the gradient is of the size of ε, its rounding shows
+    for tolerance in (2e-4, 4e-4):  # rounding matters where a gradient is as small as ε
         twin.load_state_dict(trainer.model.state_dict())
         twin.zero_grad()
         prsr_loss(twin(lr, hr), hr).backward()
@@ -153,7 +146,7 @@ def test_steps_are_rmsprop_with_momentum_of_the_clipped_gradient():
             assert torch.allclose(new[name], expected, atol=tolerance, rtol=0), name
 
 
-def test_the_learning_rate_is_halved_on_time():
+def test_the_learning_rate_is_halved_at_the_right_steps():
     trainer = Trainer(SETTINGS, DATA, CPU)
     lr, hr = images().batch(slice(0, 4))
     rates = [trainer.train_step(lr, hr)["learning rate"] for _ in range(11)]
@@ -168,14 +161,14 @@ def test_mixed_precision_trains_too():
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
-def test_a_batch_that_processes_cannot_share_evenly_is_told(tmp_path, monkeypatch):
+def test_a_batch_that_cannot_be_split_evenly_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("prsr.utils.distributed.count", lambda: 3)
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 4"):
         run(tmp_path, 1)
 
 
-def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
-    # Whatever is written last, a run that resumes after it was not writes all of it.
+def test_an_interruption_within_a_report_loses_nothing(tmp_path, monkeypatch):
+    # Whichever output was last written, resuming writes all the missing ones.
     for moment in (
         "prsr.training.loop.sample_sheet",
         "prsr.training.loop.save_image",
@@ -199,33 +192,31 @@ def test_a_kill_within_a_report_loses_nothing(tmp_path, monkeypatch):
         assert (folder / "sheets" / "step-0000008.png").is_file()
 
 
-def test_a_resumed_run_removes_what_a_killed_one_had_half_written(tmp_path):
+def test_a_resumed_run_removes_incomplete_files(tmp_path):
     run(tmp_path, 4)
-    whole = {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")}
+    expected = {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")}
     for half in (".writing-a.safetensors", "sheets/.writing-b.png", "model/.writing-c/config.json"):
         (tmp_path / half).parent.mkdir(exist_ok=True)
         (tmp_path / half).write_text("{")
     run(tmp_path, 4, resume=True)
-    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == whole
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*[!0-9]")} == expected
 
 
-def test_scalars_of_before_a_resume_stay_and_those_that_are_done_again_go(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_scalars_after_the_checkpoint_are_replaced_on_resuming(tmp_path, read_scalars):
     from torch.utils.tensorboard import SummaryWriter
 
     run(tmp_path, 4)
-    with SummaryWriter(str(tmp_path)) as killed:  # two steps beyond the checkpoint
+    with SummaryWriter(str(tmp_path)) as killed:  # two steps after the checkpoint
         for step in (5, 6):
             killed.add_scalar("training/loss", -1.0, step)
     run(tmp_path, 8, resume=True)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [e.step for e in events.Scalars("training/loss")] == list(range(1, 9))
-    assert all(e.value > 0 for e in events.Scalars("training/loss"))
-    assert [e.step for e in events.Scalars("validation/bits/dim")] == [4, 8]
+    scalars = read_scalars(tmp_path)
+    assert [step for step, _ in scalars["training/loss"]] == list(range(1, 9))
+    assert all(value > 0 for _, value in scalars["training/loss"])
+    assert [step for step, _ in scalars["validation/bits/dim"]] == [4, 8]
 
 
-def test_evaluation_uses_running_statistics_and_leaves_them_alone():
+def test_evaluation_uses_and_keeps_the_running_statistics(assert_equal_tensors):
     model, data = PRSR(TINY), images(6)
     for part in range(3):
         model.conditioning(data.batch([part, part + 1])[0])  # in training mode
@@ -237,7 +228,7 @@ def test_evaluation_uses_running_statistics_and_leaves_them_alone():
     assert results["bits/dim"] == pytest.approx(float(bits_per_dim(model, lr, hr).mean()), rel=1e-5)
 
 
-def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(tmp_path):
+def test_an_existing_run_is_not_overwritten_and_a_missing_one_not_resumed(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         run(tmp_path, 2, resume=True)
     run(tmp_path, 2)
@@ -280,7 +271,7 @@ def test_other_data_is_not_resumed(tmp_path):
         lambda tensors, about: about.pop("data"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, change):
+def test_an_unsuitable_checkpoint_is_refused(tmp_path, change):
     run(tmp_path, 2)
     path = tmp_path / "checkpoint.safetensors"
     with safe_open(path, "pt") as file:
@@ -292,18 +283,18 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, change):
         run(tmp_path, 4, resume=True)
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path):
+def test_a_damaged_checkpoint_is_refused(tmp_path):
     run(tmp_path, 2)
     path = tmp_path / "checkpoint.safetensors"
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    for damaged in (whole[:1000], whole[:-1], b"", weights):
+    for damaged in (intact[:1000], intact[:-1], b"", weights):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not a readable training checkpoint"):
             run(tmp_path, 4, resume=True)
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
+def test_a_nan_loss_ends_the_run_before_a_checkpoint_is_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "prsr.models.prsr.prsr_loss", lambda output, hr: output.logits.sum() * math.nan
     )
@@ -324,12 +315,12 @@ def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(tmp_path, m
         ("precision", "fp16"),
     ],
 )
-def test_bad_settings_are_told(name, value):
+def test_invalid_settings_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         dataclasses.replace(SETTINGS, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["steps", "report_every", "sheet_images"])
-def test_bad_plans_are_told(tmp_path, name):
+def test_invalid_plans_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=name):
         RunPlan(**{"folder": tmp_path, "steps": 1, name: 0})

@@ -1,4 +1,4 @@
-"""Recipes of training: schedules, optimisers, the average of the weights, compiled steps."""
+"""Training settings: schedules, optimisers, the average of the weights, compiled steps."""
 
 import dataclasses
 import itertools
@@ -36,13 +36,7 @@ def run(folder, steps, settings=MODERN, **options):
     return train(settings, plan, images(), images(6, seed=1), CPU, **options)
 
 
-def assert_equal_tensors(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
-def test_schedules_give_these_rates():
+def test_schedules_give_the_expected_rates():
     halving = dataclasses.replace(SETTINGS, learning_rate=1.0, halve_every=2)
     assert [halving.rate(step) for step in range(5)] == [1, 1, 0.5, 0.5, 0.25]
     linear = dataclasses.replace(halving, schedule="linear", schedule_steps=8)
@@ -52,9 +46,9 @@ def test_schedules_give_these_rates():
     assert [cosine.rate(step) for step in range(5)] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_warm_up_rises_to_the_schedules_rate():
-    warm = dataclasses.replace(SETTINGS, learning_rate=1.0, warmup=4, halve_every=3)
-    assert [warm.rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 0.5, 0.5, 0.5]
+def test_warm_up_rises_to_the_rate_of_the_schedule():
+    settings = dataclasses.replace(SETTINGS, learning_rate=1.0, warmup=4, halve_every=3)
+    assert [settings.rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 0.5, 0.5, 0.5]
 
 
 def test_steps_use_the_rate_of_the_schedule():
@@ -65,7 +59,7 @@ def test_steps_use_the_rate_of_the_schedule():
     assert trainer.optimiser.param_groups[0]["lr"] == MODERN.rate(11)
 
 
-def test_adamw_is_torchs_with_these_numbers():
+def test_adamw_is_torchs_with_the_documented_hyperparameters():
     settings = dataclasses.replace(SETTINGS, optimizer="adamw", clip=1e9)
     trainer = Trainer(settings, "data", CPU)
     assert isinstance(trainer.optimiser, torch.optim.AdamW)
@@ -73,7 +67,7 @@ def test_adamw_is_torchs_with_these_numbers():
     parameter = trainer.model.prior.head[2].weight
     before, batch = parameter.detach().clone(), images().batch(slice(4))
     trainer.train_step(*batch)
-    # The first step of Adam is the sign of the gradient, but for ε; decay comes first.
+    # The first step of Adam is the sign of the gradient, except for ε; weight decay comes first.
     gradient = parameter.grad
     expected = before * (1 - 2e-3 * 0.01) - 2e-3 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
@@ -82,7 +76,7 @@ def test_adamw_is_torchs_with_these_numbers():
     torch.testing.assert_close(state["exp_avg_sq"], 0.01 * gradient**2)
 
 
-def test_the_average_moves_by_the_decay_and_faster_at_first():
+def test_the_average_follows_the_decay_and_is_faster_at_first():
     trainer = Trainer(dataclasses.replace(SETTINGS, ema=0.3), "data", CPU)
     batch, averaged = images().batch(slice(4)), {}
     for t in range(6):
@@ -101,15 +95,15 @@ def test_the_average_moves_by_the_decay_and_faster_at_first():
         assert not torch.equal(averaged[name], trainer.model.state_dict()[name])
 
 
-def test_masks_and_orders_of_the_average_are_those_of_the_model():
+def test_integer_and_bool_buffers_of_the_average_are_those_of_the_model():
     config = dataclasses.replace(TINY, head_channels=100)
     trainer = Trainer(dataclasses.replace(SETTINGS, config=config, ema=0.9), "data", CPU)
     for _ in range(3):
         trainer.train_step(*images().batch(slice(4)))
     pairs = zip(trainer.model.named_buffers(), trainer.result.buffers(), strict=True)
-    whole = [(name, a, b) for (name, a), b in pairs if not a.is_floating_point()]
-    assert {a.dtype for _, a, _ in whole} == {torch.bool, torch.int64}
-    for name, a, b in whole:
+    buffers = [(name, a, b) for (name, a), b in pairs if not a.is_floating_point()]
+    assert {a.dtype for _, a, _ in buffers} == {torch.bool, torch.int64}
+    for name, a, b in buffers:
         assert torch.equal(a, b), name
 
 
@@ -119,7 +113,9 @@ def test_without_an_average_the_result_is_the_model():
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
-def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path, optimizer):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
+    tmp_path, optimizer, assert_equal_tensors
+):
     settings = dataclasses.replace(MODERN, optimizer=optimizer)
     run(tmp_path / "whole", 12, settings)
     for steps in (4, 8, 12):
@@ -129,7 +125,9 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path, opt
         assert_equal_tensors(whole, parts)
 
 
-def test_the_average_is_saved_as_the_model_and_raw_weights_to_go_on_with(tmp_path):
+def test_the_model_is_the_average_and_the_checkpoint_has_the_raw_weights_too(
+    tmp_path, assert_equal_tensors
+):
     result = run(tmp_path, 6)
     saved = PRSR.from_pretrained(tmp_path / "model").state_dict()
     checkpoint = load_file(tmp_path / "checkpoint.safetensors")
@@ -139,14 +137,11 @@ def test_the_average_is_saved_as_the_model_and_raw_weights_to_go_on_with(tmp_pat
     assert not torch.equal(checkpoint["model.prior.head.2.bias"], saved["prior.head.2.bias"])
 
 
-def test_reports_show_the_average_and_the_raw_weights(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_reports_contain_the_average_and_the_raw_weights(tmp_path, read_scalars):
     result = run(tmp_path, 6)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
+    scalars = read_scalars(tmp_path)
     bits = {
-        suffix: [each.value for each in events.Scalars(f"validation/bits/dim{suffix}")]
+        suffix: [value for _, value in scalars[f"validation/bits/dim{suffix}"]]
         for suffix in ("", ", raw weights")
     }
     assert [len(values) for values in bits.values()] == [2, 2]
@@ -155,33 +150,29 @@ def test_reports_show_the_average_and_the_raw_weights(tmp_path):
     assert bits[""][-1] != pytest.approx(bits[", raw weights"][-1], rel=1e-5)
 
 
-def test_a_run_has_the_raw_weights_alone_without_an_average(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_a_run_without_an_average_reports_only_its_weights(tmp_path, read_scalars):
     run(tmp_path, 2, SETTINGS)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert not [tag for tag in events.Tags()["scalars"] if "raw" in tag]
+    assert not [tag for tag in read_scalars(tmp_path) if "raw" in tag]
     assert not [
         name for name in load_file(tmp_path / "checkpoint.safetensors") if "average" in name
     ]
 
 
-def test_a_run_ends_with_its_schedule(tmp_path):
+def test_a_run_longer_than_its_schedule_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"steps must be at most 12, .* linear ends, got 13"):
         run(tmp_path / "run", 13)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["optimizer", "ema", "warmup", "schedule_steps"])
-def test_another_recipe_is_not_resumed(tmp_path, name):
+def test_a_run_with_other_settings_is_not_resumed(tmp_path, name):
     run(tmp_path, 2)
     other = {"optimizer": "rmsprop", "ema": 0.9, "warmup": 0, "schedule_steps": 20}[name]
     with pytest.raises(ValueError, match=f"was trained with {name}"):
         run(tmp_path, 4, dataclasses.replace(MODERN, **{name: other}), resume=True)
 
 
-def test_a_run_from_before_there_were_recipes_is_resumed(tmp_path, monkeypatch):
+def test_a_run_older_than_these_settings_is_resumed(tmp_path, assert_equal_tensors):
     run(tmp_path / "whole", 8, SETTINGS)
     run(tmp_path / "old", 4, SETTINGS)
     import json
@@ -201,7 +192,7 @@ def test_a_run_from_before_there_were_recipes_is_resumed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"optimizer": "sgd"}, "optimizer must be rmsprop or adamw, got 'sgd'"),
         ({"schedule": "step"}, "schedule must be halve, linear or cosine, got 'step'"),
@@ -213,17 +204,17 @@ def test_a_run_from_before_there_were_recipes_is_resumed(tmp_path, monkeypatch):
         ({"schedule": "linear", "schedule_steps": 0}, "schedule_steps must be from 1"),
     ],
 )
-def test_bad_recipes_are_told(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
         dataclasses.replace(SETTINGS, **change)
 
 
-def test_a_schedule_to_zero_needs_an_end():
+def test_a_schedule_to_zero_requires_its_number_of_steps():
     with pytest.raises(TypeError, match="schedule_steps must be an integer, got None"):
         dataclasses.replace(SETTINGS, schedule="cosine")
 
 
-def test_the_command_passes_the_recipe_on(command, tmp_path):
+def test_the_command_passes_the_settings_on(command, tmp_path):
     np.save(tmp_path / "set.npy", images().pixels)
     arguments = ["train", "--data", tmp_path / "set.npy", "--preset", "tiny", "--batch-size", 4]
     arguments += ["--steps", 3, "--out", tmp_path / "run", "--device", "cpu", "--ema", 0.5]
@@ -250,7 +241,7 @@ def test_the_command_passes_the_recipe_on(command, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [("--ema", 2), ("--optimizer", "sgd"), ("--schedule", "x"), ("--warmup", -3)]
 )
-def test_the_command_tells_bad_recipes_in_one_line(command, tmp_path, arguments):
+def test_the_command_refuses_invalid_settings_in_one_line(command, tmp_path, arguments):
     np.save(tmp_path / "set.npy", images().pixels)
     code, _, errors = command(
         *("train", "--data", tmp_path / "set.npy", "--preset", "tiny", "--steps", 3),
@@ -262,25 +253,19 @@ def test_the_command_tells_bad_recipes_in_one_line(command, tmp_path, arguments)
     assert not (tmp_path / "run").exists()
 
 
-def test_scalars_may_be_read_later_than_they_are_made(tmp_path, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_scalars_written_later_are_the_same(tmp_path, monkeypatch, read_scalars):
     run(tmp_path / "at once", 7, SETTINGS)
     monkeypatch.setattr(
         "prsr.training.loop.Reporter.add_scalars",
         lambda self, values, *_: self.pending.append(values),
     )
     run(tmp_path / "later", 7, SETTINGS)
-    found = []
-    for name in ("at once", "later"):
-        events = EventAccumulator(str(tmp_path / name))
-        events.Reload()
-        found.append([(each.step, each.value) for each in events.Scalars("training/loss")])
+    found = [read_scalars(tmp_path / name)["training/loss"] for name in ("at once", "later")]
     assert found[0] == found[1]
     assert [step for step, _ in found[0]] == list(range(1, 8))
 
 
-def test_a_set_on_the_device_gives_the_batches_of_a_loader(monkeypatch):
+def test_images_resident_on_the_device_give_the_batches_of_a_loader(monkeypatch):
     monkeypatch.setattr("prsr.training.batches.READ_IMAGES", 10)
     order = lambda: itertools.islice(EndlessBatches(24, 5, seed=3), 12)  # noqa: E731
     kept = list(ResidentBatches(images(), order(), CPU))
@@ -290,7 +275,7 @@ def test_a_set_on_the_device_gives_the_batches_of_a_loader(monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_set_is_kept_where_it_takes_a_quarter_of_the_free_memory(monkeypatch):
+def test_images_are_resident_if_they_take_at_most_a_quarter_of_the_memory(monkeypatch):
     size = 24 * 3 * (6 * 6 + 3 * 3)
     assert fits_on_gpu(images(), 4 * size)
     assert not fits_on_gpu(images(), 4 * size - 1)
@@ -304,7 +289,7 @@ def test_a_set_is_kept_where_it_takes_a_quarter_of_the_free_memory(monkeypatch):
     assert not isinstance(batches_of(images(), [[0]], cuda), tuple)
 
 
-def test_compiled_steps_are_those_of_a_plain_trainer():
+def test_compiled_steps_equal_plain_ones():
     config = dataclasses.replace(TINY, prior_layers=1, conditioning_blocks=0)
     settings = dataclasses.replace(SETTINGS, config=config, optimizer="adamw", ema=0.9)
     trainers = [Trainer(settings, "data", CPU, compiled=compiled) for compiled in (False, True)]
@@ -313,11 +298,11 @@ def test_compiled_steps_are_those_of_a_plain_trainer():
         one, other = (trainer.train_step(*batch) for trainer in trainers)
         for name, value in one.items():
             torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
-    # It did not fall back, of which there would have been a warning: those of ours are errors.
+    # No fallback: its warning would be an error here.
     assert trainers[1].loss is not trainers[1].plain_loss
 
 
-def test_where_compiling_is_impossible_training_goes_on(monkeypatch):
+def test_training_continues_if_compiling_fails(monkeypatch, assert_equal_tensors):
     def broken(graph, inputs):
         raise OSError("no compiler here")
 
@@ -329,10 +314,10 @@ def test_where_compiling_is_impossible_training_goes_on(monkeypatch):
         first = trainer.train_step(*batch)
     assert torch.equal(first["loss"], plain.train_step(*batch)["loss"])
     assert_equal_tensors(trainer.model.state_dict(), plain.model.state_dict())
-    trainer.train_step(*batch)  # and it is not told again: warnings of ours are errors here
+    trainer.train_step(*batch)  # no second warning, which would be an error here
 
 
-def test_where_there_is_no_compile_at_all_training_goes_on(monkeypatch):
+def test_training_continues_if_torch_compile_is_unsupported(monkeypatch):
     def unsupported(*args, **options):
         raise RuntimeError("Python 3.99 is not supported")
 
@@ -342,12 +327,12 @@ def test_where_there_is_no_compile_at_all_training_goes_on(monkeypatch):
     trainer.train_step(*images().batch(slice(4)))
 
 
-def test_a_warning_without_words_names_the_error():
+def test_the_warning_for_an_error_without_a_message_names_its_type():
     with pytest.warns(UserWarning, match="RuntimeError"):
         warn_uncompiled(RuntimeError())
 
 
-def test_parameters_are_laid_out_for_convolutions():
+def test_convolution_weights_are_channels_last():
     trainer = Trainer(dataclasses.replace(SETTINGS, ema=0.5), "data", CPU)
     for model in (trainer.model, trainer.result):
         for layer in model.modules():

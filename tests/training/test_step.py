@@ -1,4 +1,4 @@
-"""A training step computes what the plain formulas do, gradients included."""
+"""A training step equals the plain formulas, gradients included."""
 
 import pytest
 import torch
@@ -7,15 +7,12 @@ from torch import nn
 from prsr import PRSR, prsr_loss
 from prsr.testing import plain_loss
 
-WIDE = {"head_channels": 100, "levels": 16}
-"""Changes to the preset tiny: a head whose colours are wide enough for products of their own."""
-
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
-    make_model, make_images, conditional
+def test_a_mixed_precision_step_is_as_accurate_as_the_plain_formula(
+    make_model, make_images, conditional, wide_head
 ):
-    model = make_model(conditional_gates=conditional, **WIDE).train()
+    model = make_model(conditional_gates=conditional, **wide_head).train()
     for gates in model.modules():
         if isinstance(gates, nn.Conv2d) and gates.bias is None:
             nn.init.normal_(gates.weight, std=0.3)
@@ -33,8 +30,8 @@ def test_a_step_in_mixed_precision_errs_no_more_than_a_plain_one(
     assert 0 < errors[0] < 1.5 * errors[1]
 
 
-def test_a_compiled_model_has_the_same_loss_and_gradients(make_model, make_images):
-    model: PRSR = make_model(conditional_gates=True, **WIDE)
+def test_a_compiled_model_has_the_same_loss_and_gradients(make_model, make_images, wide_head):
+    model: PRSR = make_model(conditional_gates=True, **wide_head)
     lr, hr = make_images(model.config, 2, 3, 3), make_images(model.config, 2, 6, 6)
     step = lambda lr, hr: prsr_loss(model(lr, hr), hr)  # noqa: E731
     parameters = list(model.parameters())

@@ -1,4 +1,4 @@
-"""Batch normalisation over all processes: of one process, the usual one."""
+"""Batch normalisation over all processes."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 from prsr.training.sync_batchnorm import SynchronousBatchNorm2d, synchronise_batch_norm
 
 
-def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
+def test_synchronous_normalisation_of_one_process_equals_the_usual_one(make_model):
     model = make_model(seed=1)
     twin = make_model(seed=2)
     synchronise_batch_norm(twin, torch.device("cpu"))
@@ -29,7 +29,7 @@ def test_synchronous_normalisation_of_one_process_is_the_usual_one(make_model):
         assert torch.allclose(one, two, atol=1e-5), name
 
 
-def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model):
+def test_synchronous_normalisation_of_bf16_has_fp32_statistics():
     layer = SynchronousBatchNorm2d(3)
     x = 100 + torch.randn(4, 3, 8, 8)
     y = layer(x.bfloat16())
@@ -37,7 +37,7 @@ def test_synchronous_normalisation_of_half_precision_counts_in_single(make_model
     assert torch.allclose(layer.running_mean, 0.1 * x.bfloat16().float().mean((0, 2, 3)), rtol=1e-6)
 
 
-def test_gpus_are_normalised_by_torchs_own_layers(make_model):
+def test_torchs_own_layers_are_used_on_gpus(make_model):
     model = make_model(seed=1)
     lr = torch.randint(8, (5, 3, 3, 3), dtype=torch.uint8)
     before = model.state_dict()

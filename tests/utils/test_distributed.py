@@ -1,4 +1,4 @@
-"""Several processes under torchrun: the weights and images of one, also after a death."""
+"""Processes under torchrun give the weights and samples of one process, even after one dies."""
 
 import os
 import socket
@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prsr import PRSR, PRSRConfig
 from prsr.cli.main import main
@@ -23,20 +22,20 @@ TINY = PRSRConfig.preset("tiny")
 STEPS = 7
 
 
-# `prsr`, in double precision: biases before a batch normalisation have no gradient but rounding,
-# which RMSProp divides by its own size. With DYING, the second process dies once, at step 5 or
-# behind its third file, the first of two of an image; with LOG, each file written is noted.
+# `prsr` in double precision: the gradient of a bias before batch normalisation is only rounding
+# error, which RMSProp divides by its own size. With DYING, the second process kills itself once, at
+# step 5 or after its third file, the first of two of an image. LOG lists the files written.
 PROGRAM = """
 import os, signal, torch
 import prsr.training.trainer, prsr.cli.sample_files
 from prsr.cli.main import main
 torch.set_default_dtype(torch.float64)
-doomed = (os.environ.get("DYING"), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"])
-doomed = doomed == ("1", "1", "0")
+dying_here = (os.environ.get("DYING"), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"])
+dying_here = dying_here == ("1", "1", "0")
 prsr.cli.sample_files.CHUNK, step = 1, prsr.training.trainer.Trainer.train_step
 save, written = prsr.cli.sample_files.save_image, []
 def train_step(self, lr, hr):
-    if doomed and self.step == 5:
+    if dying_here and self.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, lr, hr)
 def save_image(image, path, *about):
@@ -44,7 +43,7 @@ def save_image(image, path, *about):
     with open(os.environ["LOG"], "a") as log:
         log.write(f"{path.name}\\n")
     written.append(path)
-    if doomed and len(written) == 3:
+    if dying_here and len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 prsr.training.trainer.Trainer.train_step, prsr.cli.sample_files.save_image = train_step, save_image
 main()
@@ -52,7 +51,7 @@ main()
 
 
 def torchrun(tmp_path, *arguments, dying=False):
-    """Two processes that call `prsr`; returns what they print."""
+    """Run `prsr` in two processes; returns stdout."""
     ended = launch(tmp_path, *arguments, dying=dying)
     assert ended.returncode == 0, ended.stderr
     assert "FutureWarning" not in ended.stderr
@@ -60,7 +59,7 @@ def torchrun(tmp_path, *arguments, dying=False):
 
 
 def launch(tmp_path, *arguments, dying=False, restarts=0):
-    """Two processes that call `prsr`, and what has become of them."""
+    """Run `prsr` in two processes; returns the completed torchrun."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOG": str(tmp_path / "log.txt")}
@@ -72,7 +71,7 @@ def launch(tmp_path, *arguments, dying=False, restarts=0):
 
 
 def alone(monkeypatch, *arguments):
-    """`prsr` in this process, in double precision."""
+    """Run `prsr` in this process, in double precision."""
     monkeypatch.setattr(sys, "argv", ["prsr", *map(str, arguments)])
     torch.set_default_dtype(torch.float64)
     try:
@@ -84,7 +83,7 @@ def alone(monkeypatch, *arguments):
 
 
 def training(folder):
-    """Arguments of a training that reports at steps 3, 6 and 7."""
+    """The arguments of a training that reports at steps 3, 6 and 7."""
     rng = np.random.default_rng(0)
     for name, count in (("train", 21), ("validation", 5)):
         np.save(folder / f"{name}.npy", rng.integers(0, 8, (count, 3, 6, 6), dtype=np.uint8))
@@ -93,28 +92,22 @@ def training(folder):
     return [*arguments, "--steps", STEPS, "--report-every", 3]
 
 
-def scalars(folder):
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
 def assert_same_weights(one, other):
     one, other = (load_file(run / "model" / "model.safetensors") for run in (one, other))
     assert one.keys() == other.keys()
     for name, value in one.items():
-        # RMSProp's ε, 1e-8, makes roundings of 1e-17 ones of 1e-9; the weights move by 1e-2.
+        # Divided by RMSProp's ε, 1e-8, rounding errors of 1e-17 become 1e-9; weights move by 1e-2.
         assert torch.allclose(other[name], value, rtol=0, atol=1e-8), name
 
 
-def test_two_processes_end_with_what_one_ends_with(tmp_path, monkeypatch):
+def test_two_processes_train_the_same_weights_as_one(tmp_path, monkeypatch, read_scalars):
     one, two = tmp_path / "one", tmp_path / "two"
     alone(monkeypatch, *training(tmp_path), "--out", one)
     printed = torchrun(tmp_path, *training(tmp_path), "--out", two)
     assert printed.count("wrote") == 1
     assert_same_weights(one, two)
-    values = scalars(one)
-    assert {tag: len(steps) for tag, steps in values.items()} == {
+    expected, found = read_scalars(one), read_scalars(two)
+    assert {tag: len(steps) for tag, steps in expected.items()} == {
         "training/loss": STEPS,
         "training/gradient norm": STEPS,
         "training/learning rate": STEPS,
@@ -122,25 +115,28 @@ def test_two_processes_end_with_what_one_ends_with(tmp_path, monkeypatch):
         "validation/bits/dim, conditioning alone": 3,
         "validation/bits/dim, prior alone": 3,
     }
-    for tag, found in scalars(two).items():
-        assert found == pytest.approx(values[tag], rel=1e-6), tag
+    assert found.keys() == expected.keys()
+    for tag, pairs in expected.items():
+        assert np.array(found[tag]) == pytest.approx(np.array(pairs), rel=1e-6), tag
     sheets = sorted(path.name for path in (one / "sheets").iterdir())
     assert sheets == ["step-0000003.png", "step-0000006.png", "step-0000007.png"]
     for sheet in sheets:
         assert (one / "sheets" / sheet).read_bytes() == (two / "sheets" / sheet).read_bytes()
 
 
-def test_a_process_that_died_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
+def test_training_resumes_from_the_last_checkpoint_after_a_process_dies(
+    tmp_path, monkeypatch, read_scalars
+):
     one, two = tmp_path / "one", tmp_path / "two"
     alone(monkeypatch, *training(tmp_path), "--out", one)
     printed = torchrun(tmp_path, *training(tmp_path), "--out", two, dying=True)
-    # Killed at step 5, the run goes on from the checkpoint of step 3, which it does not repeat.
+    # Killed at step 5, the run resumes from the checkpoint of step 3 and does not repeat that step.
     assert [printed.count(f"step {step}: bits/dim") for step in (3, 6, 7)] == [1, 1, 1]
     assert_same_weights(one, two)
-    assert len(scalars(two)["training/loss"]) == STEPS
+    assert len(read_scalars(two)["training/loss"]) == STEPS
 
 
-def test_a_restart_goes_on_with_no_run_of_another_start(tmp_path):
+def test_a_restart_does_not_resume_the_run_of_another_launch(tmp_path):
     out = tmp_path / "run"
     torchrun(tmp_path, *training(tmp_path), "--out", out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -151,7 +147,7 @@ def test_a_restart_goes_on_with_no_run_of_another_start(tmp_path):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_sampling_is_shared_and_goes_on_after_a_death(tmp_path, monkeypatch):
+def test_sampling_is_shared_and_resumes_after_a_process_dies(tmp_path, monkeypatch):
     (tmp_path / "set").mkdir()
     rng = np.random.default_rng(0)
     for number in range(7):
@@ -167,18 +163,18 @@ def test_sampling_is_shared_and_goes_on_after_a_death(tmp_path, monkeypatch):
     assert printed.count("wrote") == 2
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 7 * 2 + 1
-    # A process that is ended while it writes may leave a hidden file behind.
+    # A process killed while it writes may leave a hidden file.
     assert sorted(path.name for path in (tmp_path / "two").glob("[!.]*")) == names
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    # A file that a dying process wrote may not be noted, but none is written a second time.
+    # The log may lack a file of the killed process, but none is written twice.
     written = Counter((tmp_path / "log.txt").read_text().split())
     assert set(written.values()) == {1}
     assert written["contact-sheet.png"] == 1
 
 
 @pytest.mark.parametrize(("total", "parts"), [(7, [3, 2, 2]), (9, [3, 3, 3]), (2, [1, 1, 0])])
-def test_shares_lie_side_by_side(monkeypatch, total, parts):
+def test_shares_are_contiguous_and_cover_everything(monkeypatch, total, parts):
     monkeypatch.setattr(distributed, "count", lambda: 3)
     shares = []
     for rank in range(3):
@@ -188,7 +184,7 @@ def test_shares_lie_side_by_side(monkeypatch, total, parts):
     assert [i for share in shares for i in share] == list(range(total))
 
 
-def test_without_torchrun_there_is_one_process(monkeypatch):
+def test_without_torchrun_there_is_one_process():
     assert distributed.join() is None
     assert (distributed.rank(), distributed.count(), distributed.is_restart()) == (0, 1, False)
     assert distributed.share(5) == range(5)
@@ -198,7 +194,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
 
 
 @pytest.mark.parametrize(("extra", "named"), [((), "seed"), (("--seed", "1"), "out")])
-def test_what_torchrun_needs_is_told(command, monkeypatch, tmp_path, extra, named):
+def test_options_required_under_torchrun_are_reported(command, monkeypatch, tmp_path, extra, named):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     monkeypatch.setattr(distributed, "join", lambda: torch.device("cpu"))
     monkeypatch.setattr(distributed, "count", lambda: 2)
@@ -208,7 +204,7 @@ def test_what_torchrun_needs_is_told(command, monkeypatch, tmp_path, extra, name
     assert errors.count("\n") == 1
 
 
-MOURNER = """
+ONE_DIES = """
 import os
 from prsr.utils import distributed
 from prsr.cli.options import torchrun_processes
@@ -219,15 +215,15 @@ with torchrun_processes():
 """
 
 
-def test_a_death_among_the_processes_is_told_in_plain_words():
+def test_the_death_of_a_process_is_reported_clearly_by_the_others():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    # By hand, for torchrun ends those that are left, and not always after they have noticed.
+    # Without torchrun, which may end the other process before it notices.
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", MOURNER],
+            [sys.executable, "-c", ONE_DIES],
             env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "LOCAL_RANK": rank, "RANK": rank},
             stderr=subprocess.PIPE,
             text=True,
@@ -235,14 +231,14 @@ def test_a_death_among_the_processes_is_told_in_plain_words():
         for rank in ("0", "1")
     ]
     errors, _ = (process.communicate(timeout=120)[1] for process in both)
-    told = "ConnectionError: another of torchrun's processes has died: see its errors"
-    assert errors.splitlines()[-1].endswith(told), errors
+    message = "ConnectionError: another of torchrun's processes has died: see its errors"
+    assert errors.splitlines()[-1].endswith(message), errors
 
 
 @pytest.mark.parametrize(
     "variables", [{"LOCAL_RANK": "0"}, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}]
 )
-def test_variables_of_other_launchers_are_no_torchrun(variables, monkeypatch):
+def test_variables_of_other_launchers_are_ignored(variables, monkeypatch):
     for name in distributed.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -250,7 +246,7 @@ def test_variables_of_other_launchers_are_no_torchrun(variables, monkeypatch):
     assert distributed.join() is None
 
 
-def test_a_variable_that_is_no_number_is_named(monkeypatch):
+def test_a_non_numeric_variable_is_named(monkeypatch):
     for name in distributed.VARIABLES:
         monkeypatch.setenv(name, "0")
     monkeypatch.setenv("WORLD_SIZE", "all")

@@ -1,4 +1,4 @@
-"""The limit of memory is that of the container, not of the machine around it."""
+"""The memory limit is that of the container, not of the machine."""
 
 import os
 
@@ -37,15 +37,15 @@ def system(folder, groups, limits):
         ("", {"memory.max": 2**20}, MACHINE),
     ],
 )
-def test_control_groups_are_heeded(tmp_path, groups, limits, expected):
+def test_the_lowest_control_group_limit_applies(tmp_path, groups, limits, expected):
     assert memory_limit(system(tmp_path, groups, limits)) == expected
 
 
-def test_there_may_be_no_control_groups(tmp_path):
+def test_without_control_groups_the_limit_is_the_machines_memory(tmp_path):
     assert memory_limit(tmp_path) == MACHINE
 
 
-def test_an_image_must_fit_the_container(tmp_path, monkeypatch):
+def test_work_must_fit_the_memory_of_the_container(tmp_path, monkeypatch):
     container = system(tmp_path, "0::/\n", {"memory.max": 2**30})
     monkeypatch.setattr("prsr.utils.argument_checks.memory_limit", lambda: memory_limit(container))
     check_fits(2**30, "logits", torch.device("cpu"))

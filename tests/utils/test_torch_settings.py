@@ -1,4 +1,4 @@
-"""Products in plain fp32, whatever switch the caller has set, and by which of torch's two ways."""
+"""Products are in plain fp32, whichever of torch's older or newer switches the caller set."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SETTINGS = [
     ("convolutions", False),
 ]
 newer = pytest.mark.skipif(
-    not hasattr(torch.backends, "fp32_precision"), reason="this torch has the older switches alone"
+    not hasattr(torch.backends, "fp32_precision"), reason="this torch has only the older switches"
 )
 
 
 def write(name, value):
-    """Set a newer switch by the name of its owner, or an older one."""
+    """Set a newer switch, by the name of its owner, or an older one."""
     if name == "products":
         torch.set_float32_matmul_precision(value)
     elif name == "convolutions":
         torch.backends.cudnn.allow_tf32 = value
-    elif name == "backends.mkldnn":  # whose attribute would write to "backends"
+    elif name == "backends.mkldnn":  # its attribute would set "backends"
         torch.backends.mkldnn.set_flags(_fp32_precision=value)
-    elif not (value == "bf16" and "cud" in name):  # which no GPU's switch takes
+    elif not (value == "bf16" and "cud" in name):  # GPU switches do not accept bf16
         attrgetter(name)(torch).fp32_precision = value
 
 
@@ -47,7 +47,7 @@ def read(name):
 
 
 def older():
-    """What the older switches are at, as far as torch will say."""
+    """The values of the older switches; None where torch raises an error."""
     seen = []
     for look in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
         try:
@@ -58,7 +58,7 @@ def older():
 
 
 def everything():
-    """All that can be seen, and what is seen once the parents let go."""
+    """The values of all switches, and those of the children when their parents are unset."""
     seen = [read(name) for name in PARENTS + CHILDREN]
     own = []
     for name in PARENTS:
@@ -85,8 +85,8 @@ def fresh():
 
 @newer
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_switches_are_held_and_put_back_whatever_two_of_them_were_at(fresh, device):
-    """Of a GPU there is nothing but its switches to see here."""
+def test_exact_fp32_restores_any_pair_of_switches(fresh, device):
+    """A GPU's switches can be checked without one."""
     ours = CHILDREN if device == "cuda" else CHILDREN[1:]
     for settings in [(), *((one,) for one in SETTINGS), *permutations(SETTINGS, 2)]:
         fresh()
@@ -104,7 +104,7 @@ def test_switches_are_held_and_put_back_whatever_two_of_them_were_at(fresh, devi
         assert everything() == before, settings
 
 
-def test_older_switches_are_held_and_put_back():
+def test_exact_fp32_restores_the_older_switches():
     cudnn = torch.backends.cudnn
     torch.set_float32_matmul_precision("medium")
     try:
@@ -118,7 +118,7 @@ def test_older_switches_are_held_and_put_back():
 
 
 @newer
-def test_images_are_drawn_whatever_switch_the_caller_set(make_model, make_images, fresh):
+def test_samples_do_not_depend_on_the_callers_switches(make_model, make_images, fresh):
     model = make_model()
     lr, sampler = make_images(model.config, 3, 2, 3), prsr.Sampler(model)
     expected = sampler.sample(lr, seed=1)
@@ -131,7 +131,7 @@ def test_images_are_drawn_whatever_switch_the_caller_set(make_model, make_images
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
-def test_deterministic_mode_is_left_while_a_gpu_draws_and_put_back(mode):
+def test_deterministic_mode_is_suspended_on_a_gpu_and_restored(mode):
     torch.set_deterministic_debug_mode(mode)
     try:
         with exact_fp32(torch.device("cuda")):

@@ -13,7 +13,7 @@ from PIL import Image
 from prsr.study.storage import Settings, Study, create_study, study_path
 from prsr.study.study_images import read_inputs
 
-SETTINGS = Settings("Which one is a photograph?", 300, per_method=4, catch=2, seed=7)
+SETTINGS = Settings("Which one is a <photo>?", 300, per_method=4, catch=2, seed=7)
 
 
 def write_images(folder, names, seed):
@@ -25,7 +25,7 @@ def write_images(folder, names, seed):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Folders of twelve real images and of what two methods made, under odd names."""
+    """Folders of twelve real images and of the samples of two methods, with non-ASCII names."""
     names = [f"{i:02d} Größe 画像 <b>" for i in range(12)]
     for seed, name in enumerate(("real", "good", "bad")):
         write_images(tmp_path / name, names, seed)
@@ -34,7 +34,7 @@ def folders(tmp_path):
 
 @pytest.fixture(scope="session")
 def study_folder(tmp_path_factory):
-    """The folder of studies that servers of the whole session serve."""
+    """The folder of studies for servers that run for the whole session."""
     return tmp_path_factory.mktemp("studies")
 
 
@@ -56,7 +56,7 @@ def study(studies):
 
 @contextlib.contextmanager
 def serving(*arguments):
-    """The process of ``prsr web`` on a free port, and its address."""
+    """Run ``prsr web`` on a free port; its process and address."""
     command = [sys.executable, "-m", "prsr", "web", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -101,11 +101,11 @@ def client(application):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A headless Chromium that is installed on this machine."""
+    """The headless Chromium of this machine."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.skip("no Chromium here: apt install chromium")
+        pytest.skip("Chromium is not installed: apt install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         # Continuous integration runs as root, where Chromium has no sandbox.

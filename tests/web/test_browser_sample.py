@@ -1,4 +1,4 @@
-"""The sampling page in a real browser: sample to the end, complete, share, leave."""
+"""The sampling page in a real browser."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ def decoded(url):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
 
 
-def draw(page):
+def sample(page):
     page.get_by_role("button", name="Sample", exact=True).click()
     page.get_by_text("Done: row 32 of 32").wait_for()
 
@@ -51,13 +51,13 @@ def settings_of(page):
     return from_query(query, {"faces": PRSR.from_pretrained("faces").config})
 
 
-def test_an_example_is_sampled_to_the_end_and_saved(open_page, server):
+def test_an_example_is_sampled_and_saved(open_page, server):
     page = open_page(f"{server}/sample/")
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.reload()
     choose_example(page, 1)
-    draw(page)
+    sample(page)
     shown = samples(page)
     expected = Sampler(PRSR.from_pretrained("faces")).sample(
         bundled_inputs("faces")[1:2], 0.8, seed=0, num_samples=4
@@ -75,26 +75,26 @@ def test_an_example_is_sampled_to_the_end_and_saved(open_page, server):
     }
 
 
-def test_half_an_image_is_completed_shared_and_reproduced(open_page, server, drawing):
+def test_a_completed_image_is_reproduced_from_its_link(open_page, server, drawing):
     page = open_page(f"{server}/sample/")
     choose_file(page, drawing)
     crop = decoded(page.locator('img[alt="crop"]').get_attribute("src"))
     page.get_by_text("Keep a part of the image").click()
     page.get_by_label(TOP).check()
-    draw(page)
+    sample(page)
     shown = samples(page)
-    for sample in shown:
-        assert np.array_equal(sample[:16], crop[:16])
-        assert not np.array_equal(sample[16:], crop[16:])
+    for image in shown:
+        assert np.array_equal(image[:16], crop[:16])
+        assert not np.array_equal(image[16:], crop[16:])
     assert page.get_by_label("Link to this result").input_value() == page.url
     other = open_page(page.url)
     other.get_by_text("crop", exact=True).wait_for()
-    draw(other)
+    sample(other)
     assert all(map(np.array_equal, samples(other), shown))
     assert len(shown) == 4
 
 
-def test_what_is_painted_is_kept(open_page, server, drawing):
+def test_painted_pixels_are_kept(open_page, server, drawing):
     page = open_page(f"{server}/sample/", viewport={"width": 1200, "height": 1600})
     choose_file(page, drawing)
     crop = decoded(page.locator('img[alt="crop"]').get_attribute("src"))
@@ -104,34 +104,34 @@ def test_what_is_painted_is_kept(open_page, server, drawing):
     page.get_by_text("paint the part to keep first").wait_for()
     canvas = page.locator("canvas").last
     canvas.wait_for()
-    page.wait_for_timeout(2000)  # for the editor's own set-up, which shows no end
+    page.wait_for_timeout(2000)  # the editor sets itself up and does not show when it is ready
     box = canvas.bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.3, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=20)
     page.mouse.up()
-    page.wait_for_timeout(1000)  # the editor sends the layer a moment later
-    draw(page)
+    page.wait_for_timeout(1000)  # the editor sends the layer after a delay
+    sample(page)
     mask = settings_of(page).mask
     rows, columns = np.nonzero(mask)
     assert 10 < mask.sum() < 32 * 32 / 2
     assert rows.min() >= 10
     assert rows.max() <= 21
     assert columns.max() - columns.min() > 8
-    for sample in samples(page):
-        assert np.array_equal(sample[mask], crop[mask])
-        assert not np.array_equal(sample[~mask], crop[~mask])
+    for shown in samples(page):
+        assert np.array_equal(shown[mask], crop[mask])
+        assert not np.array_equal(shown[~mask], crop[~mask])
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(open_page, server):
     page = open_page(f"{server}/sample/", viewport={"width": 360, "height": 740})
     choose_example(page)
-    draw(page)
+    sample(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_mistakes_are_told_on_the_page(open_page, server, drawing, tmp_path):
+def test_errors_are_shown_on_the_page(open_page, server, drawing, tmp_path):
     page = open_page(f"{server}/sample/")
     page.get_by_role("button", name="Sample", exact=True).click()
     page.get_by_text("choose an image or an example first").wait_for()
@@ -144,7 +144,7 @@ def test_mistakes_are_told_on_the_page(open_page, server, drawing, tmp_path):
 
 
 class SlowModels(Models):
-    """Counts rows; each takes a while."""
+    """Counts rows and delays each."""
 
     rows = 0
     ended = threading.Event()
@@ -161,7 +161,7 @@ class SlowModels(Models):
 
 @contextlib.contextmanager
 def serving_here(models, folder):
-    """The address of a server in this process."""
+    """Run a server in this process; its address."""
     config = uvicorn.Config(create_app(models, folder, folder), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -176,7 +176,7 @@ def serving_here(models, folder):
     assert not thread.is_alive()
 
 
-def test_a_user_who_leaves_stops_the_work(open_page, tmp_path):
+def test_closing_the_page_stops_the_work(open_page, tmp_path):
     models = SlowModels({"faces": PRSR.from_pretrained("faces")})
     with serving_here(models, tmp_path) as address:
         page = open_page(f"{address}/sample/")
@@ -185,11 +185,11 @@ def test_a_user_who_leaves_stops_the_work(open_page, tmp_path):
         page.get_by_text("Sampling: row 3").wait_for()
         page.close()
         assert models.ended.wait(60)
-        assert models.rows < 20  # the server looks for who has left between rows
+        assert models.rows < 20  # the server checks for closed connections between rows
 
 
 class LateExamples(Models):
-    """Delivers the examples when told to."""
+    """Delivers the examples once ``chosen`` is set."""
 
     chosen = threading.Event()
 
@@ -198,20 +198,20 @@ class LateExamples(Models):
         return super().examples(model)
 
 
-def test_an_image_chosen_while_the_page_loads_stays(open_page, tmp_path, drawing):
+def test_an_image_chosen_while_the_page_loads_is_kept(open_page, tmp_path, drawing):
     models = LateExamples({"faces": PRSR.from_pretrained("faces")})
     with serving_here(models, tmp_path) as address:
         page = open_page(f"{address}/sample/")
         choose_file(page, drawing)
         models.chosen.set()
         page.locator(".thumbnail-item").first.wait_for()
-        draw(page)
+        sample(page)
         assert len(samples(page)) == 4
-        page.close()  # the server ends when nobody listens
+        page.close()  # the server stops once no client is connected
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_the_start_page_leads_to_both(width, open_page, server, study):
+def test_the_start_page_links_to_sampling_and_studies(width, open_page, server, study):
     page = open_page(server, viewport={"width": width, "height": 700})
     page.get_by_role("link", name="Study: faces").click()
     page.get_by_role("button", name="Begin").wait_for()

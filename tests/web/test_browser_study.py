@@ -3,14 +3,14 @@
 import pytest
 
 
-def test_a_whole_study_is_taken_by_keyboard(open_page, server, study):
+def test_a_study_can_be_completed_by_keyboard(open_page, server, study):
     page = open_page(f"{server}/study/faces")
     page.locator("button:focus").wait_for()
     page.keyboard.press("Enter")
     keys = ["ArrowLeft", "ArrowRight"] * 5
     for number, key in enumerate(keys, start=1):
         page.get_by_text(f"{number} of 10").wait_for()
-        page.wait_for_load_state()  # the script listens by then
+        page.wait_for_load_state()  # the script then handles keys
         page.keyboard.press(key)
     page.get_by_text("Thank you").wait_for()
     answers = study.answers()
@@ -18,13 +18,13 @@ def test_a_whole_study_is_taken_by_keyboard(open_page, server, study):
     assert all(answer.showings == 1 for answer in answers)
 
 
-def test_images_are_hidden_after_the_exposure(open_page, server, study):
+def test_images_are_hidden_after_the_exposure_time(open_page, server, study):
     page = open_page(f"{server}/study/faces")
     page.get_by_role("button").click()
     image = page.locator(".frame img").first
     image.wait_for(state="attached")
     visible = "element => getComputedStyle(element).visibility"
-    # At any speed of the machine: by the animation's own clock, not ours.
+    # By the animation's own clock, so that the speed of the machine does not matter.
     duration = "element => element.getAnimations()[0].effect.getComputedTiming().endTime"
     assert image.evaluate(duration) == pytest.approx(301)
     page.wait_for_function(
@@ -37,7 +37,7 @@ def test_images_are_hidden_after_the_exposure(open_page, server, study):
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_it_works_on_a_phone_with_and_without_javascript(scripts, open_page, server, study):
+def test_a_study_works_on_a_phone_with_and_without_javascript(scripts, open_page, server, study):
     phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     page = open_page(f"{server}/study/faces", java_script_enabled=scripts, **phone)
     page.get_by_role("button").tap()
@@ -48,7 +48,7 @@ def test_it_works_on_a_phone_with_and_without_javascript(scripts, open_page, ser
             assert len(boxes) == 4
             assert all(b["x"] >= 0 and b["x"] + b["width"] <= 360 for b in boxes)
             assert all(b["y"] + b["height"] <= 640 for b in boxes)
-            assert all(min(b["width"], b["height"]) >= 44 for b in boxes)  # for fingers
+            assert all(min(b["width"], b["height"]) >= 44 for b in boxes)  # large enough to tap
         page.get_by_role("button", name="Right").tap()
     page.get_by_text("Thank you").wait_for()
     assert len(study.answers()) == 10
@@ -63,7 +63,7 @@ def test_a_double_click_counts_once(open_page, server, study):
     assert [answer.position for answer in study.answers()] == [1]
 
 
-def test_going_back_does_not_bring_back_a_pair(open_page, server, study):
+def test_going_back_does_not_show_an_answered_pair(open_page, server, study):
     page = open_page(f"{server}/study/faces")
     page.get_by_role("button").click()
     page.get_by_role("button", name="Left").click()

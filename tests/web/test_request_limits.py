@@ -1,6 +1,5 @@
-"""What a client may upload: bounds hold before decoding, and nothing stays on disk."""
+"""Uploads: limits apply before decoding, and no file stays on disk."""
 
-import io
 import os
 import struct
 import zlib
@@ -23,14 +22,8 @@ from prsr.web.request_limits import (
 UPLOAD = "/sample/gradio_api/upload"
 
 
-def encoded(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def png_of_size(width, height):
-    """A PNG file that claims a size and holds a few bytes."""
+    """A PNG file whose header claims a size, with only a few bytes of data."""
 
     def chunk(kind, data):
         checksum = zlib.crc32(kind + data)
@@ -48,8 +41,8 @@ def noise():
 
 
 @pytest.fixture
-def kept(application, tmp_path_factory):
-    """A function: the files in the application's temporary folder."""
+def kept(application):
+    """A function that lists the files in the application's temporary folder."""
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     return lambda: sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -67,7 +60,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_uploads_get_a_4xx_and_leave_nothing(name, client, kept):
+def test_hostile_uploads_get_a_4xx_and_leave_no_file(name, client, kept):
     data, status = HOSTILE[name]
     before = kept()
     answer = client.post(UPLOAD, files={"files": ("../../etc/Größe\u202e\x00.png", data)})
@@ -77,26 +70,26 @@ def test_hostile_uploads_get_a_4xx_and_leave_nothing(name, client, kept):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_truncated_images_are_refused_and_whole_ones_are_not(kind, noise):
-    data = encoded(noise, kind)
+def test_complete_images_are_accepted_and_truncated_ones_refused(kind, noise, encode):
+    data = encode(noise, kind)
     assert read_upload(data).size == noise.size
     with pytest.raises(RefusedError) as refused:
         read_upload(data[: len(data) // 2])
     assert refused.value.status in (415, 422)
 
 
-def test_odd_names_cannot_leave_the_temporary_folder(client, kept, noise, application):
+def test_uploads_of_any_name_stay_in_the_temporary_folder(client, noise, encode):
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     for name in ("../../../evil.png", "画像 \U0001f600.png", "a" * 300 + ".png", "C:\\evil.png"):
-        answer = client.post(UPLOAD, files={"files": (name, encoded(noise))})
+        answer = client.post(UPLOAD, files={"files": (name, encode(noise, "PNG"))})
         assert answer.status_code == 200
         (path,) = answer.json()
         assert Path(path).resolve().is_relative_to(folder.resolve())
         Path(path).unlink()
 
 
-def test_several_files_and_other_bodies_are_refused(client, kept, noise):
-    one = ("a.png", encoded(noise))
+def test_several_files_and_malformed_bodies_are_refused(client, kept, noise, encode):
+    one = ("a.png", encode(noise, "PNG"))
     before = kept()
     assert client.post(UPLOAD, files=[("files", one), ("files", one)]).status_code == 400
     assert client.post(UPLOAD, data={"files": "text"}).status_code == 400
@@ -106,7 +99,7 @@ def test_several_files_and_other_bodies_are_refused(client, kept, noise):
     assert kept() == before
 
 
-def test_a_body_without_its_length_is_bounded_as_well(client):
+def test_a_body_without_a_content_length_is_bounded(client):
     def endless():
         for _ in range(MAX_BODY_BYTES // 100_000 + 2):
             yield bytes(100_000)
@@ -125,13 +118,13 @@ def test_a_body_without_its_length_is_bounded_as_well(client):
         "/sample/static/..%2f..%2froutes.py",
     ],
 )
-def test_no_file_of_the_machine_is_served(path, client):
+def test_no_file_outside_the_application_is_served(path, client):
     answer = client.get(path, follow_redirects=False)
     assert 400 <= answer.status_code < 500
     assert "root:" not in answer.text
 
 
-def test_not_even_images_in_the_working_or_temporary_folder_are_served(client, tmp_path, noise):
+def test_images_in_the_working_and_temporary_folders_are_not_served(client, tmp_path, noise):
     planted = tmp_path / "planted.png"
     noise.save(planted)
     for path in (planted, Path("docs/faces.png").resolve(), Path("pyproject.toml").resolve()):
@@ -139,13 +132,13 @@ def test_not_even_images_in_the_working_or_temporary_folder_are_served(client, t
 
 
 @pytest.mark.parametrize("moment", ["before", "while"])
-def test_an_upload_that_is_deleted_while_it_is_fetched_is_no_error(
-    moment, application, noise, monkeypatch
+def test_fetching_an_upload_that_was_just_deleted_raises_no_exception(
+    moment, application, noise, monkeypatch, encode
 ):
     client = TestClient(application, raise_server_exceptions=True)
-    path = client.post(UPLOAD, files={"files": ("a.png", encoded(noise))}).json()[0]
+    path = client.post(UPLOAD, files={"files": ("a.png", encode(noise, "PNG"))}).json()[0]
     address = f"/sample/gradio_api/file={path}"
-    assert client.get(address).content == encoded(noise)
+    assert client.get(address).content == encode(noise, "PNG")
     open_file = anyio.open_file
 
     def deleting(name, *arguments, **options):
@@ -156,11 +149,11 @@ def test_an_upload_that_is_deleted_while_it_is_fetched_is_no_error(
         Path(path).unlink()
     else:
         monkeypatch.setattr(anyio, "open_file", deleting)
-    assert client.get(address).content != encoded(noise)  # and nothing is raised
+    assert client.get(address).content != encode(noise, "PNG")
 
 
 def handler(client, name):
-    """The number of a handler of the page."""
+    """The id of a handler of the page."""
     page = client.get("/sample/config").json()
     return next(d["id"] for d in page["dependencies"] if d["api_name"] == name)
 
@@ -177,7 +170,7 @@ HOSTILE_FILES = {
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_a_file_that_was_not_uploaded_is_not_touched(name, nested, client, kept, tmp_path, noise):
+def test_a_file_that_was_not_uploaded_is_refused_and_kept(name, nested, client, tmp_path, noise):
     planted, folder = tmp_path / "planted.png", Path(os.environ["GRADIO_TEMP_DIR"])
     noise.save(planted)
     link = folder / "link.png"
@@ -195,9 +188,9 @@ def test_a_file_that_was_not_uploaded_is_not_touched(name, nested, client, kept,
     assert planted.is_file()
 
 
-def test_an_upload_is_deleted_once_it_is_read(client, kept, noise):
+def test_an_upload_is_deleted_once_it_is_read(client, kept, noise, encode):
     before = kept()
-    (path,) = client.post(UPLOAD, files={"files": ("a.png", encoded(noise))}).json()
+    (path,) = client.post(UPLOAD, files={"files": ("a.png", encode(noise, "PNG"))}).json()
     assert len(kept()) == len(before) + 1
     file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
     job = {"data": [file, "faces"], "fn_index": handler(client, "take_file"), "session_hash": "t"}
@@ -205,15 +198,15 @@ def test_an_upload_is_deleted_once_it_is_read(client, kept, noise):
         client.post("/sample/gradio_api/queue/join", json=job)
         stream = client.get("/sample/gradio_api/queue/data", params={"session_hash": "t"}).text
         assert '"success":true' in stream.replace(" ", "")
-        # Before the application ends, when Gradio deletes everything.
+        # Checked while the application runs: Gradio deletes everything when it ends.
         left = set(kept()) - set(before)
-        assert not any(f.stat().st_size == len(encoded(noise)) for f in left)
-        for f in left:  # what is painted on, of 512×512 pixels; Gradio deletes it after a minute
+        assert not any(f.stat().st_size == len(encode(noise, "PNG")) for f in left)
+        for f in left:  # the image to paint on, which Gradio deletes after a minute
             with Image.open(f) as image:
                 assert image.size == (512, 512)
 
 
-def test_pages_of_gradio_may_load_nothing_from_other_hosts(client):
+def test_gradio_pages_load_nothing_from_other_hosts(client):
     page = client.get("/sample/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert "http" not in page.headers["content-security-policy"]

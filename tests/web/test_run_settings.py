@@ -1,4 +1,4 @@
-"""Settings in a link: what is written is read, and nothing else is accepted."""
+"""Settings in a link: they are restored exactly, and damaged links are refused."""
 
 from urllib.parse import parse_qsl
 
@@ -45,7 +45,7 @@ def same(one, other):
     keep=st.sampled_from(KEEP),
     bits=st.integers(1, 2**32 - 1),
 )
-def test_a_link_holds_the_settings(model, temperature, seed, samples, keep, bits):
+def test_a_link_preserves_the_settings(model, temperature, seed, samples, keep, bits):
     mask = np.random.default_rng(bits).random((32, 32)) < 0.5
     settings = RunSettings(
         model,
@@ -98,21 +98,21 @@ def test_damaged_links_are_refused(change):
         from_query(query, CONFIGS)
 
 
-def test_a_link_that_lacks_something_is_refused():
+def test_a_link_that_lacks_a_parameter_is_refused():
     query = dict(parse_qsl(RunSettings("faces", example=3).to_query()))
     for name in query:
         with pytest.raises(ValueError, match=r"link is damaged|not served here"):
             from_query({k: v for k, v in query.items() if k != name}, CONFIGS)
 
 
-def test_unpacking_is_bounded():
+def test_unpacking_is_limited_in_size():
     bomb = pack(bytes(50_000_000))
     assert len(bomb) < 100_000
     with pytest.raises(ValueError, match="expected 10 bytes"):
         unpack(bomb, 10)
 
 
-def test_what_is_kept():
+def test_kept_is_the_mask_of_the_chosen_part():
     mask = np.zeros((32, 32), bool)
     mask[3:5] = True
     kept = {keep: RunSettings("faces", image=image(), keep=keep, mask=mask).kept() for keep in KEEP}

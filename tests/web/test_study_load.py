@@ -1,4 +1,4 @@
-"""Fifty raters at once, each answer sent twice: none is lost or counted twice."""
+"""Fifty concurrent raters send each answer twice; none is lost or counted twice."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +18,10 @@ from prsr.study.storage import Study
 RATERS = 50
 
 
-def test_fifty_raters_at_once_lose_no_answer(server, study_folder):
+def test_fifty_concurrent_raters_lose_no_answer(server, study_folder):
     (study_folder / f"{NAME}.sqlite").unlink(missing_ok=True)
     study = make_study(study_folder)
-    # In a thread of its own: Playwright may have a loop running in this one.
+    # In another thread, since Playwright may run an event loop in this one.
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(lambda: asyncio.run(take_studies(server, RATERS, pause=0)))
         chosen, _ = run.result()
@@ -36,5 +36,5 @@ def test_fifty_raters_at_once_lose_no_answer(server, study_folder):
 @pytest.mark.parametrize(
     "stored", [[], [{1: "left"}], [{1: "left", 2: "left"}], [{1: "left", 2: "right"}] * 2]
 )
-def test_differences_are_noticed(stored):
+def test_differences_are_counted(stored):
     assert differences([{1: "left", 2: "right"}], stored) > 0

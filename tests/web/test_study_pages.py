@@ -1,4 +1,4 @@
-"""The study over HTTP: what a rater can do, and what nobody can."""
+"""The study over HTTP: what a rater can and cannot do."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ def contents(path):
         return list(database.iterdump())
 
 
-def test_a_whole_study_can_be_taken(client, study):
+def test_a_study_can_be_completed(client, study):
     assert "study/faces" in client.get("/").text
     assert "10 pairs" in client.get("/study/faces").text
     page = client.post("/study/faces/begin")
@@ -33,13 +33,13 @@ def test_a_whole_study_can_be_taken(client, study):
     assert all(answer.showings == 1 for answer in study.answers())
 
 
-def test_the_page_says_nothing_of_which_image_is_real(client, study, folders):
+def test_the_page_does_not_reveal_which_image_is_real(client, study, folders):
     page = client.post("/study/faces/begin")
     for word in ("good", "bad", "real", "bicubic", "Größe", *map(str, folders.values())):
         assert word not in page.text
 
 
-def test_a_rater_continues_where_the_last_answer_was(client, study):
+def test_a_rater_continues_after_the_last_answer(client, study):
     page = client.post("/study/faces/begin")
     client.post("/study/faces/pair", data={"trial": token(page), "choice": "right"})
     assert "Continue" in client.get("/study/faces").text
@@ -66,11 +66,12 @@ def test_the_question_is_escaped_and_pages_load_nothing_from_elsewhere(client, s
     assert "default-src 'none'" in policy
     nonce = re.search(r"'nonce-([^']+)'", policy)[1]
     assert page.text.count(f'nonce="{nonce}"') == 1
+    assert "Which one is a &lt;photo&gt;?" in page.text
     assert page.headers["cache-control"] == "no-store"
     assert not re.search(r'(src|href)="(https?:)?//', page.text)
 
 
-def test_the_cookie_is_the_studies_own(client, study):
+def test_the_cookie_is_limited_to_the_study(client, study):
     cookie = client.post("/study/faces/begin", follow_redirects=False).headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "Path=/study/faces" in cookie
@@ -81,11 +82,11 @@ HOSTILE = {
     "no such study": ("GET", "/study/absent", {}, 404),
     "path traversal": ("GET", "/study/..%2f..%2fetc%2fpasswd", {}, 404),
     "a file beside the studies": ("GET", "/study/faces.sqlite", {}, 404),
-    "odd names": ("GET", "/study/%00%F0%9F%98%80", {}, 404),
+    "non-ASCII names": ("GET", "/study/%00%F0%9F%98%80", {}, 404),
     "static traversal": ("GET", "/static/..%2fapp.py", {}, 404),
     "no answer": ("POST", "/study/faces/pair", {}, 422),
     "no choice": ("POST", "/study/faces/pair", {"data": {"trial": "KNOWN"}}, 422),
-    "a third side": (
+    "an invalid choice": (
         "POST",
         "/study/faces/pair",
         {"data": {"trial": "KNOWN", "choice": "both"}},
@@ -97,7 +98,7 @@ HOSTILE = {
         {"data": {"trial": "UNSEEN", "choice": "left"}},
         404,
     ),
-    "a pair that is none": (
+    "an unknown pair": (
         "POST",
         "/study/faces/pair",
         {"data": {"trial": "' OR 1=1 --", "choice": "left"}},
@@ -109,7 +110,7 @@ HOSTILE = {
         {"data": {"trial": "x" * 10_000, "choice": "left"}},
         422,
     ),
-    "a file for a token": (
+    "a file instead of a token": (
         "POST",
         "/study/faces/pair",
         {"files": {"trial": b"x"}, "data": {"choice": "left"}},
@@ -139,7 +140,7 @@ def test_hostile_requests_get_a_4xx_and_change_nothing(name, client, study):
     assert client.get("/study/faces").status_code == 200
 
 
-def test_who_has_not_begun_cannot_answer(client, study):
+def test_a_rater_without_a_cookie_cannot_answer(client, study):
     trial = token(client.post("/study/faces/begin"))
     client.cookies.clear()
     form = {"trial": trial, "choice": "left"}

@@ -1,4 +1,4 @@
-"""The report recovers what simulated raters of known ability do."""
+"""The report recovers the known shares of simulated raters."""
 
 import csv
 import json
@@ -15,15 +15,15 @@ from prsr.study.storage import Answer
 METHODS = ("weak", "strong")
 SCHEDULE = Schedule(60, 2, 20, 8, seed=3)
 TRUTH = {"weak": 0.12, "strong": 0.42}
-"""The mean share fooled of attentive raters."""
+"""The mean share of trials in which a method fools attentive raters."""
 
 
 def simulate(seed, attentive=30, careless=0):
-    """Answers of raters; each has an own ability, and careless ones flip a coin."""
+    """Answers of raters of different ability; careless ones answer at random."""
     rng = np.random.default_rng(seed)
     answers = []
     for number in range(attentive + careless):
-        # A beta distribution with the mean that is the truth: answers of one rater are alike.
+        # Beta-distributed around the true mean, so that answers of one rater are correlated.
         fooled = {m: rng.beta(8 * p, 8 * (1 - p)) for m, p in TRUTH.items()} | {None: 0.01}
         for position, pair in enumerate(SCHEDULE.pairs(number), start=1):
             method = None if pair.method is None else METHODS[pair.method]
@@ -64,7 +64,7 @@ def test_the_report_recovers_the_truth_and_its_intervals_cover_it():
         assert 0.92 < covered[method] / runs < 0.985  # 95%, ± two standard deviations of 300 runs
 
 
-def test_an_interval_that_took_answers_for_independent_would_be_too_narrow():
+def test_intervals_are_wider_than_for_independent_answers():
     found, _ = report(simulate(0))
     n, p = 30 * 20, found["strong"].mean
     independent = 1.96 * np.sqrt(p * (1 - p) / n)
@@ -74,14 +74,16 @@ def test_an_interval_that_took_answers_for_independent_would_be_too_narrow():
 def test_careless_raters_are_found_by_their_catch_trials_and_excluded():
     answers = simulate(5, attentive=30, careless=10)
     excluded = find_exclusions(answers, has_catch=True)
-    assert len(excluded.inattentive & {*range(31, 41)}) >= 9  # a coin passes in 9 of 256 cases
+    assert (
+        len(excluded.inattentive & {*range(31, 41)}) >= 9
+    )  # random answers pass in 9 of 256 cases
     assert not excluded.inattentive & {*range(1, 31)}
     found, about = report(answers)
     assert found["weak"].low < TRUTH["weak"] < found["weak"].high
     assert about["excluded"].startswith(f"{len(excluded.inattentive)} raters with fewer than 85%")
 
 
-def test_who_answers_no_catch_trial_is_excluded_and_stated():
+def test_raters_without_catch_trial_answers_are_excluded_and_stated():
     answers = simulate(1)
     kept = [a for a in answers if a.rater != 4 or a.method is not None]
     assert find_exclusions(kept, has_catch=True).unchecked == {4}
@@ -92,20 +94,20 @@ def test_who_answers_no_catch_trial_is_excluded_and_stated():
     assert about["answers"].endswith(f"of {29 - inattentive} raters")
 
 
-def test_answers_that_all_agree_do_not_give_a_point():
+def test_unanimous_answers_give_an_interval_of_positive_width():
     interval = clustered_share([0] * 10, [20] * 10)
     assert (interval.mean, interval.low) == (0, 0)
-    assert 0.2 < interval.high < 0.4  # ten raters, each as one answer
+    assert 0.2 < interval.high < 0.4  # as for ten answers, one per rater
 
 
-def test_equal_raters_give_wilsons_interval_at_students_quantile():
+def test_equal_raters_give_the_wilson_interval_with_students_quantile():
     interval = clustered_share([5, 5, 5, 5], [10, 10, 10, 10])
     quantile, n = 3.182446, 40
     half = quantile * np.sqrt(0.25 / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
     assert interval.high - interval.mean == pytest.approx(half, abs=1e-6)
 
 
-def test_one_rater_makes_no_interval():
+def test_one_rater_is_too_few_for_an_interval():
     with pytest.raises(ValueError, match="two raters"):
         clustered_share([1], [2])
     with pytest.raises(ValueError, match="answers of 1 raters"):
@@ -113,7 +115,7 @@ def test_one_rater_makes_no_interval():
 
 
 def answer_all(study, raters, fooled):
-    """Answer through the storage; ``fooled`` says for which methods raters are fooled."""
+    """Answer every trial; the methods in ``fooled`` fool the raters."""
     for token in [study.add_rater() for _ in range(raters)]:
         while trial := study.next_trial(token):
             with sqlite3.connect(study.path) as database:
@@ -125,14 +127,14 @@ def answer_all(study, raters, fooled):
             study.answer(token, trial.token, bool(on_left) != (method in fooled))
 
 
-def test_new_and_report_are_one_command_each(command, folders, tmp_path):
+def test_one_command_creates_a_study_and_one_writes_its_report(command, folders, tmp_path):
     from prsr.study.storage import Study
 
     studies, out = tmp_path / "studies", tmp_path / "report"
-    made = ("--method", f"good one={folders['good']}", "--method", f"bad={folders['bad']}")
+    methods = ("--method", f"good one={folders['good']}", "--method", f"bad={folders['bad']}")
     numbers = ("--per-method", 4, "--catch", 2, "--studies", studies)
     code, printed, errors = command(
-        "study", "new", "faces", "--real", folders["real"], *made, *numbers
+        "study", "new", "faces", "--real", folders["real"], *methods, *numbers
     )
     assert (code, errors) == (0, "")
     study = Study(studies, "faces")
@@ -169,7 +171,7 @@ def test_new_and_report_are_one_command_each(command, folders, tmp_path):
         (("report", "absent"), "no study"),
     ],
 )
-def test_mistakes_are_told_in_one_line_and_leave_nothing(
+def test_invalid_commands_give_one_line_and_leave_no_file(
     arguments, match, command, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What raters see is balanced and random, and the same for the same numbers."""
+"""The schedule of a study is balanced, random and reproducible."""
 
 from collections import Counter
 
@@ -33,7 +33,7 @@ def test_each_rater_sees_methods_and_sides_equally_often(
     assert schedule.pairs(rater) == pairs
 
 
-def test_each_input_meets_each_method_equally_often():
+def test_each_input_is_paired_with_each_method_equally_often():
     schedule = Schedule(24, 3, 4, 0, seed=1)
     met = Counter((p.input, p.method) for rater in range(12) for p in schedule.pairs(rater))
     assert len(met) == 24 * 3
@@ -58,6 +58,6 @@ def test_order_and_sides_are_random():
         ((9, 1, 1, -1), "catch"),
     ],
 )
-def test_numbers_are_checked(numbers, match):
+def test_invalid_numbers_are_refused(numbers, match):
     with pytest.raises(ValueError, match=match):
         Schedule(*numbers, seed=0)

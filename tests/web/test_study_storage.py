@@ -1,4 +1,4 @@
-"""The study on disk: what is shown, what counts as an answer, and what survives."""
+"""The study on disk: pairs, answers and durability."""
 
 import io
 import sqlite3
@@ -24,11 +24,11 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def test_a_pair_is_the_real_image_and_what_a_method_made_of_the_same_input(study, folders):
+def test_a_pair_is_the_real_image_and_a_sample_for_the_same_input(study, folders):
     def stored(folder):
         return {p.stem: np.asarray(Image.open(p)).tobytes() for p in folder.iterdir()}
 
-    real, made = stored(folders["real"]), {m: stored(folders[m]) for m in ("good", "bad")}
+    real, samples = stored(folders["real"]), {m: stored(folders[m]) for m in ("good", "bad")}
     rater = study.add_rater()
     seen = []
     while trial := study.next_trial(rater):
@@ -40,9 +40,9 @@ def test_a_pair_is_the_real_image_and_what_a_method_made_of_the_same_input(study
         truth, generated = (left, right) if answer.real_on_left else (right, left)
         assert truth == real[answer.input]
         if answer.method is None:
-            assert generated not in [*made["good"].values(), *made["bad"].values()]
+            assert generated not in [*samples["good"].values(), *samples["bad"].values()]
         else:
-            assert generated == made[answer.method][answer.input]
+            assert generated == samples[answer.method][answer.input]
 
 
 def test_a_catch_trial_shows_the_bicubic_enlargement(study, folders):
@@ -56,7 +56,7 @@ def test_a_catch_trial_shows_the_bicubic_enlargement(study, folders):
             assert np.array_equal(pixels(shown), np.asarray(low.resize((8, 8), 3)))
 
 
-def test_the_first_answer_stays(study):
+def test_the_first_answer_counts(study):
     rater = study.add_rater()
     trial = study.next_trial(rater)
     assert study.answer(rater, trial.token, True)
@@ -65,7 +65,7 @@ def test_the_first_answer_stays(study):
     assert answer.chose_left
 
 
-def test_many_answers_at_once_count_once(study):
+def test_concurrent_answers_to_a_pair_count_once(study):
     rater = study.add_rater()
     trial = study.next_trial(rater)
     with ThreadPoolExecutor(8) as pool:
@@ -74,7 +74,7 @@ def test_many_answers_at_once_count_once(study):
     assert len(study.answers()) == 1
 
 
-def test_only_a_pair_that_was_shown_to_this_rater_can_be_answered(study):
+def test_a_rater_can_answer_only_pairs_shown_to_them(study):
     rater, other = study.add_rater(), study.add_rater()
     trial = study.next_trial(rater)
     with sqlite3.connect(study.path) as database:
@@ -88,7 +88,7 @@ def test_only_a_pair_that_was_shown_to_this_rater_can_be_answered(study):
     assert study.answers() == []
 
 
-def test_a_pair_that_is_shown_again_is_counted_as_such(study):
+def test_repeated_showings_of_a_pair_are_counted(study):
     rater = study.add_rater()
     assert study.next_trial(rater) == study.next_trial(rater)
     study.answer(rater, study.next_trial(rater).token, False)
@@ -124,7 +124,7 @@ def test_a_study_is_never_replaced(study, folders):
 @pytest.mark.parametrize(
     "name", ["", "..", "../faces", "a/b", "a" * 65, "Größe", "a\n", ".a", "-a"]
 )
-def test_names_of_studies_are_plain(name, tmp_path):
+def test_invalid_names_of_studies_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match="the name of a study"):
         study_path(tmp_path, name)
 
@@ -153,13 +153,13 @@ def test_only_studies_are_listed_and_opened(studies):
         ({"seed": -1}, "seed"),
     ],
 )
-def test_settings_are_checked(change, match):
+def test_invalid_settings_are_refused(change, match):
     usual = {"question": "Which?", "exposure": 1000, "per_method": 1, "catch": 0, "seed": 0}
     with pytest.raises(ValueError, match=match):
         Settings(**(usual | change))
 
 
-def test_folders_must_match(folders, tmp_path):
+def test_folders_that_do_not_match_are_refused(folders, tmp_path):
     extra = folders["good"] / "more.png"
     Image.new("RGB", (8, 8)).save(extra)
     with pytest.raises(ValueError, match="more is not in"):
