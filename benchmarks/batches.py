@@ -18,7 +18,7 @@ COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
 
 
 def batches(run: Run) -> None:
-    """Print two tables and check their bars."""
+    """Print two tables and check their targets."""
     compiling = Compiling(run)
     records = {
         batch: measure(run, batch, compiling) for batch in run.choose((1, 2, 4, 8, 16, 64), (1, 16))
@@ -56,7 +56,7 @@ def batches(run: Run) -> None:
         "Cached eager: engine torch. Naive: a few forward passes of the prior, times H·W·D.\n"
         f"Compiled: {compiling.note}.",
     )
-    bars(run, records)
+    targets(run, records)
 
 
 class Compiling:
@@ -125,18 +125,18 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
     }
 
 
-def bars(run: Run, records: dict[int, Record]) -> None:
-    """Check the bars of each batch size."""
+def targets(run: Run, records: dict[int, Record]) -> None:
+    """Check the targets of each batch size."""
     for batch, record in records.items():
         if 1 < batch < 16:
             slower = record["call"].median / records[1]["call"].median
-            run.bar(f"batch {batch}: an image over one of batch 1", slower, most=1.0)
+            run.target(f"batch {batch}: an image over one of batch 1", slower, most=1.0)
             continue
         most, naive = (1.4, 2500) if batch == 1 else (1.2, 5000)
-        run.bar(f"batch {batch}: engine over its bound", record["ratio"], most=most)
-        run.bar(f"batch {batch}: faster than naive", record["by_naive"], least=naive)
+        run.target(f"batch {batch}: engine over its bound", record["ratio"], most=most)
+        run.target(f"batch {batch}: faster than naive", record["by_naive"], least=naive)
         if batch == 64 and chosen_instruction_set() == "avx512bf16":
-            run.bar(f"batch {batch}: bf16 faster than fp32", record["by_bf16"], least=1.5)
+            run.target(f"batch {batch}: bf16 faster than fp32", record["by_bf16"], least=1.5)
         eager = {1: 40, 16: 8}.get(batch)
         if eager:
-            run.bar(f"batch {batch}: faster than cached eager", record["by_eager"], least=eager)
+            run.target(f"batch {batch}: faster than cached eager", record["by_eager"], least=eager)

@@ -33,7 +33,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def contention(run: Run) -> None:
-    """Print a table and check its bar."""
+    """Print a table and check its target."""
     call = run.subject.whole_call(1)
     call()
     quiet = [timed(call) for _ in range(IMAGES)]
@@ -55,4 +55,4 @@ def contention(run: Run) -> None:
         records,
     )
     slower = records[1]["median"] / records[0]["median"]
-    run.bar("busy processes: an image over its quiet time", slower, most=4)
+    run.target("busy processes: an image over its quiet time", slower, most=4)

@@ -4,7 +4,7 @@
 
 It first measures the machine's peak of fused multiply-adds and its cache bandwidth, and checks that
 the engine samples correctly; if not, it exits. Times are medians with quartiles; compared work is
-timed in turn. The bars are for the preset ``paper`` on an otherwise idle machine with AVX2 and 2
+timed in turn. The targets are for the preset ``paper`` on an otherwise idle machine with AVX2 and 2
 cores. It takes about six minutes; with ``--quick``, one.
 """
 
@@ -56,7 +56,7 @@ def check(run: Run) -> None:
     images = (run.subject.whole_call(batch)() for batch in batches)
     worst = max(run.subject.violation(hr) for hr in images)
     if not worst <= EPSILON:
-        sys.exit(f"the engine is wrong: cdf_violation {worst:.1e} > {EPSILON:.0e}: no figures")
+        sys.exit(f"the engine is wrong: cdf_violation {worst:.1e} > {EPSILON:.0e}: nothing is measured")
     run.report.print_facts("check", {"cdf_violation": f"{worst:.1e}, at most {EPSILON:.0e}"})
 
 

@@ -74,12 +74,12 @@ def describe_gpu(device: torch.device) -> dict[str, str]:
 def run_checks(bench: Bench, engine: str) -> int:
     """Run all checks of an engine; returns the number of failures."""
     checks = Checks(engine)
-    batches = [1, 2, 3] if bench.rehearsal else [1, 16, 257]
-    if not bench.rehearsal and not bench.quick:
+    batches = [1, 2, 3] if bench.dry_run else [1, 16, 257]
+    if not bench.dry_run and not bench.quick:
         batches.append(2048)
     check_correctness(bench, checks, batches)
     check_odd_configurations(bench, checks)
-    if not bench.rehearsal and engine != "torch":  # it launches no kernel of prsr
+    if not bench.dry_run and engine != "torch":  # it launches no kernel of prsr
         run_compute_sanitizer(checks)
     bench.report.results["checks"] = checks.outcomes
     return checks.failures()
@@ -88,7 +88,7 @@ def run_checks(bench: Bench, engine: str) -> int:
 def measure(bench: Bench, clock: str) -> None:
     """Measure the speed of the engine ``triton`` and its comparators."""
     everything = [1, 4, 16, 64, 256, 1024, 4096]
-    if bench.rehearsal:
+    if bench.dry_run:
         everything = [1, 3]
     elif bench.quick:
         everything = [1, 16, 256, 1024]

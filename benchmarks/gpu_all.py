@@ -108,7 +108,7 @@ class Session:
         for engine in ENGINES:
             check = ["--only", "checks", "--engine", engine, "--preset", chosen.preset]
             yield f"engine-{engine}", gpu + check
-        # The bars of figures are for the paper's model.
+        # The targets of figures are for the paper's model.
         preset = chosen.preset if chosen.device == "cpu" else "paper"
         figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
         yield "figures", [*gpu, *figures, "--preset", preset]

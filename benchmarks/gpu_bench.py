@@ -36,11 +36,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.model = random_model(self.config, gain=1.0).to(self.device)
         # Triton's interpreter takes about a second per pixel.
-        self.low = (1, 1) if self.rehearsal else (self.config.low_height, self.config.low_width)
+        self.low = (1, 1) if self.dry_run else (self.config.low_height, self.config.low_width)
         self.size = self.config.scale * self.low[0], self.config.scale * self.low[1]
 
     @property
-    def rehearsal(self) -> bool:
+    def dry_run(self) -> bool:
         """Whether this is a dry run on a CPU, in Triton's interpreter."""
         return self.device.type == "cpu"
 

@@ -181,8 +181,8 @@ def sampling_inputs(bench: Bench, batch: int) -> dict[str, Tensor]:
 
 def check_odd_configurations(bench: Bench, checks: Checks) -> None:
     """SPEC's test on unusual configurations."""
-    for config in ODD[:1] if bench.rehearsal else ODD:
-        for batch in (3,) if bench.rehearsal else (3, 257):
+    for config in ODD[:1] if bench.dry_run else ODD:
+        for batch in (3,) if bench.dry_run else (3, 257):
             what = f"D={config.channels}, K={config.levels}, C={config.prior_channels}"
             what = f"{what}, batch {batch}"
             with checks.attempt(what):

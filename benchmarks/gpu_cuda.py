@@ -142,7 +142,7 @@ def measurements(bench: Bench) -> Iterator[Record]:
 
 def variants(bench: Bench, checks: Checks) -> Iterator[Record]:
     """Every variant of the kernels: SPEC's test of some images, and the time of one image."""
-    engine, batch = cuda.CUDAEngine(), 2 if bench.rehearsal else 16
+    engine, batch = cuda.CUDAEngine(), 2 if bench.dry_run else 16
     packed = pack_prior(bench.model.prior)
     seen = set()
     for precision, look_ahead, split in product(PRECISIONS, (True, False), (True, False)):
@@ -180,13 +180,13 @@ def variant_record(bench: Bench, weights: CUDAWeights, name: str, worst: float) 
 
 def measure(bench: Bench, batches: list[int]) -> int:
     """Measure and print all tables; returns the number of failed checks."""
-    rehearsed = ", dry run on a CPU" if bench.rehearsal else ""
+    dry = ", dry run on a CPU" if bench.dry_run else ""
     clocks: list[Record] = list(measurements(bench))
     for precision in PRECISIONS:
         clocks += phases(bench, precision, bench.job(1))
     bench.report.table(
         "clocks",
-        "Clocks per sub-pixel of one image, by phase" + rehearsed,
+        "Clocks per sub-pixel of one image, by phase" + dry,
         [
             Column("what", ""),
             Column("measured", "measured", "{:,.0f}".format),
@@ -198,7 +198,7 @@ def measure(bench: Bench, batches: list[int]) -> int:
     checks = Checks("cuda")
     bench.report.table(
         "variants",
-        "Variants of the kernels, one image" + rehearsed,
+        "Variants of the kernels, one image" + dry,
         [
             Column("variant", "variant"),
             Column("violation", "CDF violation", "{:.2g}".format),
@@ -214,11 +214,11 @@ def measure(bench: Bench, batches: list[int]) -> int:
             records.append(record(bench, precision, batch))
             # Print at once, in seconds, so that it is not lost if a larger batch fails.
             print(json.dumps(records[-1]), flush=True)
-            if not bench.rehearsal:
+            if not bench.dry_run:
                 torch.cuda.empty_cache()
     bench.report.table(
         "cuda",
-        "Engine cuda, milliseconds per batch" + rehearsed,
+        "Engine cuda, milliseconds per batch" + dry,
         [
             Column("precision", ""),
             Column("batch", "batch"),
@@ -232,14 +232,14 @@ def measure(bench: Bench, batches: list[int]) -> int:
         ],
         records,
     )
-    if bench.config == prsr.PRESETS["paper"] and not bench.rehearsal:
-        bars = {r["precision"]: r["call"] for r in records if r["batch"] == 1}
+    if bench.config == prsr.PRESETS["paper"] and not bench.dry_run:
+        calls = {r["precision"]: r["call"] for r in records if r["batch"] == 1}
         rates = {p: max(r["rate"] for r in records if r["precision"] == p) for p in PRECISIONS}
-        bench.report.bar("one image in bf16, ms", bars["bf16"], most=0.025, show=ms)
-        bench.report.bar("one image in fp32, ms", bars["fp32"], most=0.015, show=ms)
+        bench.report.target("one image in bf16, ms", calls["bf16"], most=0.025, show=ms)
+        bench.report.target("one image in fp32, ms", calls["fp32"], most=0.015, show=ms)
         show = "{:,.0f}".format
-        bench.report.bar("images per second in bf16", rates["bf16"], least=40_000, show=show)
-        bench.report.bar("images per second in fp32", rates["fp32"], least=25_000, show=show)
+        bench.report.target("images per second in bf16", rates["bf16"], least=40_000, show=show)
+        bench.report.target("images per second in fp32", rates["fp32"], least=25_000, show=show)
     return checks.failures()
 
 

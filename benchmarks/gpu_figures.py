@@ -57,7 +57,7 @@ def device_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def time_calls(bench: Bench, work: Callable[[], object], rounds: int, calls: int = 1) -> Timing:
     """Seconds per call; ``calls`` are timed together, to hide the launch latency of the first."""
-    if bench.rehearsal:
+    if bench.dry_run:
         return Timing((device_seconds(work, bench.device),))
 
     def repeated() -> None:
@@ -72,7 +72,7 @@ def time_calls(bench: Bench, work: Callable[[], object], rounds: int, calls: int
 
 def as_cuda_graph(bench: Bench, work: Callable[[], object]) -> Callable[[], object]:
     """The work captured as a CUDA graph; unchanged on a CPU."""
-    if bench.rehearsal:
+    if bench.dry_run:
         return work
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -145,7 +145,7 @@ def comparators(bench: Bench, job: Job) -> Record:
 
 def peak(bench: Bench, dtype: torch.dtype) -> float:
     """Floating-point operations per second of torch's GEMM on large matrices."""
-    side = 64 if bench.rehearsal else 8192
+    side = 64 if bench.dry_run else 8192
     a, b = (torch.randn(side, side, device=bench.device, dtype=dtype) for _ in range(2))
     with exact_fp32(bench.device):
         return 2 * side**3 / time_calls(bench, partial(torch.matmul, a, b), 5, calls=3).median
@@ -167,7 +167,7 @@ def bound(bench: Bench, dtype: torch.dtype, best: float, clock: float | None, ba
 
 
 def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None:
-    """Measure all batch sizes, print the tables and check the bars.
+    """Measure all batch sizes, print the tables and check the targets.
 
     Args:
         bench: model and device.
@@ -198,13 +198,13 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
             # Print at once, in seconds, so that it is not lost if a larger batch fails.
             print(json.dumps(record), flush=True)
             del job
-            if not bench.rehearsal:
+            if not bench.dry_run:
                 torch.cuda.empty_cache()
-    rehearsed = ", dry run on a CPU" if bench.rehearsal else ""
+    dry = ", dry run on a CPU" if bench.dry_run else ""
     which = [Column("precision", ""), Column("batch", "batch")]
     bench.report.table(
         "figures",
-        "Milliseconds per batch" + rehearsed,
+        "Milliseconds per batch" + dry,
         [
             *which,
             Column("call", "whole call", ms),
@@ -220,7 +220,7 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
     )
     bench.report.table(
         "comparators",
-        "Milliseconds per batch of the comparators, extrapolated from single steps" + rehearsed,
+        "Milliseconds per batch of the comparators, extrapolated from single steps" + dry,
         [
             *which,
             Column("eager", "torch", ms),
@@ -234,6 +234,6 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
     if bench.config == prsr.PRESETS["paper"]:
         rate = max(r["rate"] for r in records if r["precision"] == "bf16")
         least = min(r["faster"] for r in records if "faster" in r)
-        bench.report.bar("one image, ms", records[0]["call"], most=0.1, show=ms)
-        bench.report.bar("images per second in bf16", rate, least=5000, show="{:,.0f}".format)
-        bench.report.bar("against torch under CUDA graphs", least, least=10)
+        bench.report.target("one image, ms", records[0]["call"], most=0.1, show=ms)
+        bench.report.target("images per second in bf16", rate, least=5000, show="{:,.0f}".format)
+        bench.report.target("against torch under CUDA graphs", least, least=10)

@@ -31,7 +31,7 @@ PROBE = 150
 """Steps of the measurement, with a report after half of them and at the end. The time per step is
 that of the last sixth: on a GPU, ``prsr train`` writes scalars at a report and 50 steps later."""
 
-REHEARSAL = 12
+DRY_RUN = 12
 """Steps of the measurement, and the largest number of training steps, in a dry run on a CPU."""
 
 BETWEEN = 60
@@ -110,9 +110,9 @@ class Training:
         self.chosen = chosen
         self.end = time.monotonic() + chosen.seconds
         self.folder: Path = chosen.work / chosen.name
-        rehearsal = chosen.device == "cpu"
-        self.probe = REHEARSAL if rehearsal else PROBE
-        self.most = REHEARSAL if rehearsal else math.inf
+        dry_run = chosen.device == "cpu"
+        self.probe = DRY_RUN if dry_run else PROBE
+        self.most = DRY_RUN if dry_run else math.inf
         self.arrays = {
             part: chosen.work / f"{chosen.name}-{part}.npy" for part in ("train", "validation")
         }

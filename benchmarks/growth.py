@@ -38,7 +38,7 @@ def sizes(run: Run) -> None:
     )
     for record in records[1:]:
         name = f"{record['size']}: a pixel over one of the smallest"
-        run.bar(name, record["growth"], most=1.1)
+        run.target(name, record["growth"], most=1.1)
 
 
 def widths(run: Run) -> None:
@@ -75,7 +75,7 @@ def widths(run: Run) -> None:
         for batch in (1, 16):
             name = f"C={features}, batch {batch}: C=32's rate over its own"
             if features != 32:
-                run.bar(name, record[f"loss_{batch}"], most=1.5)
+                run.target(name, record[f"loss_{batch}"], most=1.5)
 
 
 def gigaflops(rate: float) -> str:

@@ -31,7 +31,7 @@ A_FEW = 8e6  # bytes
 
 
 def memory(run: Run) -> None:
-    """Print a table and check its bars: a few MB per image, also in large batches."""
+    """Print a table and check its targets: a few MB per image, also in large batches."""
     if not (PROCESS / "clear_refs").exists():
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
@@ -59,12 +59,12 @@ def memory(run: Run) -> None:
     )
     first, *others = records
     name = "memory of batch 1 without logits, MB"
-    run.bar(name, first["rest"], most=A_FEW, show=megabytes)
+    run.target(name, first["rest"], most=A_FEW, show=megabytes)
     for part in ("engine", "rest"):
         for record in others:
             growth_of_one = record[part] / record["batch"] / first[part]
             name = f"memory of batch {record['batch']}, {part}: an image over one of batch 1"
-            run.bar(name, growth_of_one, most=1.1)
+            run.target(name, growth_of_one, most=1.1)
 
 
 def measure(preset: str, batch: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The output of a benchmark: printed tables, bars met or missed, and a JSON file."""
+"""The output of a benchmark: printed tables, targets met or missed, and a JSON file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Report:
 
     def __init__(self) -> None:
         self.console = Console(width=110, highlight=False)
-        self.results: dict[str, Any] = {"bars": [], "other_work": {}}
+        self.results: dict[str, Any] = {"targets": [], "other_work": {}}
 
     def print_facts(self, key: str, values: dict[str, str]) -> None:
         """Print lines of "name: value"."""
@@ -82,7 +82,7 @@ class Report:
         if note:
             self.console.print(note)
 
-    def bar(
+    def target(
         self,
         what: str,
         value: float,
@@ -96,9 +96,9 @@ class Report:
         limit = f">= {show(least)}" if most is None else f"<= {show(most)}"
         style = "green" if met else "red"
         verdict = "met" if met else "MISSED"
-        bar = {"what": what, "bar": limit, "value": value, "met": met}
-        self.results["bars"].append(bar)
-        self.console.print(f"{what}, bar {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
+        target = {"what": what, "target": limit, "value": value, "met": met}
+        self.results["targets"].append(target)
+        self.console.print(f"{what}, target {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
 
     def write(self, path: Path) -> None:
         """Write all results as JSON, times in seconds, memory in bytes."""

@@ -47,7 +47,7 @@ class Run:
         """The values to measure."""
         return quick if self.quick else everything
 
-    def bar(self, what: str, value: float, **bar: Any) -> None:
-        """Call :meth:`Report.bar` for the preset ``paper``; other presets have no bars."""
+    def target(self, what: str, value: float, **limits: Any) -> None:
+        """Call :meth:`Report.target` for the preset ``paper``; other presets have no targets."""
         if self.preset == "paper":
-            self.report.bar(what, value, **bar)
+            self.report.target(what, value, **limits)

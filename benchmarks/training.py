@@ -141,7 +141,7 @@ def work(path: str, preset: str, batch: int) -> None:
 
 
 def compare(report: Report, options: argparse.Namespace, threads: int, batch: int) -> None:
-    """Print a table of both paths; check its bar on two cores."""
+    """Print a table of both paths; check its target on two cores."""
     workers = {path: Worker(path, options.preset, batch, threads) for path in PATHS}
     other_work = machine.OtherWork()
     steps = {path: [] for path in PATHS}  # type: dict[str, list[tuple[float, float]]]
@@ -182,7 +182,7 @@ def compare(report: Report, options: argparse.Namespace, threads: int, batch: in
         f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
     )
     if threads == 2:
-        report.bar(f"fast over plain, batch {batch}, two cores", faster, least=FASTER)
+        report.target(f"fast over plain, batch {batch}, two cores", faster, least=FASTER)
 
 
 def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
@@ -205,7 +205,7 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
         ],
         records,
     )
-    report.bar("busy machine: a step over its quiet time", records[0]["ratio"], most=SLOWER)
+    report.target("busy machine: a step over its quiet time", records[0]["ratio"], most=SLOWER)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The GPU benchmark, rehearsed on the CPU with the Triton kernels in the interpreter."""
+"""A dry run of the GPU benchmark on the CPU, with the Triton kernels in the interpreter."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def test_checks_on_a_gpu_would_notice(monkeypatch):
     assert math.isnan(gpu_checks.violation(bench.model, call, right))
 
 
-def test_gpu_benchmark_rehearses_checks_and_figures(tmp_path, monkeypatch):
+def test_dry_run_of_all_checks_and_measurements(tmp_path, monkeypatch):
     """All of it, in the interpreter, without compiling and without what only a GPU can do."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--preset", "tiny"]

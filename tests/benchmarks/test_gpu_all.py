@@ -240,7 +240,7 @@ def packed(tmp_path):
 
 
 def session(packed, tmp_path, out, *options):
-    """A rehearsal; returns its exit code, its summary, and the files of ``OUT``."""
+    """A dry run; returns its exit code, its summary, and the files of ``OUT``."""
     command = [
         *COMMAND,
         *("--batch-size", "4", "--data", packed, "--out", out, "--seconds", "600", "--every", "1"),
@@ -257,7 +257,7 @@ def session(packed, tmp_path, out, *options):
     return run.returncode, stages
 
 
-def test_rehearsal_from_the_first_stage_to_a_second_machine(packed, tmp_path):
+def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     """No stage stops the next; the training goes on where the first machine left it."""
     first, second = tmp_path / "first", tmp_path / "second"
     late = ("--limit", "engine-triton=1", "--limit", "figures=1", "--machines", "2")

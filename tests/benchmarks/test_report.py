@@ -1,4 +1,4 @@
-"""The report of a benchmark: which bars are met."""
+"""The report of a benchmark: which targets are met."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ from benchmarks.report import Report
 )
 def test_bars_are_met_or_missed(limits, value, met, capsys):
     report = Report()
-    report.bar("what", value, **limits)
-    assert report.results["bars"][0]["met"] is met
+    report.target("what", value, **limits)
+    assert report.results["targets"][0]["met"] is met
     assert ("MISSED" in capsys.readouterr().out) is not met

@@ -291,7 +291,7 @@ def test_kernels_are_compiled_without_spilling():
         assert kernel.looped_fences == 0, kernel
 
 
-def test_gpu_figures_rehearse_in_the_emulation(extension, monkeypatch):
+def test_gpu_measurements_run_in_the_emulation(extension, monkeypatch):
     """Every table, without what only a GPU can do."""
     told = Report()
     with emulated(extension):
@@ -304,7 +304,7 @@ def test_gpu_figures_rehearse_in_the_emulation(extension, monkeypatch):
     ]
     assert len(told.results["checks"]) == 8
     assert {r["what"].partition(": ")[2] for r in told.results["clocks"]} == set(gpu_cuda.PHASES)
-    assert not told.results["bars"]
+    assert not told.results["targets"]
 
 
 def test_memory_is_in_bounds():
