@@ -89,7 +89,7 @@ def method_for(model: TrainedModel, engine: str = "auto", precision: str = "fp32
     Args:
         model: of any method in :data:`prsr.models.registry.MODELS`.
         engine: as for :class:`prsr.Sampler`.
-        precision: likewise.
+        precision: as for :class:`prsr.Sampler`.
 
     Raises:
         ValueError: the engine cannot be used, or the model has no prior network to sample from.

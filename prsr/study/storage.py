@@ -104,7 +104,7 @@ class Trial:
         number: from 1.
         of: how many trials the rater has.
         left: PNG file of the image on the left.
-        right: likewise.
+        right: PNG file of the image on the right.
     """
 
     token: str

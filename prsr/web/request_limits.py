@@ -68,7 +68,7 @@ def read_upload(data: bytes, mode: str = "RGB") -> Image.Image:
     try:
         with no_warnings():
             return decode(io.BytesIO(data), mode)
-    except Exception as error:  # likewise
+    except Exception as error:  # of many kinds, as above
         raise RefusedError(422, "The image is damaged or incomplete.") from error
 
 
