@@ -242,7 +242,7 @@ def phases(kernel: Tensor) -> list[Tensor]:
     """A transposed 3×3 convolution of stride 2 and padding 1 as four small convolutions.
 
     Row 2y of its result reads row y with the middle row of the kernel; row 2y + 1 reads row y with
-    the last row of the kernel and row y + 1 with its first. Columns likewise.
+    the last row of the kernel and row y + 1 with its first. The same holds for columns.
 
     Args:
         kernel: ``[inputs, outputs, 3, 3]``.

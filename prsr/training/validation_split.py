@@ -28,7 +28,7 @@ def open_datasets(
 
     Args:
         data: training images, a folder or an array file.
-        validation: validation images, likewise; None to hold out a part of ``data``.
+        validation: validation images, in the same form; None to hold out a part of ``data``.
         config: of the model.
         augment: whether training images may be larger than the model's, to be cropped.
         seed: decides which images are held out.

@@ -187,3 +187,19 @@ def test_weights_of_the_first_layers_are_not_rounded(make_model):
     for layer in (model.prior.first_vertical, model.prior.first_horizontal):
         layer.weight.data[0, 0] = 3.4e38
     ENGINE.pack(model.prior, "bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_threads_draw_one_image_as_one_thread_does(make_model, make_images, threads, precision):
+    # The second thread sums older rows of the next row's vertical stack ahead, if there are enough
+    # rows; with conditional gates, their weights begin after those of the conditioning features.
+    model = make_model(
+        **{**EXACT, "levels": 40, "prior_layers": 3, "prior_kernel": 5, "head_channels": 70}
+    )
+    lr = make_images(model.config, 1, 6, 6)
+    sampler = prsr.Sampler(model, engine="cpu", precision=precision)
+    threads(1)
+    expected = sampler.sample(lr, seed=0)
+    threads(2)
+    for _ in range(3):
+        assert torch.equal(sampler.sample(lr, seed=0), expected)
