@@ -41,7 +41,7 @@ class CompiledEngine(TorchEngine):
     @override
     def row(self, state: State, y: int) -> None:
         vertical_row(state, y)
-        conditioning = state.job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
+        conditioning = state.job.logits[:, :, :, y].permute(3, 2, 0, 1).contiguous()
         for x in range(state.job.image.shape[3]):
             self.draw_pixel(state, y, x, conditioning[x])
 

@@ -121,7 +121,7 @@ def comparators(bench: Bench, job: Job) -> Record:
     engine = TorchEngine()
     with exact_fp32(bench.device):
         state = engine.start(engine.pack(bench.model.prior, "fp32"), job)
-        logits = job.conditioning[:, :, :, 0].permute(3, 2, 0, 1).contiguous()
+        logits = job.logits[:, :, :, 0].permute(3, 2, 0, 1).contiguous()
         pixel = partial(horizontal_pixel, state, 0, 0, logits[0])
         row = partial(vertical_row, state, 0)
         rows = height * time_calls(bench, as_cuda_graph(bench, row), 5, calls=4).median

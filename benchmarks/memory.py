@@ -18,11 +18,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from benchmarks.report import Column, Record, megabytes
 from benchmarks.run import Run
 from benchmarks.subject import Subject
 from prsr import PRSRConfig
-from prsr.sampling.slice_size import SLICE_BYTES
+from prsr.sampling.slice_size import per_slice
 
 PROCESS = Path("/proc/self")
 ENLARGE = 2  # images of 64×64 for the preset paper
@@ -35,15 +37,11 @@ def memory(run: Run) -> None:
     if not (PROCESS / "clear_refs").exists():
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
-    config = run.subject.config
-    logits = 4 * config.levels * config.channels * run.subject.pixels * ENLARGE**2
-    in_slice = max(1, SLICE_BYTES // logits)
-    records: list[Record] = []
-    for batch in run.choose((1, 16, 64, 256), (1, 16)):
-        record: Record = {"batch": batch, "logits": min(batch, in_slice) * logits}
-        record |= measure(run.preset, batch)
-        record["rest"] = record["call"] - record["logits"]
-        records.append(record)
+    height, width = (ENLARGE * side for side in run.subject.size)
+    cpu = torch.device("cpu")
+    in_slice = per_slice(run.subject.config, height, width, cpu, with_logits=False)
+    batches = run.choose((1, 16, 64, 256), (1, 16))
+    records: list[Record] = [{"batch": batch, **measure(run.preset, batch)} for batch in batches]
     run.report.table(
         "memory",
         "Peak memory in MB beyond the weights, images twice as high and wide",
@@ -51,16 +49,13 @@ def memory(run: Run) -> None:
             Column("batch", "batch"),
             Column("engine", "engine alone", megabytes),
             Column("call", "whole call", megabytes),
-            Column("logits", "of which logits of a slice", megabytes),
-            Column("rest", "of which the rest", megabytes),
         ],
         records,
         f"A whole call samples slices of {in_slice}; the engine alone, the whole batch at once.",
     )
     first, *others = records
-    name = "memory of batch 1 without logits, MB"
-    run.target(name, first["rest"], most=A_FEW, show=megabytes)
-    for part in ("engine", "rest"):
+    run.target("memory of a whole call at batch 1, MB", first["call"], most=A_FEW, show=megabytes)
+    for part in ("engine", "call"):
         for record in others:
             growth_of_one = record[part] / record["batch"] / first[part]
             name = f"memory of batch {record['batch']}, {part}: an image over one of batch 1"

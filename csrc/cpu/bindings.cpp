@@ -84,6 +84,10 @@ prsr::Job job_of(const py::kwargs& given) {
       .read("ahead", j.ahead)
       .read("horizontal", j.horizontal)
       .read("conditioning", j.conditioning)
+      .read("last_inputs", j.last.inputs)
+      .read("last_features", j.last.features)
+      .read("last_weights", j.last.layer.weights)
+      .read("last_bias", j.last.layer.bias)
       .read("features", j.features)
       .read("noise", j.noise)
       .read("temperature", j.temperature)
@@ -113,6 +117,7 @@ prsr::ConditioningJob conditioning_job_of(const py::kwargs& given) {
       .read("height", j.height)
       .read("width", j.width)
       .read("steps", j.steps)
+      .read("limit", j.limit)
       .read("low", j.low)
       .read("features", j.features)
       .read("logits", j.logits)
@@ -192,10 +197,10 @@ PYBIND11_MODULE(_native, module) {
   py::class_<prsr::ConditioningJob>(module, "ConditioningJob",
                                     "Sizes, and addresses of inputs and outputs.")
       .def(py::init(&conditioning_job_of));
-  module.def(
-      "condition", &condition, py::arg("instruction_set"), py::arg("config"), py::arg("weights"),
-      py::arg("job"), py::arg("threads"),
-      "Compute the features and logits of a conditioning network; return whether they are finite.");
+  module.def("condition", &condition, py::arg("instruction_set"), py::arg("config"),
+             py::arg("weights"), py::arg("job"), py::arg("threads"),
+             "Compute the features and logits of a conditioning network; return whether all "
+             "features are within the limit.");
   module.def("same_memory", &same_memory, py::arg("first"), py::arg("second"), py::arg("sizes"),
              "Whether arrays, given by lists of addresses and of sizes in bytes, are equal.");
 }

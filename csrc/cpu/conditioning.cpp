@@ -67,9 +67,9 @@ bool condition_images(Condition kernel, const ConditioningConfig& config,
   }
   std::deque<Team> teams;
   for (int64_t t = 0; t < shared; ++t) teams.emplace_back(members);
-  std::atomic<bool> finite{true};
+  std::atomic<bool> within{true};
   const auto one = [&](ConditioningScratch& scratch, Team& team, int64_t member, int64_t image) {
-    if (!kernel(config, network, job, scratch, team, member, image)) finite = false;
+    if (!kernel(config, network, job, scratch, team, member, image)) within = false;
   };
   Team single(1);
   const auto work = [&](int64_t worker) {
@@ -84,7 +84,7 @@ bool condition_images(Condition kernel, const ConditioningConfig& config,
   if (workers == 1 || !ThreadPool::here().run(workers, work)) {
     for (int64_t image = 0; image < job.images; ++image) one(scratches[0], single, 0, image);
   }
-  return finite;
+  return within;
 }
 
 }  // namespace prsr

@@ -22,6 +22,7 @@ struct ConditioningConfig {
 struct ConditioningJob {
   int64_t images, height, width;
   int64_t steps;       // number of blocks and doublings to compute; logits only after all of them
+  float limit;         // on the magnitude of the features after the last step
   const uint8_t* low;  // [N, D, h, w]
   float* features;     // after the last step, [N, height, width, features]; or null
   float* logits;       // [N, H, W, D, K]; or null
@@ -75,16 +76,16 @@ struct ConditioningScratch {
   int64_t last_meeting = INT64_MAX;  // after this barrier the first member goes on alone
 };
 
-// Computes one image. Every member of the team calls it. Returns whether the logits that this
-// member has written are finite.
+// Computes one image. Every member of the team calls it. Returns whether the features that this
+// member has computed are within the job's limit.
 using Condition = bool (*)(const ConditioningConfig&, const ConditioningNetwork&,
                            const ConditioningJob&, ConditioningScratch&, Team&, int64_t member,
                            int64_t image);
 extern const Condition condition_baseline, condition_avx2, condition_avx512, condition_avx512bf16;
 
 // Computes all images with up to `threads` threads; the result is bit-identical for any number.
-// Returns whether all logits are finite. Throws std::bad_alloc if working memory cannot be
-// allocated.
+// Returns whether all features are within the job's limit. Throws std::bad_alloc if working memory
+// cannot be allocated.
 bool condition_images(Condition kernel, const ConditioningConfig& config,
                       const ConditioningNetwork& network, const ConditioningJob& job,
                       int64_t threads);

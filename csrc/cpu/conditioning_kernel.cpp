@@ -8,7 +8,7 @@
 #include <chrono>
 
 #include "conditioning.h"
-#include "gemm.h"
+#include "last_layer.h"
 #include "row_context.h"
 
 namespace {
@@ -38,8 +38,7 @@ class Conditioner {
         image(image),
         members(team.size()) {}
 
-  // Returns whether all logits that this member has written are finite; if they are, the features
-  // are.
+  // Returns whether the features that this member has written are within the job's limit.
   bool compute_image() {
     if (!first_layer(s.planes[0].x)) return true;
     int64_t step = 0;
@@ -123,28 +122,26 @@ class Conditioner {
   // Writes the features and the logits that the job asks for.
   bool write_outputs(Plane& from) {
     const Share rows(from.height, member, members);
-    Vec finite = {};
+    const int64_t size = from.width * c.features;
+    IntVec within = Vec{} == Vec{};
     for (int64_t y = rows.first; y < rows.last; ++y) {
       const int64_t pixel = (image * from.height + y) * from.width;
-      if (j.features) {
-        std::memcpy(j.features + pixel * c.features, from.at(y, 0),
-                    from.width * c.features * sizeof(float));
+      const float* const features = from.at(y, 0);
+      for (int64_t i = 0; i < size; i += kLanes) {
+        const Vec some = load_first(features + i, size - i);
+        within &= (some <= j.limit) & (some >= -j.limit);  // NaN is not
       }
+      if (j.features) std::memcpy(j.features + pixel * c.features, features, size * sizeof(float));
       if (j.logits) {
         const int64_t levels = c.channels * c.levels;
-        Gemm<float> p;
-        p.weights = net.last.weights;
-        p.bias = net.last.bias;
-        p.in = from.at(y, 0);
-        p.lda = p.length = c.features;
-        p.outputs = p.ld_out = levels;
-        p.out = j.logits + pixel * levels;
-        p.last_row = from.width;
-        compute(p, Rows{});
-        note_finite(p.out, from.width * levels, finite);
+        compute_logits(net.last, features, c.features, 0, from.width, levels,
+                       j.logits + pixel * levels);
       }
     }
-    return sum(finite) == 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (!within[lane]) return false;
+    }
+    return true;
   }
 
   // Waits until all members have completed the layer. Returns whether this member continues: if
@@ -163,11 +160,6 @@ class Conditioner {
     if (__atomic_load_n(&s.last_meeting, __ATOMIC_ACQUIRE) > meeting) return true;
     members = 1;
     return member == 0;
-  }
-
-  // Zero times a finite number is zero; anything else makes `finite` NaN.
-  static void note_finite(const float* at, int64_t count, Vec& finite) {
-    for (int64_t i = 0; i < count; i += kLanes) finite += load_first(at + i, count - i) * 0.0f;
   }
 
   // The GEMM of one row of a layer, all pixels.

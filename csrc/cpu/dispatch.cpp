@@ -77,7 +77,7 @@ bool draw_rows(DrawRow kernel, const PriorConfig& config, const Network& network
     std::deque<Scratch> scratches;
     for (int64_t t = 0; t < teams; ++t) {
       all_teams.emplace_back(members);
-      scratches.emplace_back(config, job.width, most, job.bundle);
+      scratches.emplace_back(config, job, most);
     }
     const auto draw = [&](int64_t t, Team& team, int64_t member, int64_t first, int64_t count) {
       // A team draws one row per call, and all of its members must begin it: if a late member

@@ -92,7 +92,7 @@ class HorizontalStack : RowContext {
       compute(p);
     }
     if (count * b == 1) list_active(g);
-    for (int64_t i = 0; i < kAhead; ++i) prefetch_conditioning(bundle * b + i, x, g);
+    for (int64_t i = 0; i < kAhead; ++i) prefetch_conditioning(i, x, g);
   }
 
   // Adds to some blocks of the logits of colour g the contributions of the hidden units of the
@@ -133,13 +133,12 @@ class HorizontalStack : RowContext {
       if (b > 1) split_bundle(s.mixed + n * c.levels * b, c.levels, logits, s.logits_stride);
       for (int64_t i = 0; i < b; ++i) {
         const int64_t image = (bundle + n) * b + i;
-        prefetch_conditioning(image + kAhead, x, g);
+        prefetch_conditioning(n * b + i + kAhead, x, g);
         const int64_t place = ((image * c.channels + g) * j.height + y) * j.width + x;
         if (!(j.mask && j.mask[place])) {
-          const int64_t which = sub_pixel(image, x, g);
           const int64_t level =
-              draw(logits + i * s.logits_stride, j.conditioning + which * c.levels, c.levels,
-                   j.noise[which], j.temperature[image]);
+              draw(logits + i * s.logits_stride, conditioning_of(n * b + i, x, g), c.levels,
+                   j.noise[sub_pixel(image, x, g)], j.temperature[image]);
           j.image[place] = static_cast<uint8_t>(level);
         }
         values_at(n, c.first_reach + y, c.first_reach + x)[g * b + i] =
@@ -176,11 +175,16 @@ class HorizontalStack : RowContext {
 
   Operand* hidden() const { return reinterpret_cast<Operand*>(s.hidden); }
 
-  // The logits of each image come from memory, and no hardware prefetcher predicts the address of
-  // the next image's.
+  // The conditioning logits of a sub-pixel of an image, counted from that of `bundle`.
+  const float* conditioning_of(int64_t image, int64_t x, int64_t g) const {
+    return j.conditioning ? j.conditioning + sub_pixel(bundle * b + image, x, g) * c.levels
+                          : conditioning_at(image) + (x * c.channels + g) * c.levels;
+  }
+
+  // They are not in the first cache levels, and no hardware prefetcher predicts the address of the
+  // next image's.
   void prefetch_conditioning(int64_t image, int64_t x, int64_t g) const {
-    if (image >= (bundle + count) * b) return;
-    prefetch(j.conditioning + sub_pixel(image, x, g) * c.levels, c.levels);
+    if (image < count * b) prefetch(conditioning_of(image, x, g), c.levels);
   }
 
   // Index of the sub-pixel in the order of noise and conditioning.

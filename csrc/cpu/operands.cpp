@@ -1,5 +1,6 @@
 #include "operands.h"
 
+#include <iterator>
 #include <new>
 
 namespace prsr {
@@ -39,14 +40,14 @@ Network::Network(const PriorConfig& config, const float* weights, const int64_t*
   }
 }
 
-Scratch::Scratch(const PriorConfig& c, int64_t width, int64_t bundles, int64_t bundle)
+Scratch::Scratch(const PriorConfig& c, const Job& job, int64_t bundles)
     : bundles(bundles), active_(c.units), active_end_(c.channels) {
-  const int64_t images = bundles * bundle;
+  const int64_t width = job.width, bundle = job.bundle, images = bundles * bundle;
   chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
   logits_size = images * logits_stride;
-  float** const arrays[] = {&preactivations, &given, &chain,      &gated,  &hidden,
-                            &mixed,          &own,   &own_hidden, &linked, &logits};
+  float** const arrays[] = {&preactivations, &given,  &chain,  &gated,       &hidden, &mixed, &own,
+                            &own_hidden,     &linked, &logits, &conditioning};
   const int64_t sizes[] = {width * 2 * c.features * bundle,
                            c.layers * images * 2 * c.features,
                            bundles * chain_stride,
@@ -56,14 +57,15 @@ Scratch::Scratch(const PriorConfig& c, int64_t width, int64_t bundles, int64_t b
                            c.bf16 ? images * c.features : 0,
                            c.bf16 ? images * c.units : 0,
                            c.bf16 ? width * c.features * bundle : 0,
-                           2 * logits_size};
+                           2 * logits_size,
+                           job.conditioning ? 0 : images * width * c.channels * c.levels};
   int64_t total = 0;
   for (const int64_t size : sizes)
     total += lines(size) + kLine;  // kernels may read one line
                                    // beyond the end
   memory_.reset(static_cast<float*>(::operator new(4 * total, std::align_val_t{64})));
   float* next = memory_.get();
-  for (int i = 0; i < 10; ++i) {
+  for (size_t i = 0; i < std::size(arrays); ++i) {
     *arrays[i] = next;
     next += lines(sizes[i]) + kLine;
   }

@@ -29,6 +29,20 @@ struct PriorConfig {
   bool bf16;            // whether all products but the first layers' take bfloat16 (pairs.h)
 };
 
+// Weights as gemm.h reads them, and a bias. In bf16, the weights of all but the first layers are
+// pairs.
+struct Layer {
+  const float* weights;
+  const float* bias;
+};
+
+// The last layer of the conditioning network, 1×1, in float32.
+struct LastLayer {
+  int64_t inputs;         // F', features per pixel
+  const float* features;  // [N, H, W, F']
+  Layer layer;            // to the logits of a pixel, [D, K]
+};
+
 // The caches, zero before the first row, and the images to draw: N images in bundles of b =
 // `bundle` images, 1 or kBundle. In a bundle, corresponding values of its images are adjacent and
 // form a vector. In bf16, the arrays marked * hold pairs of bfloat16 (pairs.h) instead of floats: C
@@ -46,13 +60,15 @@ struct Job {
                    // rows drawn so far; then the number of that row, counted from 1. Empty unless b
                    // is 1
   void* horizontal;           // * [N/b, p + W, L + 1, C, b]: input of each block and the head
-  const float* conditioning;  // logits, [N, H, W, D, K]
-  const void* features;       // * conditioning features, [N/b, H, W, F, b]
-  const float* noise;         // [N, H, W, D]
-  const float* temperature;   // [N]
-  const uint8_t* mask;        // [N, D, H, W], 1 where known; or null
-  uint8_t* image;             // [N, D, H, W]
-  double* seconds;            // seconds spent in each part, to add to: [kParts]; or null
+  const float* conditioning;  // logits, [N, H, W, D, K]; or null: then `last` computes them, so
+                              // that only the rows being drawn are in memory
+  LastLayer last;
+  const void* features;      // * conditioning features, [N/b, H, W, F, b]
+  const float* noise;        // [N, H, W, D]
+  const float* temperature;  // [N]
+  const uint8_t* mask;       // [N, D, H, W], 1 where known; or null
+  uint8_t* image;            // [N, D, H, W]
+  double* seconds;           // seconds spent in each part, to add to: [kParts]; or null
 };
 
 // Images of a bundle: one register of AVX2, two of SSE or NEON. A larger bundle would more often
@@ -61,13 +77,6 @@ constexpr int64_t kBundle = 8;
 
 // Parts of a row whose time the leading thread measures.
 enum Part { kVertical, kHorizontal, kHead, kDraw, kParts };
-
-// Weights as gemm.h reads them, and a bias. In bf16, the weights of all but the first layers are
-// pairs.
-struct Layer {
-  const float* weights;
-  const float* bias;
-};
 
 // The part of a block that is computed for all groups at once.
 struct Block {
@@ -105,7 +114,7 @@ struct Network {
 // the next.
 class Scratch {
  public:
-  Scratch(const PriorConfig& config, int64_t width, int64_t bundles, int64_t bundle);
+  Scratch(const PriorConfig& config, const Job& job, int64_t bundles);
 
   int64_t bundles;
   int64_t chain_stride, logits_stride, logits_size;
@@ -122,6 +131,8 @@ class Scratch {
   float* own_hidden;    // [bundles][M][b]
   float* linked;        // pre-activations of the vertical stack, as operands: [W][C][b]
   float* logits;        // [2][bundles][b][K, then its sums by 16]
+  float* conditioning;  // conditioning logits of a row, if they are computed here:
+                        // [bundles][b][W][D][K]
   int32_t* active;      // indices of one image's nonzero hidden units, ascending: [M]
   int64_t* active_end;  // number of nonzero hidden units up to and including each group: [D]
   Claims* claims;       // which blocks of a sub-pixel's logits are taken: [2]

@@ -127,6 +127,11 @@ struct RowContext {
   Operand* gated_at(int64_t layer) const {
     return reinterpret_cast<Operand*>(s.gated) + layer * s.bundles * feature_operands.count * b;
   }
+  // The conditioning logits of row y of image number `image`, counted from that of `bundle`, if
+  // they are computed here.
+  float* conditioning_at(int64_t image) const {
+    return s.conditioning + image * j.width * c.channels * c.levels;
+  }
   float* logits_at(int64_t x, int64_t g) const {
     return s.logits + (x * c.channels + g) % 2 * s.logits_size;
   }

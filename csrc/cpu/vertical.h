@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gate_and_draw.h"
+#include "last_layer.h"
 #include "row_context.h"
 
 namespace {
@@ -21,6 +22,7 @@ class VerticalStack : RowContext {
   void compute_row() {
     const int64_t c2 = 2 * c.features;
     const Share columns(j.width, member, team.size());
+    if (!j.conditioning) conditioning_logits(columns);
     for (int64_t n = 0; n < count; ++n) first_layer(n, columns);
     for (int64_t l = 0; l < c.layers; ++l) {
       team.barrier();
@@ -82,6 +84,14 @@ class VerticalStack : RowContext {
   // The features of row y at the input of a layer.
   Operand* features_at(int64_t n, int64_t layer) const {
     return vertical_at<Operand>(n, layer, y) + c.reach * vertical_operands * b;
+  }
+
+  void conditioning_logits(const Share& columns) {
+    for (int64_t i = 0; i < count * b; ++i) {
+      const int64_t row = ((bundle * b + i) * j.height + y) * j.width;
+      compute_logits(j.last.layer, j.last.features + row * j.last.inputs, j.last.inputs,
+                     columns.first, columns.last, c.channels * c.levels, conditioning_at(i));
+    }
   }
 
   void first_layer(int64_t n, const Share& columns) {

@@ -24,12 +24,29 @@ class Probe(NamedTuple):
     horizontal: Tensor
 
 
+class LastLayer(NamedTuple):
+    """The last layer of the conditioning network, 1×1, to be computed row by row.
+
+    The logits of all images would take 4·K·D·H·W bytes each; their rows stay in the cache.
+
+    Attributes:
+        inputs: ``float32 [N, F, H, W]``, stored with the features of a pixel adjacent.
+        weights: in the layout of the engine.
+        bias: likewise.
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    bias: Tensor
+
+
 @dataclass
 class Job:
     """Images to draw. All tensors are on one device; the engine fills ``image`` row by row.
 
     Attributes:
-        conditioning: logits of the conditioning network, ``float32 [N, K, D, H, W]``.
+        conditioning: logits of the conditioning network, ``float32 [N, K, D, H, W]``; only for an
+            engine with :attr:`Engine.computes_last_layer`, also the layer that gives them.
         features: conditioning features for conditional gates, ``float32 [N, F, H, W]``; without
             conditional gates F is 0.
         noise: ``float32 [N, H, W, D]`` in [0, 1).
@@ -38,12 +55,18 @@ class Job:
         image: ``uint8 [N, D, H, W]``; known sub-pixels have their values from the start.
     """
 
-    conditioning: Tensor
+    conditioning: Tensor | LastLayer
     features: Tensor
     noise: Tensor
     temperature: Tensor
     mask: Tensor | None
     image: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits, for an engine that does not compute the last layer."""
+        assert isinstance(self.conditioning, Tensor)
+        return self.conditioning
 
 
 class Engine(ABC):
@@ -54,6 +77,9 @@ class Engine(ABC):
 
     device_type: ClassVar[str | None] = None
     """The device type that it is optimised for; None for slow engines that run on any device."""
+
+    computes_last_layer: ClassVar[bool] = False
+    """Whether a job may have a :class:`LastLayer` in place of logits."""
 
     @abstractmethod
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
-from prsr.engines.base import Engine, Job, Probe
+from prsr.engines.base import Engine, Job, LastLayer, Probe
 from prsr.engines.cpu_layout import LINE, CPUWeights, PriorConfig, aligned_zeros, unpaired
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.grouped_weights import operand_weights, pack_prior
@@ -132,8 +132,9 @@ _library = torch.library.Library(NAMESPACE, "DEF")
 _library.define(
     "draw_rows(Tensor(a!) image, Tensor(b!) values, Tensor(c!) vertical, Tensor(d!) above, "
     "Tensor(e!) ahead, Tensor(f!) horizontal, Tensor weights, Tensor offsets, "
-    "Tensor conditioning, Tensor features, Tensor noise, Tensor temperature, Tensor? mask, "
-    "Tensor(g!)? seconds, int[] config, int bundle, str instruction_set, int y, int end) -> ()"
+    "Tensor conditioning, Tensor? last_weights, Tensor? last_bias, Tensor features, "
+    "Tensor noise, Tensor temperature, Tensor? mask, Tensor(g!)? seconds, "
+    "int[] config, int bundle, str instruction_set, int y, int end) -> ()"
 )
 
 
@@ -148,6 +149,8 @@ def _draw_rows(
     weights: Tensor,
     offsets: Tensor,
     conditioning: Tensor,
+    last_weights: Tensor | None,
+    last_bias: Tensor | None,
     features: Tensor,
     noise: Tensor,
     temperature: Tensor,
@@ -161,7 +164,8 @@ def _draw_rows(
 ) -> None:
     """Draw rows ``y`` … ``end − 1`` in place.
 
-    C++ receives addresses only, so all tensors are checked here.
+    ``conditioning`` is the logits, or with ``last_weights`` the input of the last layer. C++
+    receives addresses only, so all tensors are checked here.
     """
     prior = PriorConfig(*config)
     channels, levels, layers = prior.channels, prior.levels, prior.layers
@@ -172,13 +176,18 @@ def _draw_rows(
         )
     shapes = cache_shapes(prior, image.shape, bundle)
     float32 = torch.float32
+    outputs = channels * levels  # of the last layer
+    inputs = 0 if last_weights is None else conditioning.shape[-1]
+    per_pixel = (channels, levels) if last_weights is None else (inputs,)
     fields = {
         "values": (values, float32, shapes["values"]),
         "vertical": (vertical, float32, shapes["vertical"]),
         "above": (above, float32, shapes["above"]),
         "ahead": (ahead, float32, shapes["ahead"]),
         "horizontal": (horizontal, float32, shapes["horizontal"]),
-        "conditioning": (conditioning, float32, (n, height, width, channels, levels)),
+        "conditioning": (conditioning, float32, (n, height, width, *per_pixel)),
+        "last_weights": (last_weights, float32, (inputs * (outputs + -outputs % LINE),)),
+        "last_bias": (last_bias, float32, (outputs + -outputs % LINE,)),
         "features": (
             features,
             float32,
@@ -210,17 +219,29 @@ def _draw_rows(
         )
     if weights.data_ptr() % 64:
         raise ValueError(f"weights must be aligned to 64 bytes, got address {weights.data_ptr()}")
+    if (last_bias is None) != (last_weights is None):
+        raise ValueError("last_bias must be given if and only if last_weights is, got one of them")
     if not 0 <= y < end <= height:
         raise ValueError(f"y must be below end, and end at most {height}, got y={y} and end={end}")
     assert _native is not None
     addresses = {
         name: 0 if tensor is None else tensor.data_ptr() for name, (tensor, _, _) in fields.items()
     }
+    addresses["last_features"] = 0
+    if last_weights is not None:
+        addresses |= {"last_features": addresses["conditioning"], "conditioning": 0}
     _native.draw_rows(
         instruction_set,
         _native.PriorConfig(**prior._asdict()),
         _native.Weights(memory=weights.data_ptr(), offsets=offsets.data_ptr()),
-        _native.Job(bundles=n // bundle, bundle=bundle, height=height, width=width, **addresses),
+        _native.Job(
+            bundles=n // bundle,
+            bundle=bundle,
+            height=height,
+            width=width,
+            last_inputs=inputs,
+            **addresses,
+        ),
         y,
         end,
         torch.get_num_threads(),
@@ -268,6 +289,16 @@ def bundled(features: Tensor, bundle: int, bf16: bool) -> Tensor:
     return torch.stack([own.flatten(1).T for own in images.unflatten(0, (-1, bundle))]).view(shape)
 
 
+def conditioning_operands(job: Job, images: slice) -> dict[str, Tensor | None]:
+    """The operator's arguments that give the conditioning logits of some images."""
+    if isinstance(job.conditioning, LastLayer):
+        inputs, weights, bias = job.conditioning
+        given = contiguous(inputs[images].permute(0, 2, 3, 1))
+        return {"conditioning": given, "last_weights": weights, "last_bias": bias}
+    given = contiguous(job.conditioning[images].permute(0, 3, 4, 2, 1))
+    return {"conditioning": given, "last_weights": None, "last_bias": None}
+
+
 class Part:
     """Some images of a job, drawn in bundles or one by one.
 
@@ -288,7 +319,7 @@ class Part:
             **self.caches,
             "weights": flat.memory,
             "offsets": flat.offsets,
-            "conditioning": contiguous(job.conditioning[images].permute(0, 3, 4, 2, 1)),
+            **conditioning_operands(job, images),
             "features": bundled(job.features[images], bundle, bool(weights.config.bf16)),
             "noise": job.noise[images].contiguous(),
             "temperature": job.temperature[images].contiguous(),
@@ -327,6 +358,7 @@ class CPUEngine(Engine):
 
     name = "cpu"
     device_type = "cpu"
+    computes_last_layer = True
 
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:

@@ -6,6 +6,7 @@ not guarantee.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -20,8 +21,9 @@ from torch.nn.modules import module as hooks_of_all
 
 from prsr.config import PRSRConfig
 from prsr.engines import cpu as native
+from prsr.engines.base import LastLayer
 from prsr.engines.cpu import chosen_instruction_set
-from prsr.engines.cpu_layout import FlatWeights, blocks, by_pixels, line_up
+from prsr.engines.cpu_layout import LINE, FlatWeights, blocks, by_pixels, line_up
 from prsr.engines.weight_changes import Snapshot
 from prsr.models.networks import ConditioningNetwork, ResNetBlock
 
@@ -37,12 +39,21 @@ class PackedNetwork:
         snapshot: the parameters and buffers that were packed.
         weights: in the layout that ``csrc/cpu/conditioning.cpp`` reads.
         instruction_set: of the kernels that read them.
+        limit: if the features are no larger in magnitude, all logits are finite.
     """
 
     config: PRSRConfig
     snapshot: Snapshot
     weights: FlatWeights
     instruction_set: str
+    limit: float
+
+    def last_layer(self, inputs: Tensor) -> LastLayer:
+        """The last layer for its ``inputs``, the features that :func:`compute` returns."""
+        memory, outputs = self.weights.memory, self.config.channels * self.config.levels
+        *_, weights, bias = self.weights.offsets.tolist()
+        padded = outputs + -outputs % LINE
+        return LastLayer(inputs, memory[weights:bias], memory[bias : bias + padded])
 
 
 _packed: WeakKeyDictionary[nn.Module, PackedNetwork] = WeakKeyDictionary()
@@ -80,7 +91,10 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
         if not all(map(Pattern.fits_tensors, patterns, modules)):
             return None
         instruction_set = chosen_instruction_set()
-        packed = PackedNetwork(config, Snapshot(network), lay_out(network), instruction_set)
+        last = cast(nn.Conv2d, network[-1])
+        packed = PackedNetwork(
+            config, Snapshot(network), lay_out(network), instruction_set, limit_of_inputs(last)
+        )
         with _lock:
             _packed[network] = packed
     return packed
@@ -135,7 +149,7 @@ def patterns_of(config: PRSRConfig) -> list[Pattern]:
 
 
 def compute(
-    packed: PackedNetwork, lr: Tensor, *, steps: int | None = None
+    packed: PackedNetwork, lr: Tensor, *, steps: int | None = None, with_logits: bool = True
 ) -> tuple[Tensor, Tensor, bool]:
     """Compute the result of a network in evaluation mode.
 
@@ -143,12 +157,13 @@ def compute(
         packed: its weights.
         lr: ``uint8 [N, D, h, w]``.
         steps: for tests: stop after this number of blocks and doublings; None computes all.
+        with_logits: compute the last layer.
 
     Returns:
         Logits ``float32 [N, K, D, H, W]``, stored with the levels of a sub-pixel adjacent; features
         ``float32 [N, F, H, W]``, stored with those of a pixel adjacent, F = 0 without conditional
-        gates; and whether all logits are finite, which implies that all features are. With
-        ``steps``, no logits, and all features of the layer reached.
+        gates; and whether the inputs of the last layer are so small that all logits are certainly
+        finite. With ``steps`` or without logits: no logits, and all features of the layer reached.
     """
     config = packed.config
     kinds = kinds_of_steps(config)
@@ -156,18 +171,18 @@ def compute(
     n, _, low_height, low_width = lr.shape
     scale = 2 ** reached.count(nn.ConvTranspose2d)
     height, width = scale * low_height, scale * low_width
-    probing = steps is not None
-    count = config.conditioning_channels if probing else config.gate_inputs
+    with_logits = with_logits and steps is None
+    count = config.gate_inputs if with_logits else config.conditioning_channels
     single = torch.float32  # whatever torch's default dtype is
     features = torch.empty(n, height, width, count, dtype=single, device="cpu")
-    levels = 0 if probing else config.levels
+    levels = config.levels if with_logits else 0
     shape = n, height, width, config.channels, levels
     # NumPy asks the system for huge pages: page faults of a new 200 MB are a tenth of the time.
     logits = torch.from_numpy(np.empty(shape, dtype=np.float32))
     lr = lr.contiguous()
     extension = native._native
     assert extension is not None
-    finite = extension.condition(
+    certainly_finite = extension.condition(
         packed.instruction_set,
         extension.ConditioningConfig(
             channels=config.channels,
@@ -184,13 +199,27 @@ def compute(
             height=low_height,
             width=low_width,
             steps=len(reached),
+            limit=packed.limit,
             low=lr.data_ptr(),
             features=features.data_ptr(),
             logits=logits.data_ptr(),
         ),
         torch.get_num_threads(),
     )
-    return logits.permute(0, 4, 3, 1, 2), features.permute(0, 3, 1, 2), finite
+    return logits.permute(0, 4, 3, 1, 2), features.permute(0, 3, 1, 2), certainly_finite
+
+
+def limit_of_inputs(layer: nn.Conv2d) -> float:
+    """A magnitude of the inputs of a 1×1 convolution up to which no output can overflow.
+
+    It is −1 if there is none, because a weight or bias is not finite.
+    """
+    most = torch.finfo(torch.float32).max / 2  # rounding errors are far smaller than the other half
+    gain = float(layer.weight.detach().double().abs().sum(dim=(1, 2, 3)).max())
+    left = most - float(cast(Tensor, layer.bias).detach().abs().max())
+    if not (math.isfinite(gain) and left > 0):
+        return -1.0
+    return min(most, left / gain) if gain > 0 else most
 
 
 def kinds_of_steps(config: PRSRConfig) -> list[type[nn.Module]]:

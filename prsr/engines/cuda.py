@@ -162,7 +162,7 @@ class State:
             "residual": self.scratch(tiles, 2, 2 * sizes.group, 32, 4),
             "units": self.scratch(*units, *lanes, dtype=dtype),
             # No copy for logits in this memory order, such as those of prsr's own networks.
-            "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
+            "conditioning": job.logits.permute(0, 3, 4, 2, 1).contiguous(),
             "noise": job.noise.contiguous(),
             "temperature": job.temperature.contiguous(),
             "known": None if job.mask is None else job.mask.contiguous(),

@@ -49,7 +49,7 @@ class ReferenceEngine(Engine):
         _, channels, _, width = image.shape
         for x in range(width):
             for colour in range(channels):
-                logits = (job.conditioning + state.prior(image, job.features))[:, :, colour, y, x]
+                logits = (job.logits + state.prior(image, job.features))[:, :, colour, y, x]
                 value = draw(logits, job.noise[:, y, x, colour], job.temperature).to(torch.uint8)
                 place = image[:, colour, y, x]
                 if job.mask is not None:

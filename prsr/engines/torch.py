@@ -66,7 +66,7 @@ class State:
         n, channels, height, width = job.image.shape
         features, layers = config.prior_channels, config.prior_layers
         p, p0 = config.reach, config.first_reach
-        zeros = job.conditioning.new_zeros
+        zeros = job.logits.new_zeros
         self.packed = packed
         self.job = job
         self.values = zeros(n, channels, p0 + height, p0 + width + p0)
@@ -116,7 +116,7 @@ class TorchEngine(Engine):
     @override
     def row(self, state: State, y: int) -> None:
         vertical_row(state, y)
-        conditioning = state.job.conditioning[:, :, :, y].permute(3, 2, 0, 1).contiguous()
+        conditioning = state.job.logits[:, :, :, y].permute(3, 2, 0, 1).contiguous()
         for x in range(state.job.image.shape[3]):
             horizontal_pixel(state, y, x, conditioning[x])
 

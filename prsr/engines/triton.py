@@ -88,7 +88,7 @@ class State:
             "gated": zeros(n, layers, weights.horizontal["mix"].shape[-1], dtype=weights.operand),
             "hidden": zeros(n, config.head_channels, dtype=weights.operand),
             # No copy for logits in this memory order, such as those of prsr's own networks.
-            "conditioning": job.conditioning.permute(0, 3, 4, 2, 1).contiguous(),
+            "conditioning": job.logits.permute(0, 3, 4, 2, 1).contiguous(),
             "noise": job.noise.contiguous(),
             "temperature": job.temperature.contiguous(),
         }

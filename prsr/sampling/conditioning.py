@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prsr.config import PRSRConfig
+from prsr.engines.base import LastLayer
 from prsr.engines.cpu_conditioning import compute, pack
 from prsr.models.eval_mode import evaluating
 from prsr.utils.argument_checks import check_finite
@@ -18,16 +19,24 @@ class Conditioning(NamedTuple):
     """Outputs of the conditioning network, as engines read them.
 
     Attributes:
-        logits: ``float32 [N, K, D, H, W]``; on a CPU the levels are adjacent in memory.
+        logits: ``float32 [N, K, D, H, W]``; on a CPU the levels are adjacent in memory. Or the last
+            layer, which computes them.
         features: ``float32 [N, F, H, W]``; F is 0 without conditional gates.
     """
 
-    logits: Tensor
+    logits: Tensor | LastLayer
     features: Tensor
 
+    def of_images(self, images: Tensor) -> Conditioning:
+        """The outputs for images with these indices, ``int64 [M]``."""
+        logits, features = self.logits, self.features[images]
+        if isinstance(logits, LastLayer):
+            return Conditioning(logits._replace(inputs=logits.inputs[images]), features)
+        return Conditioning(logits[images], features)
 
-def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
-    """Run the conditioning network in evaluation mode.
+
+class Conditioner:
+    """A model's conditioning network in evaluation mode.
 
     On a CPU, prsr's own network runs in C++, with the same order of summation for every image. Any
     other network runs in PyTorch, one image at a time and one thread for each, because the order
@@ -38,43 +47,57 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
         network: maps ``uint8 [N, D, h, w]`` to logits ``[N, K, D, H, W]``. If the model has
             conditional gates, it is called with ``with_features=True`` and returns features
             ``[N, F, H, W]`` too.
-        lr: ``uint8 [N, D, h, w]``, N ≥ 1, on the device of the network.
         config: of the model.
+        device: of the network.
+        last_layer: return the last layer in place of its logits where possible.
 
-    Raises:
-        ValueError: logits or features have the wrong shape, or are not finite.
+    Attributes:
+        defers_logits: whether it usually returns the last layer.
     """
-    size = [config.scale * side for side in lr.shape[2:]]
 
-    def of(images: Tensor) -> Conditioning:
-        if config.conditional_gates:
-            logits, features = network(images, with_features=True)
-        else:
-            logits = network(images)
-            features = logits.new_empty(len(images), 0, *size)
-        result = Conditioning(logits.float(), features.float())
-        shapes = [config.levels, config.channels, *size], [config.gate_inputs, *size]
-        for name, tensor, shape in zip(result._fields, result, shapes, strict=True):
-            if list(tensor.shape) != [len(images), *shape]:
-                raise ValueError(
-                    f"the conditioning network's {name} must be {[len(images), *shape]}, "
-                    f"got {list(tensor.shape)}"
-                )
-            if tensor.numel():
-                check_finite(tensor, f"the conditioning network's {name}")
-        return result
+    def __init__(
+        self,
+        network: nn.Module,
+        config: PRSRConfig,
+        device: torch.device,
+        *,
+        last_layer: bool = False,
+    ) -> None:
+        self._network, self._config = network, config
+        self._packed = pack(network, config) if device.type == "cpu" else None
+        self.defers_logits = last_layer and self._packed is not None
 
-    packed = pack(network, config) if lr.device.type == "cpu" else None
-    if packed is not None:
+    def __call__(self, lr: Tensor) -> Conditioning:
+        """Run the network.
+
+        Args:
+            lr: ``uint8 [N, D, h, w]``, N ≥ 1, on the device of the network.
+
+        Raises:
+            ValueError: logits or features have the wrong shape, or are not finite.
+        """
+        packed = self._packed
+        if packed is None:
+            with evaluating(self._network):
+                return self._run_module(lr)
+        if self.defers_logits:
+            _, features, finite = compute(packed, lr, with_logits=False)
+            if finite:
+                gates = features[:, : self._config.gate_inputs]
+                return Conditioning(packed.last_layer(features), gates)
         logits, features, finite = compute(packed, lr)
         if not finite:
             check_finite(logits, "the conditioning network's logits")
         return Conditioning(logits, features)
-    with evaluating(network):
+
+    def _run_module(self, lr: Tensor) -> Conditioning:
+        """Run the network in PyTorch."""
         if lr.device.type != "cpu":
-            return of(lr)
+            return Conditioning(*self._call(lr))
         if len(lr) == 1:
-            return map_in_threads(torch.no_grad()(lambda i: of(lr)), 1)[0]
+            return Conditioning(*map_in_threads(torch.no_grad()(lambda i: self._call(lr)), 1)[0])
+        config = self._config
+        size = [config.scale * side for side in lr.shape[2:]]
         single = torch.float32  # whatever the default is
         shape = len(lr), *size, config.channels, config.levels
         memory = torch.empty(shape, dtype=single, device="cpu")
@@ -83,9 +106,36 @@ def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditionin
 
         @torch.no_grad()
         def one(i: int) -> None:
-            own = of(lr[i : i + 1])
-            logits[i].copy_(own.logits[0])
-            features[i].copy_(own.features[0])
+            own_logits, own_features = self._call(lr[i : i + 1])
+            logits[i].copy_(own_logits[0])
+            features[i].copy_(own_features[0])
 
         map_in_threads(one, len(lr))
         return Conditioning(logits, features)
+
+    def _call(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Call the module; check the logits and features that it returns."""
+        config = self._config
+        size = [config.scale * side for side in lr.shape[2:]]
+        if config.conditional_gates:
+            logits, features = self._network(lr, with_features=True)
+        else:
+            logits = self._network(lr)
+            features = logits.new_empty(len(lr), 0, *size)
+        logits, features = logits.float(), features.float()
+        for name, tensor, shape in (
+            ("logits", logits, [len(lr), config.levels, config.channels, *size]),
+            ("features", features, [len(lr), config.gate_inputs, *size]),
+        ):
+            if list(tensor.shape) != shape:
+                raise ValueError(
+                    f"the conditioning network's {name} must be {shape}, got {list(tensor.shape)}"
+                )
+            if tensor.numel():
+                check_finite(tensor, f"the conditioning network's {name}")
+        return logits, features
+
+
+def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
+    """Run a conditioning network once, with logits; see :class:`Conditioner`."""
+    return Conditioner(network, config, lr.device)(lr)

@@ -23,7 +23,7 @@ from prsr.engines.registry import choose
 from prsr.engines.weight_changes import Snapshot
 from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.prsr import PRSR
-from prsr.sampling.conditioning import Conditioning, condition
+from prsr.sampling.conditioning import Conditioner, Conditioning
 from prsr.sampling.method import Advance, Method
 from prsr.sampling.out_of_memory import draw_slices, explain
 from prsr.sampling.request import Batch, Request, as_tensor
@@ -89,11 +89,14 @@ class Sampler(Method):
     def _draw(self, request: Request, advance: Advance | None) -> Tensor:
         images = self._canvas(request)
         engine = self._choose()
-        size = per_slice(self.config, *request.size, self.device)
+        conditioner = self._conditioner(engine)
+        with_logits = not conditioner.defers_logits
+        size = per_slice(self.config, *request.size, self.device, with_logits=with_logits)
         step = 1 if advance else request.size[0]  # threads synchronise after each step
 
         def rows(start: int, stop: int) -> Iterator[int]:
-            return self._rows(engine, request.slice(start, stop), images[start:stop], step)
+            part = request.slice(start, stop)
+            return self._rows(engine, conditioner, part, images[start:stop], step)
 
         draw_slices(len(images), size, rows, advance or (lambda rows: None))
         return images
@@ -111,8 +114,8 @@ class Sampler(Method):
     ) -> Iterator[Tensor]:
         """Sample like :meth:`sample`, and yield the images row by row.
 
-        The batch is one slice: its conditioning logits (4·K·D·H·W bytes per sample) must fit in
-        memory. On a GPU, if they do not, torch.OutOfMemoryError says how many samples would.
+        The batch is one slice: its conditioning (on a GPU 4·K·D·H·W bytes per sample) must fit in
+        memory. On a GPU, if it does not, torch.OutOfMemoryError says how many samples would.
         Arguments are checked at the call, not at the first row.
 
         Returns:
@@ -124,8 +127,9 @@ class Sampler(Method):
         )
         images = self._canvas(request)
         shaped = images if num_samples is None else request.grouped(images)
+        engine = self._choose()
         rows = explain(
-            self._rows(self._choose(), request, images, 1),
+            self._rows(engine, self._conditioner(engine), request, images, 1),
             len(images),
             lambda: that_fit(self.config, *request.size, self.device),
         )
@@ -139,7 +143,14 @@ class Sampler(Method):
     def _choose(self) -> Engine:
         return choose(self._engine_name, self.config, self.device, self.precision)
 
-    def _rows(self, engine: Engine, request: Request, images: Tensor, step: int) -> Iterator[int]:
+    def _conditioner(self, engine: Engine) -> Conditioner:
+        last_layer = engine.computes_last_layer
+        network = self.model.conditioning
+        return Conditioner(network, self.config, self.device, last_layer=last_layer)
+
+    def _rows(
+        self, engine: Engine, conditioner: Conditioner, request: Request, images: Tensor, step: int
+    ) -> Iterator[int]:
         """Draw the samples of a request, ``step`` rows at a time; ``step`` divides H.
 
         Yields the number of finished rows after each step. torch's settings are changed only while
@@ -151,8 +162,7 @@ class Sampler(Method):
             return
         with exact_fp32(self.device):
             packed = self._pack(engine)
-            conditioning = condition(self.model.conditioning, request.lr, self.config)
-            state = engine.start(packed, make_job(request, images, conditioning))
+            state = engine.start(packed, make_job(request, images, conditioner(request.lr)))
         for y in range(0, images.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)
@@ -177,7 +187,7 @@ def make_job(request: Request, images: Tensor, conditioning: Conditioning) -> Jo
     request.fill_known(images)
     mask = None if request.mask is None else request.mask[source]
     if len(images) != len(request.lr):
-        conditioning = Conditioning(*(part[source] for part in conditioning))
+        conditioning = conditioning.of_images(source)
     return Job(*conditioning, request.noise(), request.temperature[source], mask, images)
 
 

@@ -196,7 +196,7 @@ def test_many_samples_of_one_image_are_sampled_in_slices(
     drawn = []
     job = sampler.make_job
     monkeypatch.setattr(sampler, "make_job", lambda *call: drawn.append(len(call[1])) or job(*call))
-    monkeypatch.setattr("prsr.sampling.slice_size.SLICE_BYTES", 4 * 4 * 8 * 3 * 6 * 6)
+    monkeypatch.setattr(sampler, "per_slice", lambda *size, **options: 4)
     out = tmp_path / "sheet.png"
     command("sample", photos / "a.png", "-o", out, "--model", model, "--samples", 7)
     assert drawn == [4, 3]

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import prsr
 from prsr import PRESETS
-from prsr.engines.cpu import instruction_sets
-from prsr.engines.cpu_conditioning import compute, kinds_of_steps, pack
+from prsr.engines.base import Job, LastLayer
+from prsr.engines.cpu import CPUEngine, instruction_sets
+from prsr.engines.cpu_conditioning import compute, kinds_of_steps, limit_of_inputs, pack
 from prsr.models.networks import ConditioningNetwork, to_network_input
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner, condition
 
 pytestmark = [
     pytest.mark.sanitize,
@@ -141,6 +143,78 @@ def test_one_value_that_is_not_finite_is_noticed(make_model, threads, pixel, lev
     logits, _, finite = compute_with(model.conditioning, lr)
     assert not finite
     assert int(logits.isinf().sum()) == 1
+
+
+@pytest.mark.quick
+@pytest.mark.instruction_set
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("changes", "size"), CASES)
+def test_logits_computed_row_by_row_are_bit_identical(
+    make_model, make_images, threads, changes, size, precision
+):
+    """Random noise seldom shows the last bit of a logit; edges of the CDF as noise do."""
+    model = make_model(gain=1, **changes)
+    config = model.config
+    lr = make_images(config, 18, *size)
+    height, width = (config.scale * side for side in size)
+    engine = CPUEngine()
+    packed = engine.pack(model.prior, precision)
+    noise = prsr.noise(1, 18, height, width, config.channels)
+    for count in (1, 2):
+        threads(count)
+        for n in (1, 3, 18):  # a team, one by one, in bundles and one by one
+            images = []
+            for last_layer in (False, True):
+                conditioner = Conditioner(
+                    model.conditioning, config, lr.device, last_layer=last_layer
+                )
+                assert conditioner.defers_logits == last_layer
+                conditioning = conditioner(lr[:n])
+                assert isinstance(conditioning.logits, LastLayer) == last_layer
+                image = torch.zeros((n, config.channels, height, width), dtype=torch.uint8)
+                job = Job(*conditioning, noise[:n], torch.ones(n), None, image)
+                engine.rows(engine.start(packed, job), 0, height)
+                images.append(image)
+            assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("last_layer", [False, True])
+@pytest.mark.parametrize("feature", [-1e30, 1e30])
+def test_large_features_do_not_forgo_the_check_of_all_logits(make_model, feature, last_layer):
+    """The features are beyond the limit that their weights prove, but no logit overflows."""
+    model = make_model(scale=1, conditioning_blocks=0, channels=1, levels=37)
+    first, last = model.conditioning
+    with torch.no_grad():
+        first.weight.zero_()
+        first.bias.fill_(feature)
+        last.weight[0] = 1e8  # the positive and negative products cancel each other
+        last.weight[0, ::2] *= -1
+        last.weight[1:] = 0
+    lr = torch.zeros(2, 1, 2, 3, dtype=torch.uint8)
+    logits, _, finite = compute_with(model.conditioning, lr)
+    assert not finite
+    assert bool(logits.isfinite().all())
+    conditioner = Conditioner(model.conditioning, model.config, lr.device, last_layer=last_layer)
+    assert torch.equal(conditioner(lr).logits, logits)
+
+
+def test_limit_of_inputs_is_where_an_output_can_overflow():
+    layer = nn.Conv2d(2, 3, 1)
+    most = torch.finfo(torch.float32).max / 2
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        assert limit_of_inputs(layer) == most
+        layer.weight[1] = torch.tensor([-3.0, 5.0])[:, None, None]
+        assert limit_of_inputs(layer) == most / 8
+        layer.bias[2] = -1e38
+        assert limit_of_inputs(layer) == pytest.approx((most - 1e38) / 8)
+        for value in (float("inf"), float("nan"), 3e38):
+            layer.bias[2] = value
+            assert limit_of_inputs(layer) == -1
+        layer.bias[2] = 0
+        layer.weight[0, 0] = float("nan")
+        assert limit_of_inputs(layer) == -1
 
 
 class Other(ConditioningNetwork):

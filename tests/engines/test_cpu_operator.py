@@ -12,7 +12,7 @@ from prsr import PRESETS
 from prsr.engines.base import Job
 from prsr.engines.cpu import PARTS, CPUEngine, instruction_sets
 from prsr.engines.cpu_layout import PriorConfig
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner, condition
 from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
@@ -56,6 +56,9 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_images):
         ("noise", lambda tensor: tensor[:1]),
         ("noise", lambda tensor: tensor.double()),
         ("conditioning", lambda tensor: tensor[..., :1]),
+        ("conditioning", lambda tensor: tensor[..., 0]),
+        ("last_bias", lambda _: torch.zeros(32)),
+        ("last_bias", lambda _: torch.zeros(31)),
         ("features", lambda tensor: tensor[..., :-1, :]),
         ("features", lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)),
         ("conditioning", lambda tensor: tensor.flip(1).transpose(3, 4).contiguous()),
@@ -81,6 +84,31 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_images, 
     given = operands(make_model, make_images)
     given[name] = change(given[name])
     with pytest.raises(ValueError, match=rf"\b{name}\b.*got"):
+        torch.ops.prsr.draw_rows(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("last_weights", lambda tensor: tensor[16:]),
+        ("last_weights", lambda tensor: tensor.double()),
+        ("last_weights", lambda _: None),
+        ("last_bias", lambda tensor: tensor[1:]),
+        ("last_bias", lambda _: None),
+        ("conditioning", lambda tensor: tensor[:, :1]),
+        ("conditioning", lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)),
+    ],
+)
+def test_a_last_layer_is_checked_like_the_rest(make_model, make_images, name, change):
+    model, engine = make_model(), CPUEngine()
+    job = job_of(model, make_images)
+    conditioner = Conditioner(model.conditioning, model.config, job.noise.device, last_layer=True)
+    job.conditioning = conditioner(make_images(model.config, 2, 1, 2)).logits
+    part = engine.start(engine.pack(model.prior, "fp32"), job).parts[0]
+    given = {**part.operands, "seconds": None, "y": 0, "end": 1}
+    torch.ops.prsr.draw_rows(**given)
+    given[name] = change(given[name])
+    with pytest.raises(ValueError, match=r"\b(conditioning|last_weights|last_bias)\b.*got"):
         torch.ops.prsr.draw_rows(**given)
 
 

@@ -14,9 +14,10 @@ from rich.progress import Progress
 from torch import nn
 
 import prsr
-from prsr import Sampler
+from prsr import PRESETS, Sampler
 from prsr.sampling import sampler as sampling
 from prsr.sampling import slice_size as slices
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.sanitize
@@ -79,19 +80,17 @@ def test_slicing_changes_nothing(sampler, lr, monkeypatch, num_samples):
         "seed": 1,
     }
     expected = sampler.sample(lr, **call)
-    for per_slice in (1, 2, 4):
-        monkeypatch.setattr(slices, "SLICE_BYTES", per_slice * 4 * 8 * 3 * 4 * 6)
+    for count in (1, 2, 4):
+        monkeypatch.setattr(sampling, "per_slice", lambda *size, count=count, **options: count)
         assert torch.equal(sampler.sample(lr, **call), expected)
 
 
 def test_batch_is_conditioned_in_slices_of_the_set_size(sampler, lr, monkeypatch):
-    sizes, condition = [], sampling.condition
+    sizes, run = [], Conditioner.__call__
     monkeypatch.setattr(
-        sampling,
-        "condition",
-        lambda *call: sizes.append(len(call[1])) or condition(*call),
+        Conditioner, "__call__", lambda self, lr: sizes.append(len(lr)) or run(self, lr)
     )
-    monkeypatch.setattr(slices, "SLICE_BYTES", 2 * 4 * 8 * 3 * 4 * 6 + 1)
+    monkeypatch.setattr(sampling, "per_slice", lambda *size, **options: 2)
     sampler.sample(lr, seed=1)
     assert sizes == [2, 2, 1]
 
@@ -199,7 +198,7 @@ def test_progress_counts_every_row_of_every_image(sampler, lr, monkeypatch):
 
     expected = sampler.sample(lr, seed=1, num_samples=2)
     monkeypatch.setattr("prsr.sampling.method.Progress", lambda **options: Bar())
-    monkeypatch.setattr(slices, "SLICE_BYTES", 3 * 4 * 8 * 3 * 4 * 6)
+    monkeypatch.setattr(sampling, "per_slice", lambda *size, **options: 3)
     assert torch.equal(sampler.sample(lr, seed=1, num_samples=2, progress=True), expected)
     assert counts[0] == -10 * 4
     assert sum(counts) == 0
@@ -252,6 +251,22 @@ def test_pillow_images_are_converted_to_the_models_levels(sampler):
     grey = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8))
     lr = torch.tensor([[[[0, 4, 7]]] * 1], dtype=torch.uint8).expand(1, 3, 1, 3)
     assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))
+
+
+def test_slices_on_a_cpu_fill_whole_bundles_of_all_threads(sampler, monkeypatch, threads):
+    threads(3)
+    config, cpu = sampler.config, torch.device("cpu")
+    for with_logits in (True, False):
+        one = slices.sample_bytes(config, 8, 8, with_logits=with_logits)
+        for fit, drawn in ((0.5, 1), (1, 1), (24, 24), (25, 24), (47, 24), (49, 48)):
+            monkeypatch.setattr(slices, "SLICE_BYTES", int(fit * one))
+            assert slices.per_slice(config, 8, 8, cpu, with_logits=with_logits) == drawn
+
+
+def test_a_slice_without_logits_has_more_images():
+    config = PRESETS["paper-conditional"]
+    assert slices.conditioning_bytes(config, 32, 32) == 4 * (256 * 3 + 32) * 32 * 32
+    assert slices.conditioning_bytes(config, 32, 32, with_logits=False) == 4 * 64 * 32 * 32
 
 
 def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
