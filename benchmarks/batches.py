@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import compiled
-from benchmarks.bounds import bounds
+from benchmarks.bounds import bounds, conditioning_multiply_adds
 from benchmarks.report import Column, Record, milliseconds, ms, times, whole_seconds
 from benchmarks.run import Run
 from benchmarks.subject import ENGINE, EPSILON
-from benchmarks.timing import Timing, interleaved, timed
+from benchmarks.timing import Timing, timed
 from prsr.engines.cpu import chosen_instruction_set
 
 COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
@@ -45,6 +45,8 @@ def batches(run: Run) -> None:
         [
             Column("batch", "batch"),
             Column("call", "engine cpu", milliseconds),
+            Column("call_bound", "bound", ms),
+            Column("call_ratio", "over bound", times),
             Column("eager", "cached eager", milliseconds),
             Column("by_eager", "faster by", times),
             Column("compiled", "compiled", milliseconds),
@@ -53,6 +55,7 @@ def batches(run: Run) -> None:
             Column("by_naive", "faster by", times),
         ],
         rows,
+        "The bound is that of the engine plus the conditioning network's arithmetic at the peak.\n"
         "Cached eager: engine torch. Naive: a few forward passes of the prior, times H·W·D.\n"
         f"Compiled: {compiling.note}.",
     )
@@ -105,10 +108,13 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
     if not ENGINE.reasons(subject.config, torch.device("cpu"), "bf16"):
         works["bf16"] = subject.engine_alone(batch, "bf16")
     timings: dict[str, Timing] = {
-        name: timing.times(1 / batch) for name, timing in interleaved(works, run.rounds).items()
+        name: timing.times(1 / batch) for name, timing in run.interleaved(works).items()
     }
     timings["naive"] = timings["naive"].times(subject.pixels * subject.config.channels)
     bound = sum(bounds(run.parts, run.limits, subject.pixels, batch).values())
+    low_pixels = subject.low_size[0] * subject.low_size[1]
+    network = subject.model.conditioning
+    call_bound = bound + run.limits.arithmetic(conditioning_multiply_adds(network, low_pixels))
     call = timings["call"].median
     in_bf16 = timings.get("bf16")
     return {
@@ -116,6 +122,8 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
         **timings,
         "bound": bound,
         "ratio": timings["engine"].median / bound,
+        "call_bound": call_bound,
+        "call_ratio": call / call_bound,
         "by_bf16": in_bf16 and timings["engine"].median / in_bf16.median,
         **{
             f"by_{name}": timings[name].median / call

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from prsr.config import PRSRConfig
 from prsr.engines.grouped_weights import PackedPrior
@@ -91,6 +91,21 @@ def bounds(parts: dict[str, Part], limits: Limits, pixels: int, batch: int) -> d
         streaming = parts[name].bytes / limits.bandwidth / batch
         seconds[name] = max(seconds[name], streaming)
     return {name: pixels * value for name, value in seconds.items()}
+
+
+def conditioning_multiply_adds(network: nn.Module, low_pixels: int) -> int:
+    """Multiply-adds of the conditioning network for an image of ``low_pixels`` pixels.
+
+    A convolution takes one for each weight and output pixel, a transposed one for each weight and
+    input pixel.
+    """
+    count, pixels = 0, low_pixels
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            count += layer.weight.numel() * pixels
+        if isinstance(layer, nn.ConvTranspose2d):
+            pixels *= layer.stride[0] * layer.stride[1]
+    return count
 
 
 def draw_bound(config: PRSRConfig, limits: Limits, pixels: int) -> float:

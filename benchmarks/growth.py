@@ -8,14 +8,13 @@ from benchmarks.bounds import count_work
 from benchmarks.report import Column, Record, milliseconds, times
 from benchmarks.run import Run
 from benchmarks.subject import Subject
-from benchmarks.timing import interleaved
 from prsr.engines.grouped_weights import pack_prior
 
 
 def sizes(run: Run) -> None:
     """Measure images that are twice and four times as high and wide."""
     enlarged = {n: Subject(run.subject.config, n) for n in run.choose((1, 2, 4), (1, 2))}
-    timings = interleaved({n: each.engine_alone(1) for n, each in enlarged.items()}, run.rounds)
+    timings = run.interleaved({n: each.engine_alone(1) for n, each in enlarged.items()})
     records: list[Record] = [
         {
             "size": "{}×{}".format(*enlarged[n].size),
@@ -54,7 +53,7 @@ def widths(run: Run) -> None:
     records: dict[int, Record] = {features: {"features": features} for features in subjects}
     for batch in (1, 16):
         works = {features: each.engine_alone(batch) for features, each in subjects.items()}
-        for features, timing in interleaved(works, run.rounds).items():
+        for features, timing in run.interleaved(works).items():
             rate = flops[features] * batch / timing.median
             record = records[features]
             record[f"rate_{batch}"] = rate

@@ -61,6 +61,10 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+DISTURBED = 0.03
+"""The share of the cores' time, used by other work, above which a measurement is disturbed."""
+
+
 class OtherWork:
     """The share of all cores' time used by other processes and the host of a virtual machine.
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bounds import Limits, Part, bounds, count_work, draw_bound, streamed_bytes
+from benchmarks.bounds import (
+    Limits,
+    Part,
+    bounds,
+    conditioning_multiply_adds,
+    count_work,
+    draw_bound,
+    streamed_bytes,
+)
 from prsr import PRESETS, PRSR
 from prsr.engines.grouped_weights import pack_prior
 
@@ -26,6 +34,20 @@ def test_needed_multiply_adds_of_the_paper_are_those_of_spec(paper):
     assert paper["head"].multiply_adds == hidden + 256 * (342 + 683 + 1024)
     total = sum(part.multiply_adds for part in paper.values())
     assert 2 * 1024 * total == pytest.approx(2.8e9, rel=0.01)
+
+
+def test_multiply_adds_of_the_conditioning_network_of_the_paper():
+    network = PRSR(PRESETS["paper"]).conditioning
+    block, doubling = 2 * 32 * 32 * 9, 32 * 32 * 9
+    pixels = 64
+    expected = 3 * 32 * pixels  # the first layer, 1×1
+    for stage in range(3):
+        expected += 6 * block * pixels
+        if stage < 2:
+            expected += doubling * pixels
+            pixels *= 4
+    expected += 32 * 768 * pixels
+    assert conditioning_multiply_adds(network, 64) == expected
 
 
 def test_bytes_that_a_pixel_streams_are_its_weights_and_biases(paper):
