@@ -58,7 +58,7 @@ class Report:
     """Prints results, and collects them for the JSON file."""
 
     def __init__(self) -> None:
-        self.console = Console(width=110, highlight=False)
+        self.console = Console(width=130, highlight=False)
         self.results: dict[str, Any] = {"targets": [], "other_work": {}}
 
     def print_facts(self, key: str, values: dict[str, str]) -> None:
