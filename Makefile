@@ -1,12 +1,12 @@
 # `make demo` and `make test` need nothing but Python 3.10 or newer: they set up .venv themselves.
-# `make gpu` takes the torch that is there.
+# `make gpu` and `make gpu-all` use the torch that PYTHON has.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Where pip may be had from, if Python has no way to a virtual environment of its own.
+# The source of pip if Python cannot create a virtual environment with it.
 PIP_ZIP ?= https://bootstrap.pypa.io/pip/pip.pyz
-# What an installation depends on; the extensions are built anew when their sources change.
+# The extensions are rebuilt when one of these changes.
 SOURCES := pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/*/*.*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -14,16 +14,16 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: help demo test lint docs nightly gpu gpu-all gpu-wheels check-install sanitize clean
 
 help:
-	@echo "make demo   draw the bundled 8x8 images at 32x32: demo.png"
-	@echo "make test   lint, types and tests"
-	@echo "make lint   lint, types and layers of imports alone"
-	@echo "make docs   the documentation, docs/_build/index.html"
+	@echo "make demo   sample the bundled 8x8 inputs at 32x32: demo.png"
+	@echo "make test   run linters, type checks and tests"
+	@echo "make lint   run linters, type checks and the check of import layers"
+	@echo "make docs   build the documentation: docs/_build/index.html"
 	@echo "make gpu    check and measure the GPU engines with PYTHON's torch"
-	@echo "make gpu-all  all that a GPU machine is for: DATA=folder SECONDS=560 OUT=folder"
-	@echo "make sanitize       the C++ engine's tests under sanitizers"
-	@echo "make nightly        many damaged inputs, kills and hostile calls"
-	@echo "make check-install  install in every way, each in a fresh environment"
-	@echo "make clean  remove the environment and what tools cached"
+	@echo "make gpu-all  build, check, measure and train on a GPU: DATA=folder SECONDS=560 OUT=folder"
+	@echo "make sanitize       run the C++ engine's tests under sanitizers"
+	@echo "make nightly        try many damaged inputs, kills and invalid calls"
+	@echo "make check-install  test every installation method in a fresh environment"
+	@echo "make clean  remove the environment and caches"
 
 demo: $(VENV)/.installed
 	$(BIN)/prsr demo --out demo.png
@@ -45,7 +45,7 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build
 
-# With the torch and the Triton that PYTHON has, where no wheel of ours may replace them.
+# Uses the torch and Triton that PYTHON has; on a GPU machine, pip must not replace them.
 gpu:
 	@$(PYTHON) -c 'import prsr._native, prsr._cuda, prsr.kernels' 2>/dev/null \
 	  || $(PYTHON) -m benchmarks.gpu_build
@@ -55,7 +55,7 @@ gpu:
 	  echo "python -m benchmarks.$$command"; $(PYTHON) -m benchmarks.$$command || failed=1; \
 	done; exit $$failed
 
-# What each variable is: benchmarks/gpu_all.py. LIMITS and SHARES hold NAME=NUMBER, more than one too.
+# benchmarks/gpu_all.py explains the variables. LIMITS and SHARES hold one or several NAME=NUMBER.
 OUT ?= runs/gpu-all
 gpu-all:
 	$(PYTHON) -m benchmarks.gpu_all --seconds '$(SECONDS)' --out '$(OUT)' \
@@ -63,8 +63,8 @@ gpu-all:
 	  $(if $(WHEELS),--wheels '$(WHEELS)') $(if $(MACHINES),--machines '$(MACHINES)') \
 	  $(LIMITS:%=--limit %) $(SHARES:%=--share %)
 
-# Wheels of packages that a GPU machine without network lacks, for WHEELS=wheels: each of PACKAGES,
-# without what it depends on.
+# Downloads wheels of PACKAGES, without their dependencies, for a GPU machine without network
+# (WHEELS=wheels).
 PACKAGES ?= safetensors huggingface_hub pillow rich click typing_extensions tensorboard
 GPU_PYTHON ?= 3.12
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
@@ -72,7 +72,7 @@ gpu-wheels:
 	$(PYTHON) -m pip download --quiet --dest wheels --no-deps --only-binary :all: \
 	  --python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS:%=--platform %) $(PACKAGES)
 
-# Of the tests, those that pytest -m selects by MARKERS; the markers are in pyproject.toml.
+# MARKERS selects tests, as pytest -m does; pyproject.toml lists the markers.
 MARKERS ?= sanitize and not large
 sanitize: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python tests/sanitize.sh address,undefined '$(MARKERS)'
@@ -81,8 +81,8 @@ sanitize: $(VENV)/.installed-dev
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh
 
-# What takes too long for every push: 10,000 inputs of each parser, 100 kills of each command, 1,000
-# hostile calls. It prints what it has counted.
+# Too slow for every push: 10,000 damaged inputs per parser, 100 kills per command, 1,000 invalid
+# calls per function. It prints the counts.
 nightly: $(VENV)/.installed-dev
 	PRSR_FUZZ=10000 PRSR_KILLS=100 PRSR_HOSTILE=1000 $(BIN)/python -m pytest --numprocesses 2 \
 	  -o faulthandler_timeout=0 \
@@ -91,8 +91,8 @@ nightly: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Debian's python3 comes without what gives a virtual environment its pip: virtualenv or uv will do
-# as well, or pip's own zip file.
+# Debian's python3 cannot install pip into a virtual environment: try virtualenv, uv, and pip's own
+# zip file.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "prsr needs Python 3.10 or newer; choose one with make PYTHON=..."; exit 1; }
@@ -103,9 +103,9 @@ $(BIN)/python:
 	  || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) && $(BIN)/python -c \
 	       'from urllib.request import urlretrieve as get; get("$(PIP_ZIP)", "$(VENV)/pip.pyz")' \
 	       && $(BIN)/python $(VENV)/pip.pyz install --quiet pip; } 2>/dev/null \
-	  || { rm -rf $(VENV); echo "no way to make a virtual environment: apt install python3-venv"; exit 1; }
+	  || { rm -rf $(VENV); echo "cannot create a virtual environment: apt install python3-venv"; exit 1; }
 
-# Stamps, so that the set-up is done again only when what it depends on has changed.
+# These files record when the environment was last installed.
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(INSTALL) --editable .
 	@touch $@
