@@ -1,4 +1,4 @@
-"""Memory layout of a prior's weights for the engine ``cpu``: in blocks, or in strips.
+"""Memory layouts of the engine ``cpu``: weights in blocks or in strips, caches, and inputs.
 
 ``csrc/cpu/gemm.h`` reads blocks, for single images; ``csrc/cpu/bundle_gemm.h`` reads strips, for
 bundles of images.
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from prsr.config import PRSRConfig
 from prsr.engines.grouped_weights import PackedPrior
+from prsr.utils.torch_threads import single_threaded_section
 
 LINE = 16  # floats per cache line of 64 bytes
 BLOCK = 64  # outputs per block of weights
@@ -241,3 +242,51 @@ def line_up(parts: list[Tensor]) -> FlatWeights:
     for part, offset in zip(parts, offsets, strict=False):
         memory[offset : offset + part.numel()] = part
     return FlatWeights(memory, torch.tensor(offsets[:-1], dtype=torch.int64, device="cpu"))
+
+
+def cache_shapes(config: PriorConfig, image: torch.Size, bundle: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the ``float32`` caches of ``csrc/cpu/operands.h`` for images ``[N, D, H, W]``.
+
+    In bf16, two features take the place of a float in "vertical" and "horizontal".
+    """
+    features, layers = config.features, config.layers
+    p, p0 = config.reach, config.first_reach
+    n, _, height, width = image
+    bundles = n // bundle
+    return {
+        "values": (bundles, p0 + height, p0 + width + p0, config.channels, bundle),
+        "vertical": (bundles, layers, p + 1, p + width + p, config.operands(features), bundle),
+        "above": (bundles, width, layers, 2 * features, bundle),
+        "ahead": (n if bundle == 1 else 0, layers * width * 2 * features + 1),
+        "horizontal": (bundles, p + width, layers + 1, config.horizontal_operands, bundle),
+    }
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """The tensor as one block of memory, copied if necessary.
+
+    Logits and features of prsr's own networks need no copy. A copy for few images uses one thread:
+    torch's other threads would spin afterwards on the cores that the engine needs.
+    """
+    if tensor.is_contiguous():
+        return tensor
+    with single_threaded_section(len(tensor)):
+        return tensor.contiguous()
+
+
+def bundled(features: Tensor, bundle: int, bf16: bool) -> Tensor:
+    """``[N, F, H, W]`` as ``csrc/cpu/operands.h`` reads it: ``[N / bundle, H, W, F, bundle]``.
+
+    In bf16, two features take the place of a float.
+    """
+    images = features.permute(0, 2, 3, 1)
+    if bf16 and images.numel():
+        images = F.pad(images, (0, images.shape[3] % 2)).bfloat16().contiguous()
+        images = images.view(torch.float32)
+    images = contiguous(images)
+    shape = len(images) // bundle, *images.shape[1:], bundle
+    if bundle == 1 or images.numel() == 0:
+        return images.view(shape)
+    # One transposed matrix per bundle: PyTorch copies these several times faster than a
+    # permutation of five dimensions.
+    return torch.stack([own.flatten(1).T for own in images.unflatten(0, (-1, bundle))]).view(shape)

@@ -23,14 +23,14 @@ pytestmark = [
 ]
 
 
-# Widths that fill no vector, one that fills several blocks of weights; every number of blocks and
-# doublings from none on; images one pixel high or wide.
 def compute_with(network, lr, **options):
     packed = pack(network, network.config)
     assert packed is not None
     return compute(packed, lr, **options)
 
 
+# Widths that fill no vector, one that fills several blocks of weights; every number of blocks and
+# doublings from none on; images one pixel high or wide.
 CASES = [
     ({}, (3, 4)),
     ({"scale": 1}, (1, 1)),
