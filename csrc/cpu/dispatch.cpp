@@ -14,8 +14,9 @@ namespace {
 // Images that one thread draws together: enough rows to fill the register tiles, few enough for
 // their state to stay in the cache.
 constexpr int64_t kImagesTogether = 24, kBundlesTogether = 4;
-// With fewer images per thread than this, the threads share the work of each image.
-constexpr int64_t kAlone = 4;
+// With fewer images per thread than this, the threads share the work of each image if otherwise
+// more than a share of 1 / kShare of their time would be idle.
+constexpr int64_t kAlone = 4, kShare = 7;
 
 // If other processes use the cores, the members of a team rarely run at the same time, and wait for
 // each other longer than drawing alone would take. After a contended row, the next rows are drawn
@@ -59,7 +60,10 @@ bool draw_rows(DrawRow kernel, const PriorConfig& config, const Network& network
   if (job.bundles == 0) return go_on();
   // Timings of overlapping parts could not be separated.
   threads = job.seconds ? 1 : std::max<int64_t>(threads, 1);
-  const bool independent = job.bundle > 1 || job.bundles >= kAlone * threads;
+  const int64_t most_each = (job.bundles + threads - 1) / threads;
+  const int64_t idle = threads * most_each - job.bundles;
+  const bool independent =
+      job.bundle > 1 || job.bundles >= kAlone * threads || kShare * idle <= threads * most_each;
   std::atomic<bool> going{true};
   while (y < end && going) {
     const bool contended = rows_alone.load() > 0 && rows_alone.fetch_sub(1) > 0;

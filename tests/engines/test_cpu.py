@@ -76,7 +76,7 @@ def test_caches_are_bit_identical_in_any_batch(
     conditioning = condition(model.conditioning, lr, model.config)
     noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
     mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_images(model.config, 19, 4, 6)
-    for n in (1, 2, 4, 8, 16, 19):
+    for n in (1, 2, 3, 4, 8, 16, 19):
         image = known[:n].clone()
         job = Job(*(part[:n] for part in conditioning), noise[:n], temperature[:n], mask[:n], image)
         state = engine.start(packed, job)
