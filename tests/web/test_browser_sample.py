@@ -42,8 +42,19 @@ def choose_example(page, number=0):
 
 
 def choose_file(page, path):
+    """Choose a file, and once more if nothing happens.
+
+    On a busy machine the input may be there before Gradio listens to it, and then ignores a file
+    that is chosen faster than a person could.
+    """
+    crop = page.get_by_text("crop", exact=True)
     page.locator("input[type=file]").first.set_input_files(path)
-    page.get_by_text("crop", exact=True).wait_for()
+    for _ in range(300):
+        if crop.is_visible():
+            return
+        page.wait_for_timeout(100)
+    page.locator("input[type=file]").first.set_input_files(path)
+    crop.wait_for()
 
 
 def settings_of(page):
