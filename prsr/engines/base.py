@@ -24,7 +24,8 @@ class Probe(NamedTuple):
     horizontal: Tensor
 
 
-class LastLayer(NamedTuple):
+@dataclass(frozen=True)
+class LastLayer:
     """The last layer of the conditioning network, 1×1, to be computed row by row.
 
     The logits of all images would take 4·K·D·H·W bytes each; their rows stay in the cache.

@@ -251,9 +251,9 @@ _operator = getattr(torch.ops, NAMESPACE).draw_rows
 def conditioning_operands(job: Job, images: slice) -> dict[str, Tensor | None]:
     """The operator's arguments that give the conditioning logits of some images."""
     if isinstance(job.conditioning, LastLayer):
-        inputs, weights, bias = job.conditioning
-        given = contiguous(inputs[images].permute(0, 2, 3, 1))
-        return {"conditioning": given, "last_weights": weights, "last_bias": bias}
+        last = job.conditioning
+        given = contiguous(last.inputs[images].permute(0, 2, 3, 1))
+        return {"conditioning": given, "last_weights": last.weights, "last_bias": last.bias}
     given = contiguous(job.conditioning[images].permute(0, 3, 4, 2, 1))
     return {"conditioning": given, "last_weights": None, "last_bias": None}
 

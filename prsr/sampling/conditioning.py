@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class Conditioning(NamedTuple):
         """The outputs for images with these indices, ``int64 [M]``."""
         logits, features = self.logits, self.features[images]
         if isinstance(logits, LastLayer):
-            return Conditioning(logits._replace(inputs=logits.inputs[images]), features)
+            return Conditioning(replace(logits, inputs=logits.inputs[images]), features)
         return Conditioning(logits[images], features)
 
 
