@@ -33,7 +33,7 @@ class LastLayer:
     Attributes:
         inputs: ``float32 [N, F, H, W]``, stored with the features of a pixel adjacent.
         weights: in the layout of the engine.
-        bias: likewise.
+        bias: in the layout of the engine.
     """
 
     inputs: Tensor
