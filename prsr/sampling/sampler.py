@@ -8,7 +8,7 @@ progress, interruption and streaming.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -96,7 +96,7 @@ class Sampler(Method):
 
         def rows(start: int, stop: int) -> Iterator[int]:
             part = request.slice(start, stop)
-            return self._rows(engine, conditioner, part, images[start:stop], step)
+            return self._rows(engine, lambda: conditioner, part, images[start:stop], step)
 
         draw_slices(len(images), size, rows, advance or (lambda rows: None))
         return images
@@ -129,7 +129,7 @@ class Sampler(Method):
         shaped = images if num_samples is None else request.grouped(images)
         engine = self._choose()
         rows = explain(
-            self._rows(engine, self._conditioner(engine), request, images, 1),
+            self._rows(engine, lambda: self._conditioner(engine), request, images, 1),
             len(images),
             lambda: that_fit(self.config, *request.size, self.device),
         )
@@ -149,7 +149,12 @@ class Sampler(Method):
         return Conditioner(network, self.config, self.device, last_layer=last_layer)
 
     def _rows(
-        self, engine: Engine, conditioner: Conditioner, request: Request, images: Tensor, step: int
+        self,
+        engine: Engine,
+        conditioner: Callable[[], Conditioner],
+        request: Request,
+        images: Tensor,
+        step: int,
     ) -> Iterator[int]:
         """Draw the samples of a request, ``step`` rows at a time; ``step`` divides H.
 
@@ -162,7 +167,7 @@ class Sampler(Method):
             return
         with exact_fp32(self.device):
             packed = self._pack(engine)
-            state = engine.start(packed, make_job(request, images, conditioner(request.lr)))
+            state = engine.start(packed, make_job(request, images, conditioner()(request.lr)))
         for y in range(0, images.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)

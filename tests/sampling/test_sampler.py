@@ -283,3 +283,12 @@ def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
     gated = dataclasses.replace(config, conditional_gates=True)
     features = 2 * gated.gate_inputs * 32 * 32  # the network's, and the engine's copy
     assert slices.per_slice(gated, *size, gpu) == 2**30 // (4 * (logits + caches + features))
+
+
+def test_streaming_uses_the_weights_of_the_first_row(make_model, lr):
+    """Also those of the conditioning network: the two networks never come from different times."""
+    model = make_model()
+    sampler = Sampler(model)
+    rows = sampler.rows(lr, seed=1)
+    model.load_state_dict(make_model(seed=1).state_dict())
+    assert torch.equal(list(rows)[-1], sampler.sample(lr, seed=1))
