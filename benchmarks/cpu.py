@@ -24,7 +24,7 @@ from benchmarks.contention import contention
 from benchmarks.growth import sizes, widths
 from benchmarks.memory import memory
 from benchmarks.report import Report, megabytes
-from benchmarks.run import Run
+from benchmarks.run import ATTEMPTS, Run
 from benchmarks.split import split
 from benchmarks.subject import EPSILON
 from prsr.engines.cpu import BUNDLE
@@ -66,7 +66,10 @@ def measure(part: Callable[[Run], None], run: Run) -> None:
     share = other_work.share()
     run.report.results["other_work"][part.__name__] = share
     if share > machine.DISTURBED:
-        warning = f"Other work took {share:.0%} of the cores meanwhile, which slowed this down."
+        warning = (
+            f"Other work took {share:.0%} of the cores meanwhile. Tables of batches, sizes and "
+            f"widths hold the least disturbed of up to {ATTEMPTS} measurements."
+        )
         run.report.console.print(f"[red]{warning}[/red]")
 
 

@@ -6,7 +6,7 @@ through the chain of layers with the colour's own features in registers, and add
 contributions to the sums of later colours. Therefore only the colour's own centre tap, gate and own
 mix depend on the previous layer.
 
-Shapes (state): ``image`` uint8 ``[N, D, H, W]``, ``known`` bool likewise; ``values`` fp32
+Shapes (state): ``image`` uint8 ``[N, D, H, W]``, ``known`` bool ``[N, D, H, W]``; ``values`` fp32
 ``[N, p0 + H, p0 + W + p0, D]``; ``above`` fp32 ``[N, L, W, 2C]``; ``horizontal``
 ``[N, L + 1, p + W, C]``, each layer's input and the head's; ``given`` fp32 ``[N, L, 3C]``, partial
 sums of a layer's pre-activations (2C, group by group, both halves of the gate) and of its mix (C);

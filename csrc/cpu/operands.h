@@ -38,8 +38,8 @@ struct Layer {
 
 // The last layer of the conditioning network, 1×1, in float32.
 struct LastLayer {
-  int64_t inputs;         // F', features per pixel
-  const float* features;  // [N, H, W, F']
+  int64_t inputs;         // I, features per pixel
+  const float* features;  // [N, H, W, I]
   Layer layer;            // to the logits of a pixel, [D, K]
 };
 

@@ -55,7 +55,7 @@ struct HorizontalRow {
 
   const float* first;       // [D, (p0 + 1)·D, 16·S]: pixels to the left, then the pixel itself
   const float* first_bias;  // [D, 16·S]
-  const uint4* gates;       // [L, D, 2·S pairs of both halves, (p + 1)·D·S]: likewise
+  const uint4* gates;       // [L, D, 2·S pairs of both halves, (p + 1)·D·S]: in the same order
   const uint4* mix;         // [L, D, S pairs, D·S]
   const float* mix_bias;    // [L, D, 16·S]
   // The parts of both that read a colour's own features, [L, D, 2·S·S and S·S]. With look-ahead
@@ -72,7 +72,8 @@ struct HorizontalRow {
   uint4* gated;        // [tiles, L, D·S]: gate outputs at the pixel
   float* given;     // [tiles, 2, L, 6·S, 32, 4]: sums without a colour's own features, for the even
                     // and odd sub-pixels of a row
-  float* residual;  // [tiles, 2, 2·S, 32, 4]: a colour's own features in fp32, likewise
+  float* residual;  // [tiles, 2, 2·S, 32, 4]: a colour's own features in fp32, for the even
+                    // and odd sub-pixels of a row
   uint4* units;     // [blocks, tiles of a cluster, D·U]: hidden units of the pixel
   const float* conditioning;  // logits, [N, H, W, D, K]
   const float* noise;         // [N, H, W, D]

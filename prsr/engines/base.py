@@ -24,14 +24,14 @@ class Probe(NamedTuple):
     horizontal: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LastLayer:
     """The last layer of the conditioning network, 1×1, to be computed row by row.
 
-    The logits of all images would take 4·K·D·H·W bytes each; their rows stay in the cache.
+    The logits of all pixels would take 4·K·D·H·W bytes per image, those of a row 4·K·D·W.
 
     Attributes:
-        inputs: ``float32 [N, F, H, W]``, stored with the features of a pixel adjacent.
+        inputs: ``float32 [N, conditioning_channels, H, W]``, with the features of a pixel adjacent.
         weights: in the layout of the engine.
         bias: in the layout of the engine.
     """

@@ -68,7 +68,7 @@ class Variant:
         config: of the model.
         vertical: the format of the vertical kernel's operands, a key of
             :data:`prsr.engines.cuda_formats.FORMATS`.
-        horizontal: likewise of the horizontal kernel's.
+        horizontal: that of the horizontal kernel's operands.
         look_ahead: whether the chain looks ahead (``csrc/cuda/look_ahead.h``).
     """
 

@@ -57,7 +57,7 @@ class SharedMemory:
     Attributes:
         size: bytes per block.
         given_offset: where the sums of the chain are, in bytes; -1 if in global memory.
-        chain_offset: where the weights of the chain are, likewise.
+        chain_offset: where the weights of the chain are, in bytes; -1 if in global memory.
     """
 
     size: int

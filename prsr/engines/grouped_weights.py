@@ -32,7 +32,7 @@ class Grouping:
 
     Attributes:
         order: the network's index of the feature at each position, ``int64 [features]``.
-        gates: likewise for the 2C pre-activations of a horizontal layer, ``int64 [2·features]``.
+        gates: the same for the 2C pre-activations of a horizontal layer, ``int64 [2·features]``.
         ranges: the positions of each group.
     """
 

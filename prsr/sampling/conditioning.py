@@ -30,10 +30,15 @@ class Conditioning(NamedTuple):
 
     def of_images(self, images: Tensor) -> Conditioning:
         """The outputs for images with these indices, ``int64 [M]``."""
-        logits, features = self.logits, self.features[images]
+        logits, count = self.logits, self.features.shape[1]
         if isinstance(logits, LastLayer):
-            return Conditioning(replace(logits, inputs=logits.inputs[images]), features)
-        return Conditioning(logits[images], features)
+            return of_last_layer(replace(logits, inputs=logits.inputs[images]), count)
+        return Conditioning(logits[images], self.features[images])
+
+
+def of_last_layer(last: LastLayer, gate_inputs: int) -> Conditioning:
+    """A last layer, and its inputs as the features of ``gate_inputs`` channels, or of none."""
+    return Conditioning(last, last.inputs[:, :gate_inputs])
 
 
 class Conditioner:
@@ -53,7 +58,7 @@ class Conditioner:
         last_layer: return the last layer in place of its logits where possible.
 
     Attributes:
-        defers_logits: whether it usually returns the last layer.
+        defers_logits: whether it returns the last layer in place of logits.
     """
 
     def __init__(
@@ -82,12 +87,13 @@ class Conditioner:
             with evaluating(self._network):
                 return self._run_module(lr)
         if self.defers_logits:
-            _, features, finite = compute(packed, lr, with_logits=False)
-            if finite:
-                gates = features[:, : self._config.gate_inputs]
-                return Conditioning(packed.last_layer(features), gates)
-        logits, features, finite = compute(packed, lr)
-        if not finite:
+            _, features, certainly_finite = compute(packed, lr, with_logits=False)
+            if not certainly_finite:  # one by one, because the logits of all would take memory
+                for image in lr.split(1):
+                    check_finite(compute(packed, image)[0], "the conditioning network's logits")
+            return of_last_layer(packed.last_layer(features), self._config.gate_inputs)
+        logits, features, certainly_finite = compute(packed, lr)
+        if not certainly_finite:
             check_finite(logits, "the conditioning network's logits")
         return Conditioning(logits, features)
 

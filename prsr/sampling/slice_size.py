@@ -18,9 +18,12 @@ at a time to be busy."""
 def conditioning_bytes(
     config: PRSRConfig, height: int, width: int, *, with_logits: bool = True
 ) -> int:
-    """Bytes of the conditioning of one image: logits, or the inputs of the last layer; features."""
-    per_pixel = config.levels * config.channels if with_logits else config.conditioning_channels
-    return 4 * (per_pixel + config.gate_inputs) * height * width
+    """Bytes of the conditioning of one image: logits and features for conditional gates.
+
+    Without logits: the inputs of the last layer, which are also those features.
+    """
+    with_features = config.levels * config.channels + config.gate_inputs
+    return 4 * (with_features if with_logits else config.conditioning_channels) * height * width
 
 
 def sample_bytes(config: PRSRConfig, height: int, width: int, *, with_logits: bool = True) -> int:

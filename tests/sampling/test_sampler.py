@@ -266,7 +266,7 @@ def test_slices_on_a_cpu_fill_whole_bundles_of_all_threads(sampler, monkeypatch,
 def test_a_slice_without_logits_has_more_images():
     config = PRESETS["paper-conditional"]
     assert slices.conditioning_bytes(config, 32, 32) == 4 * (256 * 3 + 32) * 32 * 32
-    assert slices.conditioning_bytes(config, 32, 32, with_logits=False) == 4 * 64 * 32 * 32
+    assert slices.conditioning_bytes(config, 32, 32, with_logits=False) == 4 * 32 * 32 * 32
 
 
 def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
@@ -283,6 +283,12 @@ def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
     gated = dataclasses.replace(config, conditional_gates=True)
     features = 2 * gated.gate_inputs * 32 * 32  # the network's, and the engine's copy
     assert slices.per_slice(gated, *size, gpu) == 2**30 // (4 * (logits + caches + features))
+
+
+def test_samples_with_conditional_gates_do_not_depend_on_their_number(make_model, lr):
+    sampler = Sampler(make_model(conditional_gates=True))
+    three = sampler.sample(lr, seed=1, num_samples=3)
+    assert torch.equal(sampler.sample(lr, seed=1, num_samples=1), three[:, :1])
 
 
 def test_streaming_uses_the_weights_of_the_first_row(make_model, lr):
