@@ -85,7 +85,7 @@ bool draw_rows(DrawRow kernel, const PriorConfig& config, const Network& network
     }
     const auto draw = [&](int64_t t, Team& team, int64_t member, int64_t first, int64_t count) {
       // A team draws one row per call, and all of its members must begin it: if a late member
-      // stayed away because team 0 was told to stop, the others of its team would wait for ever.
+      // stayed away because team 0 was told to stop, the others of its team would wait forever.
       for (int64_t row = y; row < next && (members > 1 || going); ++row) {
         kernel(config, network, job, scratches[t], team, member, row, first, count);
         if (t == 0 && member == 0 && !go_on()) going = false;

@@ -135,7 +135,7 @@ class Scratch {
                         // [bundles][b][W][D][K]
   int32_t* active;      // indices of one image's nonzero hidden units, ascending: [M]
   int64_t* active_end;  // number of nonzero hidden units up to and including each group: [D]
-  Claims* claims;       // which blocks of a sub-pixel's logits are taken: [2]
+  Claims* claims;       // the blocks of the logits of two successive sub-pixels: [2]
 
  private:
   struct Deleter {

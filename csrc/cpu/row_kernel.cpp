@@ -34,9 +34,9 @@ class Stopwatch {
 // member 0 leads: it follows the chain from the first layer to the hidden units. The rest of a
 // sub-pixel, the GEMM of the hidden units with the large matrix of the head, is shared. While the
 // helpers wait for hidden units, they add up the contributions of earlier colours, and precompute
-// partial sums of the next row's vertical stack. Little data passes between cores, because that is
-// slow: half a microsecond for a round trip on some machines. Every sum has its terms in the same
-// order as on a single thread, so the result is bit-identical.
+// partial sums of the next row's vertical stack. Both are needed only later: messages between cores
+// are slow, half a microsecond for a round trip on some machines. Every sum has its terms in the
+// same order as on a single thread, so the result is bit-identical.
 template <typename Operand>
 class RowOfImages : RowContext {
  public:
@@ -87,6 +87,7 @@ class RowOfImages : RowContext {
   }
 
   void lead() {
+    s.claims[0].begin(0);
     for (int64_t x = 0; x < j.width; ++x) {
       if (team.contended()) {
         team.dismiss();
@@ -97,12 +98,18 @@ class RowOfImages : RowContext {
       horizontal.add_taps(x);
       for (int64_t g = 0; g < c.channels; ++g) {
         const int64_t now = x * c.channels + g;
+        Claims& claims = s.claims[now % 2];
         horizontal.chain(x, g);
         horizontal.hidden_units(x, g);
-        s.claims[(now + 1) % 2].reset();  // unused since the last draw
+        s.claims[(now + 1) % 2].begin(now + 1);
         team.count(0, Team::kDone);
-        share_logits(x, g, now);
-        team.wait_for_helpers(Team::kDone, now + 1);
+        for (int64_t b = claims.blocks() - 1; b >= 0; --b) compute_block(x, g, b);
+        for (int64_t b = claims.blocks() - 1; b >= 0; --b) {
+          while (!claims.is_done(b)) {
+            team.wait_while_busy(claims, b);
+            compute_block(x, g, b);
+          }
+        }
         horizontal.draw_sub_pixel(x, g);
       }
     }
@@ -112,39 +119,37 @@ class RowOfImages : RowContext {
   }
 
   void help() {
+    // A single helper is busy enough with the rest; the leader would wait for its late halves.
+    const bool late_halves = team.size() > 2 || c.channels == 1;
     for (int64_t x = 0; x < j.width; ++x) {
       for (int64_t g = 0; g < c.channels; ++g) {
         const int64_t now = x * c.channels + g;
         Claims& claims = s.claims[now % 2];
         const auto ready = [&] { return team.has(0, Team::kDone, now + 1); };
-        for (int64_t b = 0; b < claims.blocks() && g > 0 && !ready(); ++b) {
-          if (!claims.take_early(b)) continue;
+        for (int64_t b = 0; b < claims.blocks() && g > 0; ++b) {
+          if (!claims.take_early(now, b)) continue;
           horizontal.add_units(x, g, 0, g, b, b + 1);
-          claims.early_done(b);
+          claims.early_done(now, b);
         }
         while (!ready() && vertical.work_ahead()) {
         }
         team.wait(0, Team::kDone, now + 1);
         if (team.dismissed()) return team.count(member, Team::kLeft);
-        share_logits(x, g, now);
-        team.count(member, Team::kDone);
+        for (int64_t b = 0; b < claims.blocks() && late_halves; ++b) compute_block(x, g, b);
       }
     }
     while (vertical.work_ahead()) {
     }
   }
 
-  // Computes blocks of the logits until none is left; all members do so concurrently.
-  void share_logits(int64_t x, int64_t g, int64_t now) {
+  // Computes what is left of a block of the logits, unless another member does.
+  void compute_block(int64_t x, int64_t g, int64_t block) {
+    const int64_t now = x * c.channels + g;
     Claims& claims = s.claims[now % 2];
-    const int64_t blocks = claims.blocks();
-    for (int64_t i = 0; i < blocks; ++i) {
-      const int64_t b = member == 0 ? blocks - 1 - i : i;
-      const Claims::State state = claims.take(b);
-      if (state != Claims::kTaken) {
-        horizontal.add_units(x, g, state == Claims::kFree ? 0 : g, g + 1, b, b + 1);
-      }
-    }
+    const Claims::State state = claims.take(now, block);
+    if (state == Claims::kTaken) return;
+    horizontal.add_units(x, g, state == Claims::kFree ? 0 : g, g + 1, block, block + 1);
+    claims.done(now, block);
   }
 
   VerticalStack<Operand> vertical;

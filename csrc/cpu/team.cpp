@@ -62,7 +62,16 @@ bool Team::has(int64_t member, Kind kind, int64_t count) const {
 }
 
 void Team::wait(int64_t member, Kind kind, int64_t count) {
-  const int64_t waited = spin([&] { return has(member, kind, count); });
+  wait_until([&] { return has(member, kind, count); });
+}
+
+void Team::wait_while_busy(const Claims& claims, int64_t block) {
+  wait_until([&] { return !claims.is_busy(block); });
+}
+
+template <typename Condition>
+void Team::wait_until(const Condition& there) {
+  const int64_t waited = spin(there);
   if (waited) __atomic_add_fetch(&waited_, waited, __ATOMIC_RELAXED);
 }
 
@@ -80,31 +89,48 @@ void Team::dismiss() { __atomic_store_n(&dismissed_, true, __ATOMIC_RELAXED); }
 
 bool Team::dismissed() const { return __atomic_load_n(&dismissed_, __ATOMIC_RELAXED); }
 
-Claims::Claims(int64_t blocks) : states_(blocks, kFree) {}
+Claims::Claims(int64_t blocks) : states_(blocks, kDone) {}
 
 int64_t Claims::blocks() const { return static_cast<int64_t>(states_.size()); }
 
-void Claims::reset() { std::fill(states_.begin(), states_.end(), kFree); }
-
-bool Claims::take_early(int64_t block) {
-  uint8_t free = kFree;
-  return __atomic_compare_exchange_n(&states_[block], &free, kEarlyTaken, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_ACQUIRE);
+void Claims::begin(int64_t sub_pixel) {
+  for (int64_t& state : states_) __atomic_store_n(&state, 8 * sub_pixel, __ATOMIC_RELAXED);
 }
 
-void Claims::early_done(int64_t block) {
-  __atomic_store_n(&states_[block], kEarlyDone, __ATOMIC_RELEASE);
+bool Claims::take_early(int64_t sub_pixel, int64_t block) {
+  int64_t state = 8 * sub_pixel + kFree;
+  return __atomic_compare_exchange_n(&states_[block], &state, 8 * sub_pixel + kEarlyTaken, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-Claims::State Claims::take(int64_t block) {
-  uint8_t state = __atomic_load_n(&states_[block], __ATOMIC_ACQUIRE);
-  while (state == kFree || state == kEarlyDone) {
-    if (__atomic_compare_exchange_n(&states_[block], &state, kTaken, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE)) {
-      return static_cast<State>(state);
+Claims::State Claims::take(int64_t sub_pixel, int64_t block) {
+  int64_t state = __atomic_load_n(&states_[block], __ATOMIC_ACQUIRE);
+  for (const State ready : {kFree, kEarlyDone}) {
+    while (state == 8 * sub_pixel + ready) {
+      if (__atomic_compare_exchange_n(&states_[block], &state, 8 * sub_pixel + kTaken, false,
+                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        return ready;
+      }
     }
   }
   return kTaken;
+}
+
+void Claims::early_done(int64_t sub_pixel, int64_t block) {
+  __atomic_store_n(&states_[block], 8 * sub_pixel + kEarlyDone, __ATOMIC_RELEASE);
+}
+
+void Claims::done(int64_t sub_pixel, int64_t block) {
+  __atomic_store_n(&states_[block], 8 * sub_pixel + kDone, __ATOMIC_RELEASE);
+}
+
+bool Claims::is_done(int64_t block) const {
+  return __atomic_load_n(&states_[block], __ATOMIC_ACQUIRE) % 8 == kDone;
+}
+
+bool Claims::is_busy(int64_t block) const {
+  const int64_t state = __atomic_load_n(&states_[block], __ATOMIC_ACQUIRE) % 8;
+  return state == kEarlyTaken || state == kTaken;
 }
 
 }  // namespace prsr

@@ -6,6 +6,8 @@
 
 namespace prsr {
 
+class Claims;
+
 // A team exists for one row of one set of images: its counts and tasks are never reset. Every
 // member runs the same code. Waiting threads spin, because they wait for microseconds, and yield
 // now and then, because there may be more threads than cores.
@@ -24,6 +26,8 @@ class Team {
   void wait(int64_t member, Kind kind, int64_t count);
   void wait_for_helpers(Kind kind, int64_t count);
   bool has(int64_t member, Kind kind, int64_t count) const;
+  // Returns when no member computes this block.
+  void wait_while_busy(const Claims& claims, int64_t block);
 
   // Returns 0, 1, 2, …: each number once, to whichever member asks first.
   int64_t next_task();
@@ -42,6 +46,9 @@ class Team {
     int64_t counts[kKinds] = {};
   };
 
+  template <typename Condition>
+  void wait_until(const Condition& there);
+
   const int64_t size_;
   std::vector<Line> lines_;  // one per member
   alignas(64) int64_t arrived_ = 0;
@@ -51,26 +58,35 @@ class Team {
   bool dismissed_ = false;
 };
 
-// Which member computes which block of a sub-pixel's logits. A block has an early half, which may
-// be computed ahead, and a late half. Members claim what is left of a block by an atomic operation.
+// How far each block of a sub-pixel's logits is, and which member computes it. A block has an early
+// half, which may be computed before the last hidden units are known, and a late half.
 class Claims {
  public:
-  enum State : uint8_t { kFree, kEarlyTaken, kEarlyDone, kTaken };
+  enum State : uint8_t { kFree, kEarlyTaken, kEarlyDone, kTaken, kDone };
 
   explicit Claims(int64_t blocks);
   int64_t blocks() const;
 
-  // No other member may access the object at the same time.
-  void reset();
+  // Begins another sub-pixel, with all blocks free. Only when all blocks of the one before are
+  // done.
+  void begin(int64_t sub_pixel);
 
-  bool take_early(int64_t block);
-  void early_done(int64_t block);
-  // Claims the block and returns its state before: kFree if both halves are left, kEarlyDone if the
-  // late half is left, and kTaken if nothing is.
-  State take(int64_t block);
+  // Claim the early half of a block, or what is left of it, unless another member has it or the
+  // object serves another sub-pixel by now. take() returns the state before, kFree or kEarlyDone,
+  // or kTaken.
+  bool take_early(int64_t sub_pixel, int64_t block);
+  State take(int64_t sub_pixel, int64_t block);
+  void early_done(int64_t sub_pixel, int64_t block);
+  void done(int64_t sub_pixel, int64_t block);
+
+  bool is_done(int64_t block) const;
+  // Whether a member computes one of its halves now.
+  bool is_busy(int64_t block) const;
 
  private:
-  std::vector<uint8_t> states_;
+  // 8 times the sub-pixel, plus the state: a member that is late claims nothing of a later
+  // sub-pixel.
+  std::vector<int64_t> states_;
 };
 
 }  // namespace prsr
