@@ -6,6 +6,7 @@ An environment variable says for each module whether to build it: 1 requires it,
 - ``PRSR_BUILD_NATIVE`` (default auto): ``prsr._native``, the engine ``cpu``; needs a C++ compiler.
 - ``PRSR_BUILD_CUDA`` (default auto): ``prsr._cuda``, the engine ``cuda``; needs nvcc.
 - ``PRSR_BUILD_BENCH`` (default 0): ``prsr._bench``, for this repository's benchmarks and tests.
+  ``prsr._native`` then also has the instruction set ``amx-emulated``.
 
 ``PRSR_SANITIZE=address,undefined`` or ``thread`` builds with sanitizers, for `make sanitize`.
 """
@@ -64,6 +65,8 @@ class CMakeBuild(build_ext):
                 f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
                 f"-DPRSR_SANITIZE={os.environ.get('PRSR_SANITIZE', '')}",
             ]
+            if WANTED["prsr._bench"] != "0":
+                configure.append("-DPRSR_EMULATED_AMX=ON")
             if module == "_cuda":
                 configure += ["-DPRSR_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={NVCC or 'nvcc'}"]
             subprocess.run(configure, check=True)

@@ -39,6 +39,17 @@ PYBIND11_MODULE(_bench, module) {
       py::arg("instruction_set"), py::arg("a"), py::arg("b"), py::arg("out"), py::arg("count"),
       "tanh(a)·sigmoid(b) of `count` floats, as the kernels compute it; arrays by address.");
   module.def(
+      "multiply_tiles",
+      [](const std::string& set, uint64_t a, uint64_t b, uint64_t c, int64_t rows, int64_t pairs,
+         int64_t columns) {
+        prsr::multiply_tiles(set, pointer<const uint32_t>(a), pointer<const uint32_t>(b),
+                             pointer<float>(c), rows, pairs, columns);
+      },
+      py::arg("instruction_set"), py::arg("a"), py::arg("b"), py::arg("c"), py::arg("rows"),
+      py::arg("pairs"), py::arg("columns"),
+      "Adds to c [rows][columns] the product of a [rows][pairs] and b [pairs][columns], all of at "
+      "most 16, as one product of tiles; arrays by address.");
+  module.def(
       "round_to_bf16",
       [](const std::string& set, uint64_t x, uint64_t out, int64_t size, int64_t bundle) {
         prsr::round_to_bf16(set, pointer<const float>(x), pointer<uint16_t>(out), size, bundle);

@@ -1,7 +1,7 @@
 // Loops over single operations of an instruction set: benchmarks time the first two, tests check
 // the results of the others. Compiled once per instruction set, under the name PRSR_LOOPS.
 #include "measure.h"
-#include "pairs.h"
+#include "tile_gemm.h"
 
 namespace {
 
@@ -56,10 +56,26 @@ void each_rounding(const float* x, uint16_t* out, int64_t size, int64_t b) {
   round_features(x, size, b, reinterpret_cast<Pair*>(out));
 }
 
+#if defined(__AMX_BF16__) || defined(PRSR_EMULATED_TILES)
+void one_product(const uint32_t* a, const uint32_t* b, float* c, int64_t rows, int64_t pairs,
+                 int64_t columns) {
+  Tiles tiles;
+  tiles.configure(rows, pairs, columns);
+  const TileSums sums{c, columns, 0, 0};
+  sums.load<1, 1>();
+  multiply_chunks<1, 1>({reinterpret_cast<const Pair*>(a), 0, 0, pairs, pairs},
+                        {reinterpret_cast<const Pair*>(b), 0, 0, columns, columns}, pairs);
+  sums.store<1, 1>();
+}
+#else
+constexpr decltype(prsr::Loops::multiply_tiles) one_product = nullptr;
+#endif
+
 }  // namespace
 
 namespace prsr {
 
-const Loops PRSR_LOOPS = {multiply_add, read, each_exponential, each_gate, each_rounding};
+const Loops PRSR_LOOPS = {multiply_add, read,          each_exponential,
+                          each_gate,    each_rounding, one_product};
 
 }  // namespace prsr

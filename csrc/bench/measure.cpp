@@ -6,6 +6,7 @@
 #include <future>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 #include "instruction_sets.h"
@@ -17,6 +18,12 @@ namespace {
 const Loops& loops_for(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+#if defined(PRSR_EMULATED_AMX)
+  if (instruction_set == "amx-emulated") return loops_amx_emulated;
+#endif
+#if defined(PRSR_AMX)
+  if (instruction_set == "amx") return loops_amx;
+#endif
   if (instruction_set == "avx512bf16") return loops_avx512bf16;
   if (instruction_set == "avx512") return loops_avx512;
   if (instruction_set == "avx2") return loops_avx2;
@@ -98,6 +105,13 @@ void gates(const std::string& instruction_set, const float* a, const float* b, f
 void round_to_bf16(const std::string& instruction_set, const float* x, uint16_t* out, int64_t size,
                    int64_t bundle) {
   loops_for(instruction_set).round_to_bf16(x, out, size, bundle);
+}
+
+void multiply_tiles(const std::string& instruction_set, const uint32_t* a, const uint32_t* b,
+                    float* c, int64_t rows, int64_t pairs, int64_t columns) {
+  const auto multiply = loops_for(instruction_set).multiply_tiles;
+  if (!multiply) throw std::invalid_argument("no tiles in " + instruction_set);
+  multiply(a, b, c, rows, pairs, columns);
 }
 
 }  // namespace prsr

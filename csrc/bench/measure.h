@@ -20,6 +20,12 @@ void exponentials(const std::string& instruction_set, const float* x, float* out
 void gates(const std::string& instruction_set, const float* a, const float* b, float* out,
            int64_t count);
 
+// Adds to c [rows][columns], by one product of tiles (csrc/cpu/tiles.h), the product of a
+// [rows][pairs] and b [pairs][columns], of which both are pairs of bfloat16. Throws
+// std::invalid_argument if the instruction set has no tiles.
+void multiply_tiles(const std::string& instruction_set, const uint32_t* a, const uint32_t* b,
+                    float* c, int64_t rows, int64_t pairs, int64_t columns);
+
 // Rounds `size` features of `bundle` images, 1 or kBundle, to pairs of bfloat16 (pairs.h).
 void round_to_bf16(const std::string& instruction_set, const float* x, uint16_t* out, int64_t size,
                    int64_t bundle);
@@ -35,7 +41,10 @@ struct Loops {
   void (*exponentials)(const float* x, float* out, int64_t count);
   void (*gates)(const float* a, const float* b, float* out, int64_t count);
   void (*round_to_bf16)(const float* x, uint16_t* out, int64_t size, int64_t bundle);
+  void (*multiply_tiles)(const uint32_t* a, const uint32_t* b, float* c, int64_t rows,
+                         int64_t pairs, int64_t columns);  // or null
 };
-extern const Loops loops_baseline, loops_avx2, loops_avx512, loops_avx512bf16;
+extern const Loops loops_baseline, loops_avx2, loops_avx512, loops_avx512bf16, loops_amx,
+    loops_amx_emulated;
 
 }  // namespace prsr

@@ -173,8 +173,9 @@ bool same_memory(const std::vector<uintptr_t>& first, const std::vector<uintptr_
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "The kernels of the engine cpu.";
-  module.def("instruction_sets", &prsr::instruction_sets,
-             "Names of those that this build has and this machine can run, the fastest last.");
+  module.def(
+      "instruction_sets", &prsr::instruction_sets,
+      "Names of those that this build has and this machine can run; the last is the default.");
   module.def(
       "strips",
       [](const std::string& set) {
@@ -182,6 +183,9 @@ PYBIND11_MODULE(_native, module) {
         return std::array<int64_t, 2>{kernel.row_strip, kernel.pixel_strip};
       },
       "The most outputs per strip of weights, in the vertical stack and at a pixel.");
+  module.def(
+      "tiles", [](const std::string& set) { return prsr::prior_kernel(set).tiles; },
+      "Whether tiles compute the large products in bf16.");
   py::class_<prsr::PriorConfig>(module, "PriorConfig", "Sizes of a prior.")
       .def(py::init(&config_of));
   py::class_<Weights>(module, "Weights", "Addresses of a network's weights and of their offsets.")

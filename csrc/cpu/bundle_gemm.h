@@ -8,6 +8,7 @@
 
 #include "gemm.h"
 #include "operands.h"
+#include "tile_gemm.h"
 
 namespace {
 
@@ -276,6 +277,9 @@ inline void split_bundle(const float* bundle, int64_t count, float* to, int64_t 
 
 template <typename Operand>
 inline void compute(const Gemm<Operand>& p) {
+  if constexpr (kTiles && std::is_same_v<Operand, Pair>) {
+    if (p.tiles) return compute_by_tiles(p);
+  }
   p.bundle == 1 ? compute(p, Rows{}) : bundles(p);
 }
 

@@ -36,6 +36,12 @@ void adapt_to_contention(bool contended) {
 const Kernel& prior_kernel(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
+#if defined(PRSR_EMULATED_AMX)
+  if (instruction_set == "amx-emulated") return kernel_amx_emulated;
+#endif
+#if defined(PRSR_AMX)
+  if (instruction_set == "amx") return kernel_amx;
+#endif
   if (instruction_set == "avx512bf16") return kernel_avx512bf16;
   if (instruction_set == "avx512") return kernel_avx512;
   if (instruction_set == "avx2") return kernel_avx2;
@@ -46,7 +52,10 @@ const Kernel& prior_kernel(const std::string& instruction_set) {
 Condition conditioning_kernel(const std::string& instruction_set) {
   check_instruction_set(instruction_set);
 #if defined(__x86_64__)
-  if (instruction_set == "avx512bf16") return condition_avx512bf16;
+  if (instruction_set == "avx512bf16" || instruction_set == "amx" ||
+      instruction_set == "amx-emulated") {
+    return condition_avx512bf16;  // it is in float32
+  }
   if (instruction_set == "avx512") return condition_avx512;
   if (instruction_set == "avx2") return condition_avx2;
 #endif

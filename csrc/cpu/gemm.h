@@ -30,6 +30,8 @@ constexpr int most_rows(int vecs) { return kAccumulators / vecs < 6 ? kAccumulat
 
 constexpr int kPanelVecs = kPanel / kLanes;
 
+class Tiles;  // tile_gemm.h
+
 // Vectors per row of a register tile, a multiple of a panel. A single row takes enough of them to
 // hide the latency of a multiply-add; with more rows, most loads of weights serve several sums.
 constexpr int most_vecs(int64_t rows) {
@@ -67,6 +69,9 @@ struct Gemm {
   int64_t ld_out = 0;
   int64_t first_row = 0, last_row = 0;       // compute these rows …
   int64_t first_block = 0, last_block = -1;  // … and these blocks; −1 for all
+  // Computes the product if the operands are pairs and the instruction set has tiles; or null. Then
+  // the weights of bundles are those of tile_gemm.h, and `then` and `relu` must not be used.
+  Tiles* tiles = nullptr;
 
   int64_t blocks() const { return (outputs + kBlock - 1) / kBlock; }
 };

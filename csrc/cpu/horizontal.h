@@ -91,7 +91,7 @@ class HorizontalStack : RowContext {
       p.out = hidden() + begin * b;
       compute(p);
     }
-    if (count * b == 1) list_active(g);
+    if (sparse()) list_active(g);
     for (int64_t i = 0; i < kAhead; ++i) prefetch_conditioning(i, x, g);
   }
 
@@ -99,7 +99,12 @@ class HorizontalStack : RowContext {
   // colours `from` … `to − 1`. If `from` is 0, the sums start from the bias.
   void add_units(int64_t x, int64_t g, int64_t from, int64_t to, int64_t block,
                  int64_t last_block) {
+    if (kTiles && to - from > 1) {  // the units of each colour begin a new chunk
+      for (; from < to; ++from) add_units(x, g, from, from + 1, block, last_block);
+      return;
+    }
     Gemm<Operand> p = gemm<Operand>(net.groups[g].output.weights, kPixelStrip);
+    p.tiles = &tiles;
     p.inputs = unit_operands.end_of(g);
     p.outputs = c.levels;
     p.out = b > 1 ? s.mixed : logits_at(x, g);
@@ -113,7 +118,7 @@ class HorizontalStack : RowContext {
     p.last_row = count;
     p.first_block = block;
     p.last_block = last_block;
-    if (count * b == 1) {
+    if (sparse()) {
       const int64_t first = active_before(from);
       p.in = hidden();
       compute(p, Sparse{s.active + first, active_before(to) - first});
@@ -172,6 +177,10 @@ class HorizontalStack : RowContext {
       }
     }
   }
+
+  // Whether the weights of hidden units that are zero are skipped. Tiles would do so for chunks of
+  // 16 pairs only, and nearly all have a nonzero unit.
+  bool sparse() const { return !kTiles && count * b == 1; }
 
   Operand* hidden() const { return reinterpret_cast<Operand*>(s.hidden); }
 

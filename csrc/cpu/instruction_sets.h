@@ -6,7 +6,8 @@
 
 namespace prsr {
 
-// Names of those that this build has and this machine can run, the fastest last.
+// Names of those that this build has and this machine can run. The last is the default: the fastest
+// of those that have been measured.
 const std::vector<std::string>& instruction_sets();
 
 // Throws std::invalid_argument unless `name` is one of instruction_sets().

@@ -152,11 +152,14 @@ using DrawRow = void (*)(const PriorConfig&, const Network&, const Job&, const S
                          int64_t member, int64_t y, int64_t first, int64_t count);
 
 // The kernel of one instruction set, and the widths in outputs of the weight strips that it reads,
-// in the vertical stack and at a pixel (bundle_gemm.h).
+// in the vertical stack and at a pixel (bundle_gemm.h). `tiles`: whether tiles compute large
+// products in bf16, with weights in the order of tile_gemm.h for bundles.
 struct Kernel {
   DrawRow draw_row;
   int64_t row_strip, pixel_strip;
+  bool tiles;
 };
-extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512, kernel_avx512bf16;
+extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512, kernel_avx512bf16, kernel_amx,
+    kernel_amx_emulated;
 
 }  // namespace prsr

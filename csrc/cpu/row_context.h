@@ -65,12 +65,13 @@ struct Strides {
 // number, there are `b` floats.
 struct RowContext {
   RowContext(const PriorConfig& config, const Network& network, const Job& job,
-             const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t bundle,
-             int64_t count)
+             const Scratch& scratch, Tiles& tiles, Team& team, int64_t member, int64_t y,
+             int64_t bundle, int64_t count)
       : c(config),
         net(network),
         j(job),
         s(scratch),
+        tiles(tiles),
         team(team),
         member(member),
         y(y),
@@ -140,6 +141,7 @@ struct RowContext {
   const Network& net;
   const Job& j;
   const Scratch& s;
+  Tiles& tiles;  // of this member's thread
   Team& team;
   const int64_t member, y, bundle, count, b;
   const Strides strides;

@@ -160,11 +160,23 @@ class RowOfImages : RowContext {
 void draw_row(const PriorConfig& config, const Network& network, const Job& job,
               const Scratch& scratch, Team& team, int64_t member, int64_t y, int64_t first,
               int64_t count) {
+  if constexpr (kTiles) {
+    // Tiles multiply pairs of bfloat16 only.
+    if (!config.bf16) {
+      return prsr::kernel_avx512bf16.draw_row(config, network, job, scratch, team, member, y, first,
+                                              count);
+    }
+  }
+  Tiles tiles;
   // At most as many bundles at a time as the working memory holds, in equal parts.
   for (int64_t parts = (count + scratch.bundles - 1) / scratch.bundles; parts > 0; --parts) {
     const int64_t n = (count + parts - 1) / parts;
-    const RowContext context(config, network, job, scratch, team, member, y, first, n);
-    config.bf16 ? RowOfImages<Pair>(context).draw() : RowOfImages<float>(context).draw();
+    const RowContext context(config, network, job, scratch, tiles, team, member, y, first, n);
+    if constexpr (kTiles) {
+      RowOfImages<Pair>(context).draw();
+    } else {
+      config.bf16 ? RowOfImages<Pair>(context).draw() : RowOfImages<float>(context).draw();
+    }
     first += n;
     count -= n;
   }
@@ -174,6 +186,6 @@ void draw_row(const PriorConfig& config, const Network& network, const Job& job,
 
 namespace prsr {
 
-const Kernel PRSR_KERNEL = {draw_row, kRowStrip, kPixelStrip};
+const Kernel PRSR_KERNEL = {draw_row, kRowStrip, kPixelStrip, kTiles};
 
 }  // namespace prsr

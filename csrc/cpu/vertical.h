@@ -8,8 +8,9 @@
 
 namespace {
 
-// Columns per task of work_ahead(): few, because another member may soon wait for this one.
-constexpr int64_t kColumnsAhead = 4;
+// Columns per task of work_ahead(): few, because another member may soon wait for this one. Tiles
+// take as long for one column as for all of their rows.
+constexpr int64_t kColumnsAhead = kTiles ? 16 : 4;
 
 // With operands of one type: floats, or pairs of bfloat16.
 template <typename Operand>
@@ -141,6 +142,7 @@ class VerticalStack : RowContext {
     p.outputs = c2;
     p.out = above_at(n, l, 0);
     p.ld_out = c.layers * c2 * b;
+    p.tiles = &tiles;
     p.first_row = columns.first;
     p.last_row = columns.last;
     compute(p);
@@ -171,6 +173,7 @@ class VerticalStack : RowContext {
     p.bias = net.blocks[l].vertical.bias;
     p.outputs = 2 * c.features;
     p.ld_out = p.outputs * b;
+    p.tiles = &tiles;
     return p;
   }
 };

@@ -34,7 +34,7 @@ from prsr.utils.argument_checks import check_finite
 
 USED = frozenset({
     "ConditioningConfig", "ConditioningJob", "Job", "PriorConfig", "Weights", "condition",
-    "draw_rows", "instruction_sets", "same_memory", "strips",
+    "draw_rows", "instruction_sets", "same_memory", "strips", "tiles",
 })  # fmt: skip
 """Names that the package uses of the extension."""
 
@@ -78,7 +78,7 @@ BUNDLE = 8  # images per bundle: where there are enough, their values are lanes 
 
 
 def instruction_sets() -> list[str]:
-    """Those that the extension has and this machine can run, the fastest last."""
+    """Those that the extension has and this machine can run; the last is the default."""
     return [] if _native is None else list(_native.instruction_sets())
 
 
@@ -92,7 +92,7 @@ def same_memory(first: list[int], second: list[int], sizes: list[int]) -> bool:
 
 
 def chosen_instruction_set() -> str:
-    """The fastest one, or the one that ``PRSR_INSTRUCTION_SET`` names.
+    """The default, or the one that ``PRSR_INSTRUCTION_SET`` names.
 
     Raises:
         ValueError: it is not available.
@@ -341,7 +341,8 @@ class CPUEngine(Engine):
                     check_finite(weight.bfloat16(), "the prior's weights in bf16")
         widths = tuple(_native.strips(instruction_set))
         config = PriorConfig.of(prior.config, precision)
-        weights = CPUWeights(packed, config, widths, instruction_set)
+        tiles = precision == "bf16" and _native.tiles(instruction_set)
+        weights = CPUWeights(packed, config, widths, instruction_set, tiles)
         check_finite(weights.blocks.memory, f"the prior's weights in {precision}")
         return weights
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from prsr.utils.torch_threads import single_threaded_section
 
 LINE = 16  # floats per cache line of 64 bytes
 BLOCK = 64  # outputs per block of weights
+TILE = 16  # rows and columns of a tile, the latter in floats or pairs
 
 
 def aligned_zeros(*shape: int) -> Tensor:
@@ -113,12 +114,14 @@ class CPUWeights:
         strip_widths: the most outputs per strip, in the vertical stack and elsewhere; they depend
             on the instruction set.
         instruction_set: of the kernels that read the weights.
+        tiles: whether tiles compute the large products (``csrc/cpu/tile_gemm.h``).
     """
 
     packed: PackedPrior
     config: PriorConfig
     strip_widths: tuple[int, int]
     instruction_set: str
+    tiles: bool = False
 
     @cached_property
     def blocks(self) -> FlatWeights:
@@ -129,7 +132,7 @@ class CPUWeights:
     def strips(self) -> FlatWeights:
         """For images drawn in bundles."""
         of_row, of_pixel = (partial(strips, width=width) for width in self.strip_widths)
-        return lay_out(self.packed, of_row, of_pixel, self.operands)
+        return lay_out(self.packed, of_row, of_pixel, self.operands, self.tiles)
 
     @property
     def operands(self) -> Operands:
@@ -166,6 +169,23 @@ def strips(matrix: Tensor, width: int) -> Tensor:
     return torch.cat([strip.flatten() for strip in matrix.tensor_split(begins[1:], dim=1)])
 
 
+def tiles(matrix: Tensor, segments: Sequence[int]) -> Tensor:
+    """``[pairs, outputs]`` as ``csrc/cpu/tile_gemm.h`` reads it, flat.
+
+    Strips of 16 outputs; each is chunks of 16 pairs, ``[outputs, pairs]``.
+
+    Args:
+        matrix: the weights, as :func:`paired` returns them.
+        segments: numbers of successive pairs that begin a new chunk.
+    """
+    return torch.cat([
+        chunk.T.flatten()
+        for strip in matrix.split(TILE, dim=1)
+        for segment in strip.split(list(segments))
+        for chunk in segment.split(TILE)
+    ])  # fmt: skip
+
+
 def paired(matrix: Tensor, ranges: Sequence[int]) -> Tensor:
     """``[inputs, outputs]`` in bfloat16, two inputs in the place of a float: ``[pairs, outputs]``.
 
@@ -198,7 +218,9 @@ def by_pixels(kernel: Tensor) -> Tensor:
     return kernel.permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, operands: Operands) -> FlatWeights:
+def lay_out(
+    packed: PackedPrior, of_row: Order, of_pixel: Order, operands: Operands, tiled: bool = False
+) -> FlatWeights:
     """All weights in the order in which ``csrc/cpu/operands.cpp`` reads them.
 
     Args:
@@ -206,20 +228,33 @@ def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, operands: Opera
         of_row: memory order for the vertical stack.
         of_pixel: for the horizontal stack and the head.
         operands: how weights are stored, except in the first layers.
+        tiled: whether the large products have the order of :func:`tiles` instead; operands are
+            pairs then.
     """
     config = packed.config
+
+    def large(matrix: Tensor, ranges: Sequence[int], segments: Sequence[int], of: Order) -> Tensor:
+        """A matrix whose inputs are segments of so many ranges, each of which begins a pair."""
+        weights = operands(matrix, ranges)
+        if not tiled:
+            return of(weights)
+        ends = [0, *accumulate(segments)]
+        parts = [ranges[begin:end] for begin, end in pairwise(ends)]
+        return tiles(weights, [sum((count + 1) // 2 for count in part) for part in parts])
+
     features, units = packed.features.sizes, packed.units.sizes
     parts = [of_row(by_pixels(packed.first_vertical.weight)), packed.first_vertical.bias]
     # The conditioning features precede the other inputs, so that sums computed one row ahead
     # (csrc/cpu/vertical.h) include them.
     for block in packed.blocks:
         kernel = block.vertical.weight
-        windows = [config.gate_inputs] + kernel[0, 0].numel() * [config.prior_channels]
+        rows, columns = kernel.shape[2:]
+        windows = [config.gate_inputs] + rows * columns * [config.prior_channels]
         vertical = torch.cat([block.conditional, by_pixels(kernel)])
-        parts += [of_row(operands(vertical, windows)), block.vertical.bias]
+        parts += [large(vertical, windows, [1] + rows * [columns], of_row), block.vertical.bias]
         linked = config.gate_inputs, 2 * config.prior_channels
         link = block.link.weight.roll(config.gate_inputs, dims=0)
-        parts += [of_row(operands(link, linked)), block.link.bias]
+        parts += [large(link, linked, [1, 1], of_row), block.link.bias]
     # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(config.channels, config.first_reach, -1)
     parts += [of_pixel(left.transpose(0, 1).flatten(0, 1)), packed.first_left.bias]
@@ -230,8 +265,9 @@ def lay_out(packed: PackedPrior, of_row: Order, of_pixel: Order, operands: Opera
         for block in packed.blocks:
             parts.append(of_pixel(operands(block.centre[g], own_features)))
             parts += [of_pixel(operands(block.mix[g].weight, own_features)), block.mix[g].bias]
-        for head, inputs in ((packed.hidden[g], own_features), (packed.output[g], own_units)):
-            parts += [of_pixel(operands(head.weight, inputs)), head.bias]
+        hidden, output = packed.hidden[g], packed.output[g]
+        parts += [of_pixel(operands(hidden.weight, own_features)), hidden.bias]
+        parts += [large(output.weight, own_units, (g + 1) * [1], of_pixel), output.bias]
     return line_up(parts)
 
 
