@@ -30,7 +30,7 @@ EXACT = {"prior_channels": 33, "head_channels": 35, "conditional_gates": True}
 CONFIGURATIONS = st.builds(
     dict,
     channels=st.sampled_from([1, 2, 3, 5]),
-    levels=st.sampled_from([2, 7, 40]),
+    levels=st.sampled_from([2, 7, 40, 80]),
     prior_channels=st.integers(5, 40),
     prior_layers=st.integers(1, 3),
     prior_kernel=st.sampled_from([1, 3, 5]),

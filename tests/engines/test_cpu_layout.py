@@ -13,6 +13,7 @@ from prsr.engines.cpu_layout import (
     lay_out,
     paired,
     strips,
+    tiles,
     unpaired,
 )
 from prsr.engines.grouped_weights import pack_prior
@@ -49,6 +50,18 @@ def test_no_strip_is_wider_than_asked_for(width, outputs):
         assert torch.equal(after[: 2 * own].view(2, own), matrix[:, column : column + own])
         column += own
     assert len(packed) == 2 * outputs
+
+
+def test_tiles_hold_the_chunks_of_each_segment():
+    matrix = torch.arange(25 * 20.0).view(25, 20)
+    packed, begin = tiles(matrix, [0, 21, 4]), 0
+    for columns in (slice(0, 16), slice(16, 20)):
+        for chunk in (slice(0, 16), slice(16, 21), slice(21, 25)):
+            expected = matrix[chunk, columns].T
+            end = begin + expected.numel()
+            assert torch.equal(packed[begin:end].view(expected.shape), expected)
+            begin = end
+    assert begin == len(packed)
 
 
 def test_pairs_are_two_inputs_in_the_place_of_a_float():
