@@ -17,8 +17,8 @@ pytestmark = [
     pytest.mark.sanitize,
     pytest.mark.skipif(
         not WITH_TILES,
-        reason="no amx-emulated: it needs a processor with AVX512-BF16, and PRSR_BUILD_BENCH=1 when "
-        "prsr is installed",
+        reason="no amx-emulated: it needs a processor with AVX512-BF16, and "
+        "PRSR_BUILD_BENCH=1 when prsr is installed",
     ),
 ]
 each_with_tiles = pytest.mark.parametrize("name", WITH_TILES)
