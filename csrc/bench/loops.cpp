@@ -56,7 +56,7 @@ void each_rounding(const float* x, uint16_t* out, int64_t size, int64_t b) {
   round_features(x, size, b, reinterpret_cast<Pair*>(out));
 }
 
-#if defined(__AMX_BF16__) || defined(PRSR_EMULATED_TILES)
+#if defined(PRSR_TILES)
 void one_product(const uint32_t* a, const uint32_t* b, float* c, int64_t rows, int64_t pairs,
                  int64_t columns) {
   Tiles tiles;

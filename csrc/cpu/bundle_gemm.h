@@ -145,15 +145,16 @@ struct Sums {
 template <typename Operand, int Rows, int Outputs>
 PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const Operand* w,
                             int64_t width, Sums<Rows, Outputs>& t) {
+  using Tile = Sums<Rows, Outputs>;
   for (int64_t i = 0; i < length; ++i, w += width, a += prsr::kBundle) {
-    VecOf<Operand> x[Rows][t.kSides];
-    for (int r = 0; r < Rows; ++r) t.load_input(a + r * lda, x[r]);
+    VecOf<Operand> x[Rows][Tile::kSides];
+    for (int r = 0; r < Rows; ++r) Tile::load_input(a + r * lda, x[r]);
 #pragma GCC unroll 32
-    for (int v = 0; v < t.kPairs; ++v) {
-      const auto weights = t.load_weights(w + v * t.kPair);
+    for (int v = 0; v < Tile::kPairs; ++v) {
+      const auto weights = Tile::load_weights(w + v * Tile::kPair);
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
-        for (int side = 0; side < t.kSides; ++side) {
+        for (int side = 0; side < Tile::kSides; ++side) {
           Vec& sum = t.sums[r][v][side];
           sum = multiply_add(sum, x[r][side], weights);
         }

@@ -18,7 +18,7 @@
 
 namespace {
 
-#if defined(PRSR_EMULATED_TILES) || defined(__AMX_BF16__)
+#if defined(PRSR_TILES)  // the instruction set has tiles
 
 constexpr bool kTiles = true;
 constexpr int64_t kTileRows = 16;
@@ -96,7 +96,7 @@ struct TileSums {
   }
 };
 
-// The tile registers of the calling thread, which must call the destructor.
+// The tile registers of the calling thread. The destructor, on the same thread, releases them.
 class Tiles {
  public:
   Tiles() = default;

@@ -24,7 +24,7 @@ static_assert(sizeof(TileConfig) == 64);
 
 #if defined(PRSR_EMULATED_TILES)
 #include "emulated_tiles.h"
-#elif defined(__AMX_BF16__)
+#elif defined(PRSR_TILES)
 
 namespace {
 

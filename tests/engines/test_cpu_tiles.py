@@ -141,31 +141,54 @@ def test_nothing_beyond_an_operand_is_read(make_model, make_images, monkeypatch,
     assert torch.equal(again.sample(lr, seed=1), plain)
 
 
-def sensitive_model(make_model, **changes):
-    """A model whose draws depend on the last bits of the sums of its last layer.
+def make_sensitive(writers, reader, channels):
+    """Make the outputs of a layer depend on the last bits of its sums.
 
-    A third of the hidden units equals another third, with huge weights of opposite signs: they
-    cancel, and what the sums have lost to rounding remains.
+    A third of its inputs equals another third, with huge weights of opposite signs. They cancel;
+    what the sums have lost to rounding remains.
+
+    Args:
+        writers: the parameters whose rows give the inputs, in one half or two.
+        reader: the layer's weight, ``[outputs, inputs, …]``.
+        channels: D; an input and its equal have the same colour.
     """
-    model = make_model(**changes)
-    first, last = model.prior.head[0], model.prior.head[2]
-    third = len(first.bias) // 3 // model.config.channels * model.config.channels
+    inputs = reader.shape[1]
+    third = inputs // 3 // channels * channels
     with torch.no_grad():
-        for parameter in (first.weight, first.bias):
-            parameter[third : 2 * third] = parameter[:third]
-        last.weight[:, :third] *= 2.0**18
-        last.weight[:, third : 2 * third] = -last.weight[:, :third]
+        for half in (half for writer in writers for half in writer.split(inputs)):
+            half[third : 2 * third] = half[:third]
+        reader[:, :third] *= 2.0**16
+        reader[:, third : 2 * third] = -reader[:, :third]
+
+
+def sensitive_model(make_model, layers, **changes):
+    """A model whose draws depend on the order of sums in its vertical layers or its last layer."""
+    model = make_model(**changes)
+    prior, channels = model.prior, model.config.channels
+    if layers == "last":
+        hidden = prior.head[0]
+        make_sensitive([hidden.weight, hidden.bias], prior.head[2].weight, channels)
+        return model
+    # From the first block to the last: a layer's rows are made equal after its weights are final.
+    before = [prior.first_vertical, *(block.vertical for block in prior.blocks)]
+    gates = [None, *(block.conditional_vertical for block in prior.blocks)]
+    for layer, conditional, block in zip(before, gates, prior.blocks, strict=False):
+        writers = [layer.weight, layer.bias]
+        if conditional is not None:
+            writers.append(conditional.weight)
+        make_sensitive(writers, block.vertical.weight, channels)
     return model
 
 
 @each_with_tiles
+@pytest.mark.parametrize("layers", ["vertical", "last"])
 @pytest.mark.parametrize("gates", [False, True])
-def test_sums_of_logits_have_one_order(make_model, make_images, threads, monkeypatch, name, gates):
+def test_sums_have_one_order(make_model, make_images, threads, monkeypatch, name, layers, gates):
     # Every number of bundles per thread that has its own tiles, five strips of 16 outputs, and rows
     # of more columns than a tile has.
     monkeypatch.setenv(INSTRUCTION_SET, name)
     model = sensitive_model(
-        make_model, levels=80, prior_channels=33, head_channels=210, conditional_gates=gates
+        make_model, layers, levels=80, prior_channels=33, head_channels=210, conditional_gates=gates
     )
     lr = make_images(model.config, 4 * BUNDLE, 1, 9)
     sampler = Sampler(model, engine="cpu", precision="bf16")
@@ -177,10 +200,13 @@ def test_sums_of_logits_have_one_order(make_model, make_images, threads, monkeyp
 
 
 @each_with_tiles
-def test_the_order_of_logits_shows_in_draws(make_model, make_images, threads, monkeypatch, name):
+@pytest.mark.parametrize("layers", ["vertical", "last"])
+def test_the_order_of_sums_shows_in_draws(
+    make_model, make_images, threads, monkeypatch, name, layers
+):
     """The test above would notice another order: that of AVX512-BF16 draws other images."""
     threads(1)
-    model = sensitive_model(make_model, levels=80, prior_channels=33, head_channels=210)
+    model = sensitive_model(make_model, layers, levels=80, prior_channels=33, head_channels=210)
     lr, images = make_images(model.config, 3, 1, 9), []
     for each in (name, "avx512bf16"):
         monkeypatch.setenv(INSTRUCTION_SET, each)
