@@ -141,42 +141,40 @@ def test_nothing_beyond_an_operand_is_read(make_model, make_images, monkeypatch,
     assert torch.equal(again.sample(lr, seed=1), plain)
 
 
-def make_sensitive(writers, reader, channels):
-    """Make the outputs of a layer depend on the last bits of its sums.
-
-    A third of its inputs equals another third, with huge weights of opposite signs. They cancel;
-    what the sums have lost to rounding remains.
-
-    Args:
-        writers: the parameters whose rows give the inputs, in one half or two.
-        reader: the layer's weight, ``[outputs, inputs, …]``.
-        channels: D; an input and its equal have the same colour.
-    """
-    inputs = reader.shape[1]
-    third = inputs // 3 // channels * channels
-    with torch.no_grad():
-        for half in (half for writer in writers for half in writer.split(inputs)):
-            half[third : 2 * third] = half[:third]
-        reader[:, :third] *= 2.0**16
-        reader[:, third : 2 * third] = -reader[:, :third]
+def make_constant(layer, outputs, halves=1):
+    """Let the first outputs of a layer, or of each half of them, be their bias: 1."""
+    for weight in layer.weight.chunk(halves):
+        weight[:outputs] = 0
+    for bias in () if layer.bias is None else layer.bias.chunk(halves):
+        bias[:outputs] = 1
 
 
+@torch.no_grad()
 def sensitive_model(make_model, layers, **changes):
-    """A model whose draws depend on the order of sums in its vertical layers or its last layer."""
+    """A model whose draws depend on the order of sums in its vertical layers or its last layer.
+
+    Some inputs of these layers are constant, and are multiplied by huge weights of opposite signs:
+    in the first row of a kernel and the last, or in one third of the hidden units and another. They
+    cancel, and what the sums have lost to rounding meanwhile remains.
+    """
     model = make_model(**changes)
-    prior, channels = model.prior, model.config.channels
+    prior, config = model.prior, model.config
     if layers == "last":
-        hidden = prior.head[0]
-        make_sensitive([hidden.weight, hidden.bias], prior.head[2].weight, channels)
+        # A unit and its opposite have the same colour.
+        third = config.head_channels // 3 // config.channels * config.channels
+        make_constant(prior.head[0], 2 * third)
+        weight = prior.head[2].weight
+        first, last = weight[:, :third], weight[:, third : 2 * third]
+        last.copy_(-first.mul_(2.0**22))
         return model
-    # From the first block to the last: a layer's rows are made equal after its weights are final.
-    before = [prior.first_vertical, *(block.vertical for block in prior.blocks)]
-    gates = [None, *(block.conditional_vertical for block in prior.blocks)]
-    for layer, conditional, block in zip(before, gates, prior.blocks, strict=False):
-        writers = [layer.weight, layer.bias]
-        if conditional is not None:
-            writers.append(conditional.weight)
-        make_sensitive(writers, block.vertical.weight, channels)
+    third = config.prior_channels // 3
+    make_constant(prior.first_vertical, third)
+    for block in prior.blocks:
+        weight = block.vertical.weight
+        first, last = weight[:, :third, 0, 0], weight[:, :third, -1, -1]
+        last.copy_(-first.mul_(2.0**22))
+        for layer in filter(None, (block.vertical, block.conditional_vertical)):
+            make_constant(layer, third, halves=2)
     return model
 
 
@@ -190,7 +188,7 @@ def test_sums_have_one_order(make_model, make_images, threads, monkeypatch, name
     model = sensitive_model(
         make_model, layers, levels=80, prior_channels=33, head_channels=210, conditional_gates=gates
     )
-    lr = make_images(model.config, 4 * BUNDLE, 1, 9)
+    lr = make_images(model.config, 4 * BUNDLE, 2, 9)
     sampler = Sampler(model, engine="cpu", precision="bf16")
     images = sampler.sample(lr, seed=1)
     for n in (1, 2, 3, *range(BUNDLE, 4 * BUNDLE, BUNDLE)):
