@@ -82,6 +82,9 @@ class Engine(ABC):
     computes_last_layer: ClassVar[bool] = False
     """Whether a job may have a :class:`LastLayer` in place of logits."""
 
+    calls_prior: ClassVar[bool] = False
+    """Whether it calls the prior's modules. Other engines only read their weights."""
+
     @abstractmethod
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         """Why the engine cannot be used, one short clause each; empty if it can."""
@@ -89,6 +92,10 @@ class Engine(ABC):
     @abstractmethod
     def pack(self, prior: PriorNetwork, precision: str) -> Any:
         """A copy of the prior's weights in the memory layout of the engine."""
+
+    def layout(self, precision: str) -> tuple[str, ...]:
+        """A key that is different for every memory layout that :meth:`pack` may give weights."""
+        return self.name, precision
 
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:

@@ -347,6 +347,10 @@ class CPUEngine(Engine):
         return weights
 
     @override
+    def layout(self, precision: str) -> tuple[str, ...]:
+        return self.name, precision, chosen_instruction_set()
+
+    @override
     def start(self, packed: CPUWeights, job: Job) -> State:
         return State(packed, job)
 

@@ -30,6 +30,7 @@ class ReferenceEngine(Engine):
     """Runs the whole training network for each sub-pixel, on any device, in float32."""
 
     name = "reference"
+    calls_prior = True
 
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:

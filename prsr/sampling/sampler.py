@@ -1,8 +1,8 @@
 """The sampler: :func:`prsr.sample` and :class:`prsr.Sampler`.
 
 It does everything but the arithmetic, which is the engine's (:mod:`prsr.engines`): the default
-model, the choice of an engine, packing of weights, slices of large batches, the loop over rows,
-progress, interruption and streaming.
+model, the choice of an engine, slices of large batches, the loop over rows, progress, interruption
+and streaming.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -19,8 +18,8 @@ from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine, Job
+from prsr.engines.packed_weights import packed_weights
 from prsr.engines.registry import choose
-from prsr.engines.weight_changes import Snapshot
 from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.prsr import PRSR
 from prsr.sampling.conditioning import Conditioner, Conditioning
@@ -28,11 +27,7 @@ from prsr.sampling.method import Advance, Method
 from prsr.sampling.out_of_memory import draw_slices, explain
 from prsr.sampling.request import Batch, Request, as_tensor
 from prsr.sampling.slice_size import conditioning_bytes, per_slice, that_fit
-from prsr.utils.argument_checks import (
-    check_finite,
-    check_fits,
-    check_model,
-)
+from prsr.utils.argument_checks import check_fits, check_model
 from prsr.utils.terminal_messages import Notice
 from prsr.utils.torch_settings import exact_fp32, own_defaults
 
@@ -41,7 +36,10 @@ LARGE = 4
 
 
 class Sampler(Method):
-    """Samples from a model; packs its weights once, and again when they change.
+    """Samples from a model with a chosen engine, all at once or row by row.
+
+    The model's weights are packed once, and again when they have changed. The packed weights are
+    kept as long as the model exists, so that a new sampler of the same model uses them too.
 
     Args:
         model: a :class:`prsr.PRSR`, or any module with ``config``, ``prior`` and a ``conditioning``
@@ -68,7 +66,6 @@ class Sampler(Method):
         self.precision = precision
         self._engine_name = engine
         self._choose()  # raises if there is none
-        self._ready: tuple[Engine, Snapshot, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -166,24 +163,12 @@ class Sampler(Method):
             yield from range(step, images.shape[2] + 1, step)
             return
         with exact_fp32(self.device):
-            packed = self._pack(engine)
+            packed = packed_weights(engine, self.model.prior, self.precision)
             state = engine.start(packed, make_job(request, images, conditioner()(request.lr)))
         for y in range(0, images.shape[2], step):
             with exact_fp32(self.device):
                 engine.rows(state, y, y + step)
             yield y + step
-
-    def _pack(self, engine: Engine) -> Any:
-        """The prior's weights in the layout of the engine, packed again if they have changed."""
-        prior, ready = self.model.prior, self._ready
-        if ready is None or ready[0] is not engine or not ready[1].matches(prior):
-            for name, value in prior.state_dict().items():
-                check_finite(value, f"weight prior.{name}")
-            # Taken first: a change during packing is then noticed by the next call.
-            snapshot = Snapshot(prior)
-            # One assignment, so that a concurrent call sees either the old or the new value.
-            ready = self._ready = engine, snapshot, engine.pack(prior, self.precision)
-        return ready[2]
 
 
 def make_job(request: Request, images: Tensor, conditioning: Conditioning) -> Job:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import threading
+import weakref
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -10,7 +14,8 @@ from torch import nn
 
 import prsr
 from prsr import Sampler
-from prsr.engines.reference import ReferenceEngine
+from prsr.engines import packed_weights
+from prsr.engines.cpu import CPUEngine
 from prsr.engines.torch import TorchEngine
 from prsr.models.eval_mode import evaluating
 from prsr.utils.torch_threads import FEW_IMAGES, single_threaded_section
@@ -84,18 +89,73 @@ def test_changed_weights_are_used_by_the_next_call(model, lr, engine, change):
     assert not torch.equal(after, before)
 
 
-def test_unchanged_weights_are_packed_once(sampler, lr, monkeypatch):
-    packings = []
-    for engine in (TorchEngine, ReferenceEngine):
+@pytest.fixture
+def packings(monkeypatch):
+    """The names of the engines that have packed weights, one for each packing."""
+    names = []
+    for engine in (CPUEngine, TorchEngine):
         plain = engine.pack
         monkeypatch.setattr(
-            engine, "pack", lambda *call, plain=plain: packings.append(1) or plain(*call)
+            engine,
+            "pack",
+            lambda self, *call, plain=plain: names.append(self.name) or plain(self, *call),
         )
-    for engine in ("torch", "reference"):
-        sampler = Sampler(sampler.model, engine=engine)
-        for seed in range(3):
-            sampler.sample(lr[:1], seed=seed)
-    assert len(packings) == 2
+    return names
+
+
+def test_unchanged_weights_are_packed_once_for_each_engine_and_precision(model, lr, packings):
+    """By any number of samplers and calls of the function."""
+    for seed in range(3):
+        for engine in ("cpu", "torch"):
+            prsr.sample(lr[:1], model=model, engine=engine, seed=seed)
+            Sampler(model, engine=engine).sample(lr[:1], seed=seed)
+            list(Sampler(model, engine=engine).rows(lr[:1], seed=seed))
+        prsr.sample(lr[:1], model=model, precision="bf16", seed=seed)
+    assert sorted(packings) == ["cpu", "cpu", "torch"]
+
+
+def test_changed_weights_are_packed_again_for_every_engine(model, lr, packings):
+    for _ in range(2):
+        for engine in ("cpu", "torch", "cpu", "torch"):
+            prsr.sample(lr[:1], model=model, engine=engine, seed=0)
+        model.prior.head[2].bias.data.neg_()
+    assert packings == ["cpu", "torch"] * 2
+
+
+def test_the_function_uses_changed_weights(model, lr):
+    before = prsr.sample(lr, model=model, seed=1)
+    model.prior.head[2].bias.data.copy_(RAMP)
+    after = prsr.sample(lr, model=model, seed=1)
+    assert torch.equal(after, prsr.sample(lr, model=copy.deepcopy(model), seed=1))
+    assert not torch.equal(after, before)
+
+
+def test_the_default_model_is_packed_once(packings, monkeypatch):
+    monkeypatch.setattr(packed_weights, "_kept", WeakKeyDictionary())
+    batch = torch.zeros((1, 3, 1, 1), dtype=torch.uint8)
+    for seed in range(3):
+        prsr.sample(batch, seed=seed)
+    assert packings == ["cpu"]
+
+
+@pytest.mark.parametrize("engine", ["cpu", "torch", "reference"])
+def test_sampling_does_not_keep_a_model_alive(make_model, lr, engine):
+    model = make_model()
+    model.prior.head[0].register_full_backward_hook(lambda *_: model)
+    reference = weakref.ref(model.prior)
+    prsr.sample(lr[:1], model=model, engine=engine, seed=1)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_an_engine_that_calls_the_prior_notices_new_hooks(model, lr):
+    sampler = Sampler(model, engine="reference")
+    sampler.sample(lr[:1], seed=1)
+    called = []
+    model.prior.head[1].register_forward_hook(lambda *_: called.append(1))
+    sampler.sample(lr[:1], seed=1)
+    assert called
 
 
 def test_sampling_keeps_the_models_modes_and_statistics(sampler, lr):
