@@ -17,17 +17,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks_of_all
 
 from prsr.config import PRSRConfig
 from prsr.engines import cpu as native
 from prsr.engines.base import LastLayer
 from prsr.engines.cpu import chosen_instruction_set
 from prsr.engines.cpu_layout import LINE, FlatWeights, blocks, by_pixels, line_up
+from prsr.engines.effective_weights import HOOKS, has_global_hooks
 from prsr.engines.weight_changes import Snapshot
 from prsr.models.networks import ConditioningNetwork, ResNetBlock
-
-HOOKS = "_forward_hooks", "_forward_pre_hooks"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
         native._native is None
         or type(network) is not ConditioningNetwork
         or network.config != config
-        or any(getattr(hooks_of_all, f"_global{kind}") for kind in HOOKS)
+        or has_global_hooks()
     ):
         return None
     modules, patterns = list(network.modules()), patterns_of(config)

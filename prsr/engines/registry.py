@@ -9,11 +9,13 @@ import warnings
 from functools import cache
 
 import torch
+from torch import nn
 
 from prsr.config import PRSRConfig
 from prsr.engines.base import Engine
 from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda import CUDAEngine
+from prsr.engines.effective_weights import obstacle
 from prsr.engines.reference import ReferenceEngine
 from prsr.engines.torch import TorchEngine
 from prsr.engines.triton import TritonEngine
@@ -57,8 +59,12 @@ def list_engines(
     return {engine.name: reasons + engine.reasons(config, device, precision) for engine in ENGINES}
 
 
-def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) -> Engine:
+def choose(
+    name: str, config: PRSRConfig, device: torch.device, precision: str, prior: nn.Module
+) -> Engine:
     """The engine called ``name``, or for "auto" the first that can be used.
+
+    Only an engine that calls the prior can be used if its weights do not determine its result.
 
     Raises:
         ValueError: there is no such engine, or it cannot be used; the message lists all reasons.
@@ -66,6 +72,10 @@ def choose(name: str, config: PRSRConfig, device: torch.device, precision: str) 
     reasons = list_engines(config, device, precision)
     if name != "auto" and name not in reasons:
         raise ValueError(f"no engine {name!r}; there are: auto, {', '.join(reasons)}")
+    if reason := obstacle(prior, config):
+        for engine in ENGINES:
+            if not engine.calls_prior:
+                reasons[engine.name].append(reason)
     wanted = [engine for engine in ENGINES if name in ("auto", engine.name)]
     for place, engine in enumerate(wanted):
         if not reasons[engine.name]:

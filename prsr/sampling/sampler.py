@@ -138,7 +138,7 @@ class Sampler(Method):
             return torch.zeros(request.shape, dtype=torch.uint8, device=self.device)
 
     def _choose(self) -> Engine:
-        return choose(self._engine_name, self.config, self.device, self.precision)
+        return choose(self._engine_name, self.config, self.device, self.precision, self.model.prior)
 
     def _conditioner(self, engine: Engine) -> Conditioner:
         last_layer = engine.computes_last_layer

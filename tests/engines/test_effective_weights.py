@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from prsr import PRSR, Sampler, noise, prsr_loss
-from prsr.models.layers import RowConvolution
-from prsr.testing import cdf_violation
+from prsr.models.layers import HiddenUnits, RowConvolution
+from prsr.models.networks import PriorNetwork
+from prsr.testing import cdf_violation, with_rounded_operands
 
 ENGINES = ["cpu", "torch", "reference"]
 LAYERS = ["prior.head.2", "prior.head.0", "prior.blocks.0.vertical", "prior.first_horizontal"]
@@ -139,16 +140,128 @@ class Doubled(RowConvolution):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize("change", ["another class", "another function"])
+class Unmasked(RowConvolution):
+    """A layer whose forward pass is inherited, but not what it calls."""
+
+    def masked_weight(self):
+        return 2 * self.weight
+
+
+class OtherPrior(PriorNetwork):
+    """A prior of the same layers that connects them differently."""
+
+    def stacks(self, hr, features):
+        return [(2 * v, 2 * h) for v, h in super().stacks(hr, features)]
+
+
+def doubled(*call):
+    """A hook that doubles a result."""
+    result = call[-1]
+    return tuple(map(doubled, result)) if isinstance(result, tuple) else 2 * result
+
+
+def wrapped_and_hooked(prior):
+    prior.blocks[0] = torch.compile(prior.blocks[0], backend="eager")
+    prior.blocks[0].register_forward_hook(doubled)
+
+
+OTHER_FUNCTIONS = {
+    "class": lambda prior: setattr(prior.blocks[0].mix, "__class__", Doubled),
+    "method": lambda prior: setattr(prior.blocks[0].mix, "__class__", Unmasked),
+    "class of the prior": lambda prior: setattr(prior, "__class__", OtherPrior),
+    "forward": lambda prior: setattr(prior.blocks[0].mix, "forward", lambda x: x),
+    "setting": lambda prior: setattr(prior.blocks[0].link, "padding", (1, 1)),
+    "reach": lambda prior: setattr(prior.first_horizontal, "reach", 0),
+    "extra layer": lambda prior: prior.head.append(nn.Tanh()),
+    "hook of a convolution": lambda prior: prior.head[0].register_forward_hook(doubled),
+    "hook of a layer without weights": lambda prior: prior.head[1].register_forward_hook(doubled),
+    "hook of a block": lambda prior: prior.blocks[1].register_forward_hook(doubled),
+    "hook of the prior": lambda prior: prior.register_forward_hook(doubled),
+    "hook with keywords": lambda prior: prior.head.register_forward_hook(
+        lambda module, inputs, keywords, result: 2 * result, with_kwargs=True
+    ),
+    "hook before a convolution": lambda prior: prior.blocks[0].link.register_forward_pre_hook(
+        doubled
+    ),
+    "hook of a wrapper": wrapped_and_hooked,
+    "global hook": lambda prior: nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, result: 2 * result if module is prior.head[0] else None
+    ),
+    "global hook before": lambda prior: nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: (2 * inputs[0],) if module is prior.head[0] else None
+    ),
+}
+
+
+SEPARATE = ("hook of a wrapper", "setting", "reach", "global hook before")
+"""The first cannot be copied; the others are as good as one more name."""
+
+
+@pytest.fixture
+def no_global_hooks():
+    """Remove global hooks after the test."""
+    kinds = ("_global_forward_hooks", "_global_forward_pre_hooks")
+    yield
+    for kind in kinds:
+        getattr(nn.modules.module, kind).clear()
+
+
+@pytest.mark.usefixtures("no_global_hooks")
+@pytest.mark.parametrize("name", OTHER_FUNCTIONS)
 @pytest.mark.parametrize("engine", ["cpu", "torch"])
-def test_a_layer_that_computes_something_else_is_refused(model, pairs, engine, change):
-    mix = model.prior.blocks[0].mix
-    if change == "another function":
-        mix.forward = lambda x: x
-    else:
-        mix.__class__ = Doubled
-    with pytest.raises(ValueError, match=r"prior\.blocks\.0\.mix must be RowConvolution"):
-        Sampler(model, engine=engine).sample(pairs[0], seed=1)
+def test_a_prior_that_computes_something_else_is_refused(model, pairs, engine, name):
+    """Also by a sampler that has packed the weights already."""
+    sampler = Sampler(model, engine=engine)
+    sampler.sample(pairs[0], seed=1)
+    OTHER_FUNCTIONS[name](model.prior)
+    for call in (lambda: Sampler(model, engine=engine), lambda: sampler.sample(pairs[0], seed=1)):
+        with pytest.raises(ValueError, match=r"(prior.* must be|must have no|no global).*'refer"):
+            call()
+
+
+@pytest.mark.usefixtures("no_global_hooks")
+@pytest.mark.filterwarnings("ignore:.*many times slower")
+@pytest.mark.parametrize("name", [name for name in OTHER_FUNCTIONS if name not in SEPARATE])
+def test_auto_selects_the_engine_that_calls_such_a_prior(model, pairs, name):
+    lr = pairs[0][:1]
+    plain = Sampler(model).sample(lr, seed=1)
+    if "global" not in name:
+        OTHER_FUNCTIONS[name](model.prior)
+    else:  # the prior is copied, so that the hook cannot recognise a module by its identity
+        nn.modules.module.register_module_forward_hook(
+            lambda module, inputs, result: -result if type(module) is HiddenUnits else None
+        )
+    sampler = Sampler(model)
+    assert sampler.engine == "reference"
+    drawn = sampler.sample(lr, seed=1)
+    given = noise(1, 1, 4, 4, 3)
+    assert float(cdf_violation(model, lr, drawn, given, 1.0).max()) < 1e-4
+    assert float(cdf_violation(model, lr, plain, given, 1.0).max()) > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*many times slower")
+def test_hooks_that_cannot_be_copied_are_refused(model, pairs):
+    wrapped_and_hooked(model.prior)
+    with pytest.raises(
+        ValueError, match=r"hooks of prior\.blocks\.0 must be registered on the mod"
+    ):
+        Sampler(model).sample(pairs[0], seed=1)
+
+
+@pytest.mark.filterwarnings("ignore:.*many times slower")
+def test_auto_samples_a_model_with_rounded_operands(model, pairs):
+    rounded = with_rounded_operands(model, torch.float8_e5m2)
+    drawn = Sampler(rounded).sample(pairs[0], seed=1)
+    given = noise(1, 2, 4, 4, 3)
+    assert float(cdf_violation(rounded, pairs[0], drawn, given, 1.0).max()) < 1e-4
+
+
+def test_hooks_of_the_backward_pass_are_allowed(model, pairs):
+    expected = Sampler(model).sample(pairs[0], seed=1)
+    model.prior.head[0].register_full_backward_hook(lambda *call: None)
+    model.prior.head[0].weight.register_hook(lambda gradient: gradient)
+    assert Sampler(model).engine == "cpu"
+    assert torch.equal(Sampler(model).sample(pairs[0], seed=1), expected)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -140,11 +140,13 @@ def test_the_default_model_is_packed_once(packings, monkeypatch):
 
 @pytest.mark.parametrize("engine", ["cpu", "torch", "reference"])
 def test_sampling_does_not_keep_a_model_alive(make_model, lr, engine):
-    model = make_model()
-    model.prior.head[0].register_full_backward_hook(lambda *_: model)
-    reference = weakref.ref(model.prior)
-    prsr.sample(lr[:1], model=model, engine=engine, seed=1)
-    del model
+    def sampled():
+        model = make_model()
+        model.prior.head[0].register_full_backward_hook(lambda *_: model)
+        prsr.sample(lr[:1], model=model, engine=engine, seed=1)
+        return weakref.ref(model.prior)
+
+    reference = sampled()
     gc.collect()
     assert reference() is None
 
