@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import is_
+from typing import cast
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +40,12 @@ class Snapshot:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        # Not the network itself, which would keep it alive in a dictionary of weak references.
-        self._submodules = list(network.modules())[1:]
-        self._members = members_of([network, *self._submodules])
-        self.tensors = [member for member in self._members if isinstance(member, Tensor)]
+        # No module itself: their hooks may refer to the network, and a snapshot in a dictionary of
+        # weak references would keep it alive.
+        self._submodules = [ref(module) for module in list(network.modules())[1:]]
+        members = members_of(network.modules())
+        self._members = [ref(each) if isinstance(each, nn.Module) else each for each in members]
+        self.tensors = [member for member in members if isinstance(member, Tensor)]
         self._layouts = [layout_of(tensor) for tensor in self.tensors]
         self._copies = [tensor.detach().clone() for tensor in self.tensors]
         # A clone is dense. If the layouts are equal, so is the tensor that it was made of.
@@ -54,8 +58,12 @@ class Snapshot:
 
     def matches(self, network: nn.Module) -> bool:
         """Whether the network has the same modules and tensors, with the same values."""
-        members = members_of([network, *self._submodules])
-        if len(members) != len(self._members) or not all(map(is_, members, self._members)):
+        submodules = [reference() for reference in self._submodules]
+        if None in submodules:
+            return False
+        members = members_of([network, *cast(list[nn.Module], submodules)])
+        expected = [each() if type(each) is ref else each for each in self._members]
+        if len(members) != len(expected) or not all(map(is_, members, expected)):
             return False
         if [layout_of(tensor) for tensor in self.tensors] != self._layouts:
             return False
