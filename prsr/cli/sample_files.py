@@ -32,10 +32,7 @@ from prsr.data.image_arrays import read_image, to_array, to_pil
 from prsr.data.write_images import check_size, provenance_of, save_image
 from prsr.sampling.method import Method
 from prsr.sampling.sample_sheet import SheetRow, sample_sheet
-from prsr.sampling.sampler import Sampler
-from prsr.sampling.slice_size import conditioning_bytes
 from prsr.utils import distributed
-from prsr.utils.argument_checks import check_fits
 from prsr.utils.files import remove_unfinished
 
 SHEET_ROWS = 24
@@ -115,7 +112,7 @@ def read_pairs(
 ) -> tuple[dict[int, Pair], dict[int, str]]:
     """The pairs of a share of the sources, and the reasons why the others of it are unusable.
 
-    Both are by index. An image is also unusable if its conditioning logits exceed the memory.
+    Both are by index. An image is also unusable if its conditioning exceeds the memory.
     """
     config = sampler.config
     pairs: dict[int, Pair] = {}
@@ -123,15 +120,21 @@ def read_pairs(
     for i in share:
         try:
             pair = sources[i].pair(config, low_resolution)
-            if isinstance(sampler, Sampler):
-                height, width = (config.scale * size for size in pair[0].shape[1:])
-                size = conditioning_bytes(config, height, width)
-                check_fits(size, f"{sources[i].path}: conditioning logits", sampler.device)
+            height, width = (config.scale * size for size in pair[0].shape[1:])
+            check_output_size(sampler, height, width, sources[i].path)
         except (OSError, ValueError) as error:
             unreadable[i] = str(error)
         else:
             pairs[i] = pair
     return pairs, unreadable
+
+
+def check_output_size(sampler: Method, height: int, width: int, path: Path) -> None:
+    """Raise ValueError with the path if the sampler cannot make images of H × W pixels."""
+    try:
+        sampler.check_size(height, width)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_samples(

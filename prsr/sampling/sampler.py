@@ -27,7 +27,7 @@ from prsr.sampling.method import Advance, Method
 from prsr.sampling.out_of_memory import draw_slices, explain
 from prsr.sampling.request import Batch, Request, as_tensor
 from prsr.sampling.slice_size import conditioning_bytes, per_slice, that_fit
-from prsr.utils.argument_checks import check_fits, check_model
+from prsr.utils.argument_checks import SMALL, check_fits, check_model
 from prsr.utils.terminal_messages import Notice
 from prsr.utils.torch_settings import exact_fp32, own_defaults
 
@@ -79,8 +79,14 @@ class Sampler(Method):
 
     @override
     def check_size(self, height: int, width: int) -> None:
-        needed = conditioning_bytes(self.config, height, width)
-        check_fits(needed, "conditioning logits", self.device)
+        whole = conditioning_bytes(self.config, height, width)
+        if whole <= SMALL:
+            return
+        if self._conditioner(self._choose()).defers_logits:
+            inputs = conditioning_bytes(self.config, height, width, with_logits=False)
+            check_fits(inputs, "conditioning features", self.device)
+        else:
+            check_fits(whole, "conditioning logits", self.device)
 
     @override
     def _draw(self, request: Request, advance: Advance | None) -> Tensor:

@@ -140,8 +140,23 @@ def test_non_finite_conditioning_logits_are_refused(make_model, lr, value):
 
 def test_image_whose_logits_exceed_the_memory_is_refused_before_the_work(sampler):
     lr = torch.zeros((1, 3, 1, 1), dtype=torch.uint8).expand(1, 3, 2**18, 2**18)
-    with pytest.raises(ValueError, match=r"conditioning logits would take .* GiB, and cpu has"):
+    with pytest.raises(ValueError, match=r"conditioning features would take .* GiB, and cpu has"):
         sampler.sample(lr, seed=1)
+
+
+def test_logits_that_are_computed_row_by_row_do_not_limit_the_size(make_model, monkeypatch):
+    model = make_model(levels=256)
+    monkeypatch.setattr("prsr.sampling.sampler.SMALL", 0)
+    monkeypatch.setattr("prsr.utils.argument_checks.SMALL", 0)
+    lr = torch.zeros((1, 3, 2, 2), dtype=torch.uint8)
+    inputs = 4 * model.config.conditioning_channels * 16
+    monkeypatch.setattr("prsr.utils.argument_checks.memory_limit", lambda: inputs)
+    assert Sampler(model, engine="cpu").sample(lr, seed=1).shape == (1, 3, 4, 4)
+    with pytest.raises(ValueError, match="conditioning logits would take"):
+        Sampler(model, engine="torch").sample(lr, seed=1)
+    monkeypatch.setattr("prsr.utils.argument_checks.memory_limit", lambda: inputs - 1)
+    with pytest.raises(ValueError, match="conditioning features would take"):
+        Sampler(model, engine="cpu").sample(lr, seed=1)
 
 
 def test_conditioning_logits_of_the_wrong_size_are_refused(make_model, lr):
