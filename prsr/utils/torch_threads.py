@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ FEW_IMAGES = 8
 """Below this number of images, torch runs single-threaded next to an engine."""
 
 _lock = Lock()
+
+# The threads of torch do not exist in a child of fork, which would wait for them for ever.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def use_one_torch_thread() -> int:

@@ -218,29 +218,19 @@ def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
     subprocess.run([str(program), "8", "1000"], check=True, timeout=100, env=unhindered)
 
 
-# The conditioning is done before the fork: torch's own threads do not survive one.
 FORK = """
 import os, sys, torch
 sys.path.insert(0, sys.argv[1])
 from conftest import build_model
-import prsr
+from prsr import Sampler
 from prsr.testing import random_images
-from prsr.sampling.conditioning import condition
-from prsr.engines.base import Job
-from prsr.engines.cpu import CPUEngine
-model, engine = build_model(), CPUEngine()
-conditioning = condition(model.conditioning, random_images(model.config, 1, 2, 2), model.config)
-weights, noise = engine.pack(model.prior, "fp32"), prsr.noise(0, 1, 4, 4, 3)
-def draw():
-    image = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
-    state = engine.start(weights, Job(*conditioning, noise, torch.ones(1), None, image))
-    for y in range(4):
-        engine.row(state, y)
-    return image
+model = build_model()
+lr = random_images(model.config, 16, 8, 8)
+sampler = Sampler(model, engine=sys.argv[2])
 torch.set_num_threads(2)
-expected = draw()
+expected = sampler.sample(lr, seed=1, num_samples=2)
 child = os.fork()
-same = torch.equal(draw(), expected)
+same = torch.equal(sampler.sample(lr, seed=1, num_samples=2), expected)
 if child == 0:
     os._exit(0 if same else 1)
 assert same and os.waitpid(child, 0)[1] == 0
@@ -248,8 +238,9 @@ assert same and os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.quick
-def test_a_child_of_fork_may_sample_on():
-    command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1])]
+@pytest.mark.parametrize("engine", ["cpu", "torch"])
+def test_a_child_of_fork_may_sample_on(engine):
+    command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1]), engine]
     subprocess.run(command, check=True, timeout=120)
 
 
