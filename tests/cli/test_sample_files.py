@@ -10,6 +10,7 @@ from PIL import Image
 
 from prsr import PRSR, Sampler
 from prsr.data.contact_sheet import contact_sheet
+from prsr import Sampler
 from prsr.data.write_images import LONGEST_SIDES, SUFFIXES, check_size, provenance_of, save_image
 
 
@@ -120,13 +121,14 @@ def test_an_unreadable_file_does_not_affect_the_others(command, model, photos, t
 def test_an_image_too_large_for_the_memory_does_not_affect_the_others(
     command, model, photos, tmp_path
 ):
-    from prsr.utils.argument_checks import check_fits
+    width, height = Image.open(photos / "b.jpg").size
 
-    def refused(size, what, device):
-        check_fits(2**62 if "b.jpg: conditioning" in what else size, what, device)
+    def refused(sampler, *size):
+        if size == (2 * height, 2 * width):
+            raise ValueError("conditioning logits would take too much")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prsr.cli.sample_files.check_fits", refused)
+        patch.setattr(Sampler, "check_size", refused)
         request = ("sample", photos, "--model", model, "--low-resolution", "-o", tmp_path / "out")
         code, printed, _ = command(*request)
     assert code == 1

@@ -219,7 +219,7 @@ def test_an_interruption_leaves_no_member_of_a_team_waiting(tmp_path):
 
 
 FORK = """
-import os, sys, torch
+import os, signal, sys, torch
 sys.path.insert(0, sys.argv[1])
 from conftest import build_model
 from prsr import Sampler
@@ -230,6 +230,8 @@ sampler = Sampler(model, engine=sys.argv[2])
 torch.set_num_threads(2)
 expected = sampler.sample(lr, seed=1, num_samples=2)
 child = os.fork()
+if child == 0:
+    signal.alarm(100)
 same = torch.equal(sampler.sample(lr, seed=1, num_samples=2), expected)
 if child == 0:
     os._exit(0 if same else 1)
