@@ -15,6 +15,7 @@ from prsr.config import PRSRConfig
 from prsr.data.image_arrays import to_array
 from prsr.sampling.noise import image_noise
 from prsr.utils.argument_checks import (
+    check_fits,
     check_images,
     check_known,
     check_levels,
@@ -150,6 +151,8 @@ def make_request(
     check_size(*size)
     check_levels(lr, "batch", config)
     seed, samples, first_index = check_sample_numbers(seed, num_samples, first_index, len(lr))
+    what = "the samples of this batch" if num_samples is None else f"num_samples={samples}: samples"
+    check_fits(len(lr) * samples * lr.shape[1] * size[0] * size[1], what, device)
     known, mask = check_known(known, mask, (*lr.shape[:2], *size), config)
     temperatures = check_temperature(temperature, len(lr))
     request = Request(

@@ -12,6 +12,9 @@ from PIL import Image
 
 import prsr
 from prsr import Sampler
+from prsr.models.baselines import Independent
+from prsr.sampling.interpolation import Bicubic
+from prsr.sampling.trained_baselines import method_for
 
 N, D, H, W = 2, 3, 4, 6  # of the high-resolution images
 KNOWN = torch.zeros((N, D, H, W), dtype=torch.uint8)
@@ -142,6 +145,23 @@ def test_image_whose_logits_exceed_the_memory_is_refused_before_the_work(sampler
     lr = torch.zeros((1, 3, 1, 1), dtype=torch.uint8).expand(1, 3, 2**18, 2**18)
     with pytest.raises(ValueError, match=r"conditioning features would take .* GiB, and cpu has"):
         sampler.sample(lr, seed=1)
+
+
+@pytest.mark.parametrize("method", ["sample", "rows"])
+@pytest.mark.parametrize("count", [10**9, 2**32 - 1])
+def test_more_samples_than_fit_in_memory_are_refused_by_name(sampler, lr, method, count):
+    with pytest.raises(ValueError, match=rf"^num_samples={count}: samples would take .* GiB"):
+        getattr(sampler, method)(lr.repeat(10**4, 1, 1, 1), seed=1, num_samples=count)
+
+
+def test_more_samples_than_fit_are_refused_for_every_method(lr, make_model, monkeypatch):
+    config = make_model().config
+    monkeypatch.setattr("prsr.utils.argument_checks.SMALL", 0)
+    monkeypatch.setattr("prsr.utils.argument_checks.memory_limit", lambda: 2 * KNOWN.numel())
+    for method in (Bicubic(config), method_for(Independent(config))):
+        method.sample(lr, seed=1, num_samples=2)
+        with pytest.raises(ValueError, match=r"^num_samples=3: samples would take"):
+            method.sample(lr, seed=1, num_samples=3)
 
 
 def test_logits_that_are_computed_row_by_row_do_not_limit_the_size(make_model, monkeypatch):
