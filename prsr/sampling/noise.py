@@ -113,7 +113,8 @@ def noise(
     n = check_integer(n, "n", 0, 2**63)
     first_index = check_integer(first_index, "first_index", 0, 2**63 - n)
     sample = check_integer(sample, "sample", 0, 2**32)
-    for name, size in (("height", height), ("width", width), ("channels", channels)):
-        check_integer(size, name, 0, 2**32)
+    height = check_integer(height, "height", 0, 2**32)
+    width = check_integer(width, "width", 0, 2**32)
+    channels = check_integer(channels, "channels", 0, 2**32)
     images = torch.arange(first_index, first_index + n)
     return image_noise(seed, images, torch.full_like(images, sample), height, width, channels)

@@ -136,3 +136,11 @@ def test_non_integer_argument_is_refused_by_name(name, value):
     arguments = {"seed": 0, "n": 2, "height": 2, "width": 2, "channels": 3}
     with pytest.raises(TypeError, match=f"^{name} must be an integer"):
         noise(**arguments | {name: value})
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint64])
+def test_numpy_integers_are_accepted_like_python_integers(kind):
+    """Also those whose product would overflow their type."""
+    expected = noise(7, 1, 32, 32, 3, 2, sample=1)
+    sizes = (kind(1), kind(32), kind(32), kind(3), kind(2))
+    assert torch.equal(noise(kind(7), *sizes, sample=kind(1)), expected)
