@@ -77,7 +77,7 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
 
     Args:
         model: any :class:`prsr.PRSR`.
-        lr: ``uint8 [N, D, h, w]``.
+        lr: ``uint8 [N, D, h, w]``, values below K.
         hr: ``uint8 [N, D, H, W]``, values below K.
 
     Raises:
@@ -85,6 +85,7 @@ def bits_per_dim(model: PRSR, lr: Tensor, hr: Tensor) -> Tensor:
         ValueError: the shapes do not fit each other or the configuration, or a value is too large.
     """
     check_pair(lr, hr, model.config, model.device)
+    check_levels(lr, "lr", model.config)
     check_levels(hr, "hr", model.config)
     with evaluating(model), torch.no_grad():
         return per_image_bits(model(lr, hr).logits, hr)

@@ -10,7 +10,6 @@ from PIL import Image
 
 from prsr import PRSR, Sampler
 from prsr.data.contact_sheet import contact_sheet
-from prsr import Sampler
 from prsr.data.write_images import LONGEST_SIDES, SUFFIXES, check_size, provenance_of, save_image
 
 

@@ -236,6 +236,15 @@ def test_every_weight_of_the_prior_learns_except_those_under_a_mask(make_model, 
             assert torch.equal(parameter.grad != 0, expected), f"{name}.{kind}"
 
 
+@pytest.mark.parametrize("name", ["lr", "hr"])
+def test_bits_per_dim_refuses_levels_that_the_model_lacks(make_model, make_images, name):
+    model = make_model()
+    images = {"lr": make_images(model.config, 1, 2, 2), "hr": make_images(model.config, 1, 4, 4)}
+    images[name][0, 0, 0, 0] = model.config.levels
+    with pytest.raises(ValueError, match=f"^{name} must hold values below 8"):
+        bits_per_dim(model, **images)
+
+
 def test_bits_per_dim_of_uniform_logits_is_log2_of_the_levels(make_images):
     model = PRSR(PRSRConfig.preset("tiny"))
     for layer in (model.conditioning[-1], model.prior.head[2]):
