@@ -138,7 +138,7 @@ class PRSRConfig:
             raise TypeError(f"values must be a mapping, got {type(values).__name__}")
         names = {field.name for field in dataclasses.fields(cls)}
         missing = sorted(names - values.keys() - {"conditional_gates"})
-        unknown = sorted(values.keys() - names)
+        unknown = sorted(str(key) for key in values.keys() - names)
         if missing:
             raise ValueError(f"configuration lacks {', '.join(missing)}")
         if unknown:

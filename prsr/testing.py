@@ -21,6 +21,7 @@ from prsr.models.layers import RowConvolution, logits_of
 from prsr.models.prsr import PRSR
 from prsr.utils.argument_checks import (
     check_levels,
+    check_mask,
     check_pair,
     check_temperature,
     check_values,
@@ -50,8 +51,8 @@ def violations(
 
     Raises:
         TypeError: an image is not ``uint8``, or the temperature is not a number.
-        ValueError: the shapes do not fit each other, a value is not below K, or the temperature is
-            negative or not finite.
+        ValueError: the shapes do not fit each other, a value is not below K, noise is not in
+            [0, 1), or the temperature is negative or not finite.
     """
     check_pair(lr, hr, model.config, model.device)
     for name, tensor in (("lr", lr), ("hr", hr)):
@@ -63,6 +64,8 @@ def violations(
     expected = (hr.shape[0], *hr.shape[2:], hr.shape[1])
     if tuple(noise.shape) != expected:
         raise ValueError(f"noise must be {list(expected)}, got {list(noise.shape)}")
+    if bool((noise < 0).any()) or bool((noise >= 1).any()):  # NaN passes, and results in NaN
+        raise ValueError("noise must hold values in [0, 1), found others")
     with exact_fp32(lr.device), evaluating(model):
         logits = model(lr, hr).logits.double()
     chosen = hr.long()[:, None]
@@ -99,11 +102,15 @@ def cdf_violation(
         hr: the samples, ``uint8 [N, D, H, W]``.
         noise: their noise, ``float32 [N, H, W, D]`` in [0, 1).
         temperature: a number, or one for each image, ``[N]``.
-        mask: known sub-pixels, ``bool [N, D, H, W]``, which are left out.
+        mask: known sub-pixels, which are left out: ``bool [N, D, H, W]`` or broadcastable to it.
+
+    Raises:
+        TypeError: ``mask`` is not ``bool``; and as :func:`violations`.
+        ValueError: ``mask`` has the wrong shape; and as :func:`violations`.
     """
     worst = violations(model, lr, hr, noise, temperature)
     if mask is not None:
-        worst = worst.masked_fill(mask, 0.0)
+        worst = worst.masked_fill(check_mask(mask, tuple(hr.shape)), 0.0)
     return worst.flatten(1).amax(dim=1)
 
 
@@ -130,7 +137,15 @@ def divergence_distance(
 
     Returns:
         ``float64 [N]``.
+
+    Raises:
+        TypeError: as :func:`violations`.
+        ValueError: as :func:`violations`.
     """
+    for name, images in (("one", one), ("other", other)):
+        check_pair(lr, images, model.config, model.device, name)
+        check_values(images, name)
+        check_levels(images, name, model.config)
     # In the order in which sub-pixels are drawn: raster order, colours within a pixel.
     differs = (one != other).permute(0, 2, 3, 1).flatten(1)
     first = differs.int().argmax(dim=1, keepdim=True)

@@ -137,3 +137,9 @@ def test_configuration_is_immutable_and_hashable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.levels = 2
     assert {config: "paper"}[PRSRConfig()] == "paper"
+
+
+def test_keys_that_are_no_strings_are_refused_like_other_unknown_fields():
+    values = PRSRConfig().to_dict() | {3: 1, "size": 2, None: 0}
+    with pytest.raises(ValueError, match="unknown fields 3, None, size"):
+        PRSRConfig.from_dict(values)

@@ -114,3 +114,41 @@ def test_divergence_distance_is_from_u_to_the_cdf_edge_where_images_diverge(fini
     assert_close(distance[0], edges.max(), atol=1e-6, rtol=0)
     assert distance[0] > EPSILON
     assert distance[1:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("mask", "error"),
+    [
+        (torch.zeros(3, 3, 6, 5, dtype=torch.bool), ValueError),
+        (torch.zeros(3, 3, 6, 4), TypeError),
+        (True, TypeError),
+    ],
+)
+def test_comparator_refuses_an_invalid_mask_by_name(finished, mask, error):
+    with pytest.raises(error, match=r"^mask must be"):
+        cdf_violation(*finished, 1.0, mask)
+
+
+@pytest.mark.parametrize("value", [-1e-6, 1.0, 7.0, float("inf")])
+def test_comparator_refuses_noise_out_of_range(finished, value):
+    noise = finished[3].clone()
+    noise[1, 2, 3, 0] = value
+    with pytest.raises(ValueError, match=r"^noise must hold values in \[0, 1\)"):
+        cdf_violation(*finished[:3], noise, 1.0)
+
+
+@pytest.mark.parametrize("name", ["one", "other"])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda images: images[:1], ValueError),
+        (lambda images: images[..., :1], ValueError),
+        (lambda images: images.float(), TypeError),
+        (lambda images: images + 8, ValueError),
+    ],
+)
+def test_divergence_refuses_invalid_images_by_name(finished, name, change, error):
+    model, lr, image, noise = finished
+    images = {"one": image, "other": image} | {name: change(image)}
+    with pytest.raises(error, match=f"^{name} must"):
+        divergence_distance(model, lr, **images, noise=noise)

@@ -14,6 +14,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.models.base import TrainedModel
 from prsr.sampling.request import Batch, Request, make_request
+from prsr.utils.argument_checks import describe
 
 Advance = Callable[[int], None]
 """Called with the number of rows that have been finished since the last call."""
@@ -93,7 +94,11 @@ class DeterministicMethod(Method):
 @contextmanager
 def counting(progress: bool | Progress, total: int) -> Iterator[Advance | None]:
     """A function that shows how many of ``total`` rows are finished, as ``progress`` says."""
-    if not progress:
+    if not isinstance(progress, (bool, Progress)):
+        raise TypeError(
+            f"progress must be a bool or a rich.progress.Progress, got {describe(progress)}"
+        )
+    if progress is False:
         yield None
         return
     with Progress(transient=True) if progress is True else nullcontext(progress) as bar:

@@ -51,7 +51,9 @@ def check_device(tensor: Tensor, name: str, device: torch.device) -> None:
         raise ValueError(f"{name} must be on {device} like the model, it is on {tensor.device}")
 
 
-def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device) -> None:
+def check_pair(
+    lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device, name_of_hr: str = "hr"
+) -> None:
     """Check low- and high-resolution images: ``uint8 [N, D, h, w]`` and ``uint8 [N, D, s·h, s·w]``.
 
     Raises:
@@ -59,14 +61,14 @@ def check_pair(lr: Tensor, hr: Tensor, config: PRSRConfig, device: torch.device)
         ValueError: the shapes do not match each other or the model's configuration, or one is not
             on the model's device.
     """
-    for name, images in (("lr", lr), ("hr", hr)):
+    for name, images in (("lr", lr), (name_of_hr, hr)):
         check_images(images, name, config)
         if not torch.compiler.is_compiling():  # the comparison would break the graph
             check_device(images, name, device)
     expected = (*lr.shape[:2], config.scale * lr.shape[2], config.scale * lr.shape[3])
     if tuple(hr.shape) != expected:
         raise ValueError(
-            f"hr must be {list(expected)}, {config.scale} times lr {list(lr.shape)}, "
+            f"{name_of_hr} must be {list(expected)}, {config.scale} times lr {list(lr.shape)}, "
             f"got {list(hr.shape)}"
         )
 
@@ -76,13 +78,15 @@ def check_targets(hr: Tensor, logits: Tensor) -> None:
 
     Raises:
         TypeError: they are not a ``uint8`` tensor.
-        ValueError: they have another shape.
+        ValueError: they have another shape, or a value is not below K.
     """
     if not isinstance(hr, Tensor) or hr.dtype != torch.uint8:
         raise TypeError(f"hr must be a uint8 tensor, got {describe(hr)}")
     expected = [len(logits), *logits.shape[2:]]
     if list(hr.shape) != expected:
         raise ValueError(f"hr must be {expected}, like the logits, got {list(hr.shape)}")
+    if not torch.compiler.is_compiling() and not hr.is_meta:  # reading would break the graph
+        check_below(hr, "hr", logits.shape[1])
 
 
 def check_levels(images: Tensor, name: str, config: PRSRConfig) -> None:
@@ -91,10 +95,14 @@ def check_levels(images: Tensor, name: str, config: PRSRConfig) -> None:
     Raises:
         ValueError: one is not.
     """
-    if config.levels < 256 and images.numel() and int(images.max()) >= config.levels:
+    check_below(images, name, config.levels)
+
+
+def check_below(images: Tensor, name: str, levels: int) -> None:
+    """:func:`check_levels` for a number of levels."""
+    if levels < 256 and images.numel() and int(images.max()) >= levels:
         raise ValueError(
-            f"{name} must hold values below {config.levels} (the model's levels), "
-            f"got {int(images.max())}"
+            f"{name} must hold values below {levels} (the model's levels), got {int(images.max())}"
         )
 
 
@@ -128,7 +136,9 @@ def check_integer(value: object, name: str, least: int, below: int) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     number = int(value)
     if not least <= number < below:
-        raise ValueError(f"{name} must be from {least} to {below - 1}, got {number}")
+        # Python refuses to print integers of many digits.
+        given = number if number.bit_length() <= 256 else f"one of {number.bit_length()} bits"
+        raise ValueError(f"{name} must be from {least} to {below - 1}, got {given}")
     return number
 
 
@@ -170,6 +180,11 @@ def check_temperature(temperature: object, n: int) -> Tensor:
         raise TypeError(
             f"temperature must be a number or a tensor [{n}], got {describe(temperature)}"
         )
+    if not isinstance(temperature, Tensor):
+        try:
+            temperature = float(temperature)  # type: ignore[arg-type]
+        except OverflowError:
+            raise ValueError("temperature must be at most 3.4e38, got a larger number") from None
     values = torch.as_tensor(temperature, dtype=torch.float32)
     if values.dim() and tuple(values.shape) != (n,):
         raise ValueError(f"temperature must be a number or [{n}], got {list(values.shape)}")
@@ -193,15 +208,26 @@ def check_known(
         raise ValueError("known and mask go together: give both or neither")
     if not isinstance(known, Tensor) or known.dtype != torch.uint8:
         raise TypeError(f"known must be a uint8 tensor, got {describe(known)}")
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"mask must be a bool tensor, got {describe(mask)}")
     check_values(known, "known")
-    check_values(mask, "mask")
+    mask = check_mask(mask, shape)
     if tuple(known.shape) != shape:
         raise ValueError(f"known must be {list(shape)}, got {list(known.shape)}")
     check_levels(known, "known", config)
+    return known, mask
+
+
+def check_mask(mask: object, shape: tuple[int, ...]) -> Tensor:
+    """Check a mask of sub-pixels; returns it broadcast to ``shape``.
+
+    Raises:
+        TypeError: it is not a dense ``bool`` tensor.
+        ValueError: it has the wrong shape, or no values.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask must be a bool tensor, got {describe(mask)}")
+    check_values(mask, "mask")
     try:
-        return known, mask.broadcast_to(shape)
+        return mask.broadcast_to(shape)
     except RuntimeError:
         raise ValueError(
             f"mask must be {list(shape)} or broadcast to it, got {list(mask.shape)}"

@@ -65,6 +65,8 @@ def test_invalid_batch_is_refused(sampler, batch, error, message):
         ("temperature", math.nan, ValueError),
         ("temperature", math.inf, ValueError),
         ("temperature", 1e39, ValueError),
+        ("temperature", 10**400, ValueError),
+        pytest.param("temperature", -(10**5000), ValueError, id="unprintable temperature"),
         ("temperature", torch.tensor([1.0, math.nan]), ValueError),
         ("temperature", torch.tensor([1.0, -1.0]), ValueError),
         ("temperature", torch.ones(N + 1), ValueError),
@@ -76,6 +78,7 @@ def test_invalid_batch_is_refused(sampler, batch, error, message):
         ("temperature", [1.0, 1.0], TypeError),
         ("seed", -1, ValueError),
         ("seed", 2**64, ValueError),
+        pytest.param("seed", 10**5000, ValueError, id="unprintable seed"),
         ("seed", 1.0, TypeError),
         ("seed", "1", TypeError),
         ("seed", True, TypeError),
@@ -93,6 +96,12 @@ def test_invalid_batch_is_refused(sampler, batch, error, message):
 def test_invalid_argument_is_refused_by_name(sampler, lr, method, name, value, error):
     with pytest.raises(error, match=f"^{name} must be"):
         getattr(sampler, method)(lr, **{"seed": 1} | {name: value})
+
+
+@pytest.mark.parametrize("progress", [1, 0, None, "bar", np.True_])
+def test_invalid_progress_is_refused_by_name(sampler, lr, progress):
+    with pytest.raises(TypeError, match=r"^progress must be a bool or a rich\.progress\.Progress"):
+        sampler.sample(lr, seed=1, progress=progress)
 
 
 @pytest.mark.parametrize(
