@@ -106,6 +106,15 @@ def chosen_instruction_set() -> str:
     return wanted
 
 
+def instruction_set_problem() -> str:
+    """Why :func:`chosen_instruction_set` would raise an error; empty if it would not."""
+    try:
+        chosen_instruction_set()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def free_namespace() -> str:
     """A namespace for the operator: ``prsr``, or another name if prsr is imported again.
 
@@ -324,6 +333,8 @@ class CPUEngine(Engine):
         reasons = []
         if _native is None:
             reasons.append(_absence)
+        elif problem := instruction_set_problem():
+            reasons.append(problem)
         if precision not in ("fp32", "bf16"):
             reasons.append(f"it computes in fp32 and bf16, not in {precision}")
         if device.type != "cpu":

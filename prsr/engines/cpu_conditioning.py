@@ -68,13 +68,11 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
     Returns:
         None if :func:`compute` would not give the result of the network in evaluation mode: that
         requires prsr's own network unchanged, of the same classes and settings, without hooks,
-        ``float32``, on the CPU.
-
-    Raises:
-        ValueError: the instruction set that ``PRSR_INSTRUCTION_SET`` names is not available.
+        ``float32``, on the CPU. None also if the kernels cannot run here.
     """
     if (
         native._native is None
+        or native.instruction_set_problem()
         or type(network) is not ConditioningNetwork
         or network.config != config
         or has_global_hooks()
@@ -85,10 +83,14 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
         return None
     with _lock:
         packed = _packed.get(network)
-    if packed is None or not packed.snapshot.matches(network):
+    instruction_set = chosen_instruction_set()
+    if (
+        packed is None
+        or packed.instruction_set != instruction_set
+        or not packed.snapshot.matches(network)
+    ):
         if not all(map(Pattern.fits_tensors, patterns, modules)):
             return None
-        instruction_set = chosen_instruction_set()
         last = cast(nn.Conv2d, network[-1])
         packed = PackedNetwork(
             config, Snapshot(network), lay_out(network), instruction_set, limit_of_inputs(last)

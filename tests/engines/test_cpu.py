@@ -14,9 +14,11 @@ import torch
 
 import prsr
 from prsr import PRESETS, Sampler
+from prsr.engines import cpu as native
 from prsr.engines.base import Job
 from prsr.engines.cpu import BUNDLE, CPUEngine, chosen_instruction_set, instruction_sets
 from prsr.sampling.conditioning import condition
+from prsr.testing import cdf_violation
 
 pytestmark = [
     pytest.mark.sanitize,
@@ -119,17 +121,38 @@ def test_an_instruction_set_that_is_not_here_is_refused(make_model, make_images,
         prsr.sample(make_images(model.config, 1, 1, 1), model=model, engine="cpu")
 
 
-def test_the_instruction_set_is_chosen_when_weights_are_packed(
+def test_an_instruction_set_that_is_not_here_leaves_the_other_engines(
     make_model, make_images, monkeypatch
 ):
     model = make_model()
     lr, sampler = make_images(model.config, 2, 1, 1), Sampler(model, engine="cpu")
-    expected = sampler.sample(lr, seed=1)
+    sampler.sample(lr, seed=1)
     monkeypatch.setenv("PRSR_INSTRUCTION_SET", "altivec")
-    assert torch.equal(sampler.sample(lr, seed=1), expected)
-    model.prior.head[2].bias.data += 1
-    with pytest.raises(ValueError, match="PRSR_INSTRUCTION_SET"):
-        sampler.sample(lr, seed=1)
+    assert "got 'altivec'" in prsr.list_engines()["cpu"][0]
+    for refused in (lambda: Sampler(model, engine="cpu"), lambda: sampler.sample(lr, seed=1)):
+        with pytest.raises(ValueError, match="PRSR_INSTRUCTION_SET"):
+            refused()
+    for engine in ("torch", "reference"):
+        image = prsr.sample(lr, model=model, engine=engine, seed=1)
+        assert cdf_violation(model, lr, image, prsr.noise(1, 2, 2, 2, 3), 1.0).max() <= 1e-4
+
+
+def test_a_change_of_the_instruction_set_takes_effect(make_model, make_images, monkeypatch):
+    """For both networks, although their packed weights are kept."""
+    model, used = make_model(), []
+    extension = native._native
+    for name in ("draw_rows", "condition"):
+        plain = getattr(extension, name)
+        monkeypatch.setattr(
+            extension, name, lambda *call, plain=plain: used.append(call[0]) or plain(*call)
+        )
+    sampler = Sampler(model, engine="cpu")
+    for name in [*instruction_sets(), *instruction_sets()]:
+        monkeypatch.setenv("PRSR_INSTRUCTION_SET", name)
+        used.clear()
+        sampler.sample(make_images(model.config, 2, 1, 1), seed=1)
+        assert set(used) == {name}
+        assert len(used) >= 2
 
 
 @pytest.mark.quick
