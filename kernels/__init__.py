@@ -2,7 +2,7 @@
 
 Each row of images takes two launches: ``vertical_row`` computes all layers' GEMMs over images and
 columns, and ``horizontal_row`` draws the row pixel by pixel, colour by colour and layer by layer.
-``ops`` contains the functions that both use. A program processes a *tile* of images, and programs
+``device_functions`` contains the functions that both use. A program processes a *tile* of images, and programs
 share nothing. Within a program, a barrier separates every write to memory from the reads of it by
 other threads; the comment at the barrier names both.
 

@@ -1,6 +1,6 @@
 """The engine ``reference``: the whole prior, forward, for every sub-pixel.
 
-Nothing is cached. Its results define correctness for faster engines, and its speed is that of the
+Nothing of the prior is cached; the conditioning logits are computed once. Its results define correctness for faster engines, and its speed is that of the
 naive sampler: H·W·D forward passes per image.
 """
 
@@ -27,7 +27,7 @@ class State:
 
 
 class ReferenceEngine(Engine):
-    """Runs the whole training network for each sub-pixel, on any device, in float32."""
+    """Runs the whole prior network for each sub-pixel, on any device, in float32."""
 
     name = "reference"
     calls_prior = True
