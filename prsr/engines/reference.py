@@ -1,7 +1,8 @@
 """The engine ``reference``: the whole prior, forward, for every sub-pixel.
 
-Nothing of the prior is cached; the conditioning logits are computed once. Its results define correctness for faster engines, and its speed is that of the
-naive sampler: H·W·D forward passes per image.
+Nothing of the prior is cached; the conditioning logits are computed once. Its results define
+correctness for faster engines, and its speed is that of the naive sampler: H·W·D forward passes of
+the prior per image.
 """
 
 from __future__ import annotations
