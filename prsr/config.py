@@ -99,6 +99,16 @@ class PRSRConfig:
         return self.scale.bit_length() - 1
 
     @property
+    def high_size(self) -> tuple[int, int]:
+        """Height and width of the high-resolution images of training in pixels."""
+        return self.scale * self.low_height, self.scale * self.low_width
+
+    @property
+    def image_format(self) -> tuple[int, ...]:
+        """The fields that define a model's images: two models of one format are comparable."""
+        return self.channels, self.levels, self.scale, self.low_height, self.low_width
+
+    @property
     def reach(self) -> int:
         """Pixels that a gated block reads to each side and above: p = ⌊k/2⌋."""
         return self.prior_kernel // 2

@@ -143,3 +143,15 @@ def test_keys_that_are_no_strings_are_refused_like_other_unknown_fields():
     values = PRSRConfig().to_dict() | {3: 1, "size": 2, None: 0}
     with pytest.raises(ValueError, match="unknown fields 3, None, size"):
         PRSRConfig.from_dict(values)
+
+
+def test_image_format_is_that_of_models_with_comparable_images():
+    """Of all fields, those that the images depend on."""
+    tiny = PRESETS["tiny"]
+    differ = set()
+    for name in NUMBERS:
+        value = 4 if name == "scale" else 2 * getattr(tiny, name) + 1
+        if dataclasses.replace(tiny, **{name: value}).image_format != tiny.image_format:
+            differ.add(name)
+    assert differ == {"channels", "levels", "scale", "low_height", "low_width"}
+    assert PRSRConfig(scale=2, low_height=3, low_width=5).high_size == (6, 10)

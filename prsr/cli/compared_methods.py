@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from prsr.cli.options import load_model
-from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
 from prsr.info import describe_device
 from prsr.sampling.interpolation import Bicubic, Nearest
@@ -54,28 +53,17 @@ def open_methods(
             except FileNotFoundError as error:
                 accepted = "baselines must be bicubic, nearest, or models"
                 raise FileNotFoundError(f"{accepted}: {error}") from error
-            if image_sizes(baseline.config) != image_sizes(compared.config):
+            if baseline.config.image_format != compared.config.image_format:
                 raise ValueError(
                     f"{name} and {model} must have images of the same size: channels, levels, "
-                    f"scale, height and width are {image_sizes(baseline.config)}, not "
-                    f"{image_sizes(compared.config)}"
+                    f"scale, height and width are {baseline.config.image_format}, not "
+                    f"{compared.config.image_format}"
                 )
             taken = baseline.method in (compared.method, *methods)
             label = f"{baseline.method} ({printable(name)})" if taken else baseline.method
             methods[label] = method_for(baseline)
     methods[compared.method] = method_for(compared)
     return methods
-
-
-def image_sizes(config: PRSRConfig) -> tuple[int, ...]:
-    """The fields of a configuration that define a model's inputs and outputs."""
-    return (
-        config.channels,
-        config.levels,
-        config.scale,
-        config.low_height,
-        config.low_width,
-    )
 
 
 def describe_methods(

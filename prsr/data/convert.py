@@ -90,8 +90,7 @@ def convert(
     if not lacks_only_its_end(out):
         check_out(out)
     partial, journal = unfinished_files(out)
-    height, width = (config.scale * size for size in (config.low_height, config.low_width))
-    shape = (config.channels, height, width)
+    shape = (config.channels, *config.high_size)
     title = {"source": source.description, "shape": shape, "levels": config.levels}
     if out.exists():
         result = result_of(journal, title, out, shape)

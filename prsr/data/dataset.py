@@ -24,11 +24,6 @@ from prsr.data.image_arrays import Pixels, high_resolution, read_image, reduce
 from prsr.utils.files import suppress_unsupported
 
 
-def high_size(config: PRSRConfig) -> tuple[int, int]:
-    """Height and width of high-resolution images in pixels."""
-    return config.scale * config.low_height, config.scale * config.low_width
-
-
 def map_array(path: str | Path) -> NDArray[Any]:
     """Map an array file of any shape and dtype into memory; pickles are rejected.
 
@@ -67,7 +62,7 @@ def read_array(path: str | Path, config: PRSRConfig, *, any_size: bool = False) 
         pixels = map_array(path)
     except ValueError as error:
         raise ValueError(f"{path} is neither a folder nor a readable .npy array file") from error
-    size = list(high_size(config))
+    size = list(config.high_size)
     shape = list(pixels.shape)
     if len(shape) != 4 or shape[1:] != [config.channels, *(shape[2:] if any_size else size)]:
         expected = ["N", config.channels, *(["h", "w"] if any_size else size)]

@@ -58,7 +58,7 @@ def high_resolution(image: Image.Image, config: PRSRConfig) -> Pixels:
     Returns:
         ``uint8 [D, s·h, s·w]``, values below K.
     """
-    height, width = config.scale * config.low_height, config.scale * config.low_width
+    height, width = config.high_size
     cropped = centre_crop(plain(image, pillow_mode(config)), height, width)
     return to_array(cropped.resize((width, height), Image.Resampling.BICUBIC), config)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prsr.config import PRSRConfig
-from prsr.data.dataset import EndlessBatches, SuperResolutionImages, high_size
+from prsr.data.dataset import EndlessBatches, SuperResolutionImages
 from prsr.sampling.noise import philox, uniform
 from prsr.training.bicubic import low_resolution, resize
 
@@ -61,7 +61,7 @@ def check_size(images: SuperResolutionImages, *, validated: bool) -> None:
     Raises:
         ValueError: they have another size, or larger images would have to be used for validation.
     """
-    size = high_size(images.config)
+    size = images.config.high_size
     found = images.pixels.shape[2:]
     if found == size:
         return
@@ -92,7 +92,7 @@ def augment(pixels: Tensor, indices: Tensor, step: int, seed: int, config: PRSRC
         ``uint8 [n, D, s·h, s·w]``, on the device of ``pixels``, values below K.
     """
     words = random_words(indices, step, seed)
-    size = high_size(config)
+    size = config.high_size
     if pixels.shape[2:] != size:
         boxes = crop_boxes(words, (pixels.shape[2], pixels.shape[3]), size)
         pixels = resize(pixels, size, boxes)

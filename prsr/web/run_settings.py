@@ -118,7 +118,7 @@ def from_query(query: Mapping[str, str], configs: Mapping[str, PRSRConfig]) -> R
     if model not in configs:
         raise ValueError(f"the model {model!r} of the link is not served here")
     config = configs[model]
-    height, width = config.scale * config.low_height, config.scale * config.low_width
+    height, width = config.high_size
     try:
         image = mask = None
         if "image" in query:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -94,7 +94,7 @@ class Models:
         """What the baselines make of the input, ``uint8 [D, H, W]``, by name."""
         config, low = self.configs[settings.model], self.low(settings)
         found = [("bicubic", Bicubic(config).enlarge(low)[0])]
-        if self.l2 is not None and same_images(self.l2.config, config):
+        if self.l2 is not None and self.l2.config.image_format == config.image_format:
             found.append(("L2 regression", self.l2.sample(low)[0]))
         return found
 
@@ -136,9 +136,3 @@ class Models:
             shown[:, :, :end] = part[0]
             drawn = settings.samples * config.channels * int(free[:end].sum())
             yield Progress(end, shown, seconds, drawn)
-
-
-def same_images(one: PRSRConfig, other: PRSRConfig) -> bool:
-    """Whether two models take and make the same kind of images."""
-    names: Sequence[str] = ("channels", "levels", "scale", "low_height", "low_width")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
