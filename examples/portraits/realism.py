@@ -25,7 +25,7 @@ from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.two_sample import verdicts
 from prsr.models.registry import open_model
 from prsr.sampling.interpolation import Bicubic
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 
 SIDE = 128
 """Side of the detector's images in pixels; it finds faces of at least 80 pixels."""

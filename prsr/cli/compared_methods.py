@@ -12,7 +12,7 @@ from prsr.data.dataset import SuperResolutionImages
 from prsr.info import describe_device
 from prsr.sampling.interpolation import Bicubic, Nearest
 from prsr.sampling.method import Method
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 from prsr.utils.terminal_messages import printable
 
 

@@ -32,8 +32,8 @@ from prsr.cli.options import (
 )
 from prsr.config import PRSRConfig
 from prsr.data.dataset import SuperResolutionImages
+from prsr.sampling.method_for import method_for
 from prsr.sampling.sampler import Sampler
-from prsr.sampling.trained_baselines import method_for
 from prsr.utils.files import check_folder
 
 OVERWRITE_KEY = "prsr.overwrite"

@@ -28,9 +28,9 @@ from prsr.data.contact_sheet import sheet_size
 from prsr.data.write_images import check_size, check_writable, save_image
 from prsr.models.model_files import DEFAULT_MODEL, bundled_inputs, bundled_models
 from prsr.models.prsr import PRSR
+from prsr.sampling.method_for import method_for
 from prsr.sampling.sample_sheet import sample_sheet
 from prsr.sampling.sampler import Sampler
-from prsr.sampling.trained_baselines import method_for
 from prsr.utils import distributed
 
 

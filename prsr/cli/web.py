@@ -11,7 +11,8 @@ from prsr.cli.options import device_option, load_model, print_line
 from prsr.cli.study import studies_option
 from prsr.models.model_files import bundled_models
 from prsr.models.prsr import PRSR
-from prsr.sampling.trained_baselines import RegressionMethod, method_for
+from prsr.sampling.method_for import method_for
+from prsr.sampling.trained_baselines import RegressionMethod
 
 
 @click.command("web")

@@ -20,7 +20,7 @@ from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits,
 from prsr.models.base import TrainedModel
 from prsr.models.baselines import Independent, Regression
 from prsr.models.prsr import PRSR
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 from prsr.training.loop import RunPlan, train
 from prsr.training.settings import TrainSettings
 from prsr.training.trainer import has_checkpoint

@@ -1,24 +1,19 @@
-"""Sampling from the trained baselines, and the choice of the method that a model needs.
+"""Sampling from the trained baselines.
 
 Source: Dahl, Norouzi and Shlens (arXiv 1702.00783), section 4.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from prsr.engines.base import draw
-from prsr.models.base import TrainedModel
-from prsr.models.baselines import Independent, Regression, Unconditional
+from prsr.models.baselines import Independent, Regression
 from prsr.models.eval_mode import evaluating
 from prsr.models.losses import by_sub_pixel
-from prsr.models.prsr import PRSR
 from prsr.sampling.method import Advance, DeterministicMethod, Method
 from prsr.sampling.request import Request
-from prsr.sampling.sampler import Sampler
 from prsr.utils.torch_settings import exact_fp32
 
 SLICE = 2
@@ -81,28 +76,3 @@ class RegressionMethod(DeterministicMethod):
         with exact_fp32(self.device), evaluating(self.model):
             values = torch.cat([self.model.expected(part) for part in lr.split(SLICE)])
         return ((values + 0.5) * top).round().clamp(0, top).to(torch.uint8)
-
-
-def method_for(model: TrainedModel, engine: str = "auto", precision: str = "fp32") -> Method:
-    """The method that samples from a model.
-
-    Args:
-        model: of any method in :data:`prsr.models.registry.MODELS`.
-        engine: as for :class:`prsr.Sampler`.
-        precision: as for :class:`prsr.Sampler`.
-
-    Raises:
-        ValueError: the engine cannot be used, or the model has no prior network to sample from.
-    """
-    if isinstance(model, (PRSR, Unconditional)):
-        return Sampler(cast(PRSR, model), engine=engine, precision=precision)
-    if (engine, precision) != ("auto", "fp32"):
-        raise ValueError(
-            f"engine {engine!r}, precision {precision!r}: a model of the method {model.method} "
-            "has no prior network; use auto and fp32"
-        )
-    if isinstance(model, Independent):
-        return IndependentSampler(model)
-    if isinstance(model, Regression):
-        return RegressionMethod(model)
-    raise TypeError(f"model must be of a method in MODELS, got {type(model).__name__}")

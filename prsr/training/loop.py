@@ -28,8 +28,8 @@ from prsr.data.dataset import EndlessBatches, SuperResolutionImages
 from prsr.data.write_images import save_image
 from prsr.evaluation.model_metrics import mean_metrics
 from prsr.models.base import TrainedModel
+from prsr.sampling.method_for import method_for
 from prsr.sampling.sample_sheet import sample_sheet
-from prsr.sampling.trained_baselines import method_for
 from prsr.training.augmentation import augmented_batches
 from prsr.training.batches import batches_of
 from prsr.training.settings import TrainSettings

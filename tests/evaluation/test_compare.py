@@ -18,7 +18,7 @@ from prsr.evaluation.tables import as_csv, as_json, as_markdown, write_tables
 from prsr.models.baselines import Independent, Unconditional
 from prsr.sampling.interpolation import Bicubic
 from prsr.sampling.method import DeterministicMethod
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), low_height=4, low_width=5)
 

@@ -25,7 +25,7 @@ from prsr.evaluation.plots import (
 )
 from prsr.models.baselines import Independent
 from prsr.sampling.interpolation import Bicubic
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), levels=256)
 

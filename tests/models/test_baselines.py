@@ -15,7 +15,7 @@ from prsr.evaluation.model_metrics import mean_metrics
 from prsr.models.baselines import Independent, Regression, Unconditional
 from prsr.models.registry import MODELS, open_model
 from prsr.sampling.interpolation import Bicubic, Nearest
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 from prsr.training.loop import RunPlan, train
 from prsr.training.settings import TrainSettings
 

@@ -14,7 +14,7 @@ import prsr
 from prsr import Sampler
 from prsr.models.baselines import Independent
 from prsr.sampling.interpolation import Bicubic
-from prsr.sampling.trained_baselines import method_for
+from prsr.sampling.method_for import method_for
 
 N, D, H, W = 2, 3, 4, 6  # of the high-resolution images
 KNOWN = torch.zeros((N, D, H, W), dtype=torch.uint8)
