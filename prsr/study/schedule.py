@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,9 @@ class Schedule:
 
         A rater sees each method equally often, and the real image of each method on the left as
         often as on the right (within one where the number is odd). Raters take successive
-        stretches of one random cycle of the inputs. The methods rotate with each completed cycle,
-        so that each input meets each method.
+        stretches of one random cycle of the inputs. An input changes its role (a method, or a catch
+        trial) from cycle to cycle; after ``inputs`` raters, each input has met each method
+        ``per_method`` times and has been a catch trial ``catch`` times.
 
         Args:
             rater: number of the rater, from 0.
@@ -72,11 +74,12 @@ class Schedule:
         cycle = np.random.default_rng(self.seed).permutation(self.inputs)
         first = rater * self.length
         chosen = cycle[(first + np.arange(self.length)) % self.inputs]
+        # After this many trials, raters and cycles begin together again: without a shift, the roles
+        # would repeat.
+        shift = first // math.lcm(self.inputs, self.length)
+        roles = self._roles()
+        methods = [roles[(i + shift) % self.length] for i in range(self.length)]
         generator = np.random.default_rng((self.seed, rater))
-        compared = self.methods * self.per_method
-        completed = first // self.inputs
-        methods: list[int | None] = [(i + completed) % self.methods for i in range(compared)]
-        methods += [None] * self.catch
         sides = np.empty(self.length, bool)
         for method in set(methods):
             places = [i for i, other in enumerate(methods) if other == method]
@@ -85,6 +88,27 @@ class Schedule:
             Pair(int(chosen[i]), methods[i], bool(sides[i]))
             for i in generator.permutation(self.length)
         ]
+
+    def _roles(self) -> list[int | None]:
+        """The methods (None: catch trial) of a rater's inputs, in the order of the cycle.
+
+        From one cycle to the next, an input moves by ``inputs`` places, modulo ``length``. Places
+        that follow each other in this way get different methods, with the catch trials spread
+        evenly among them.
+        """
+        apart = math.gcd(self.inputs, self.length)
+        visited = [
+            (start + step * self.inputs) % self.length
+            for start in range(apart)
+            for step in range(self.length // apart)
+        ]
+        roles: list[int | None] = [None] * self.length
+        compared = 0
+        for number, place in enumerate(visited):
+            if (number + 1) * self.catch // self.length == number * self.catch // self.length:
+                roles[place] = compared % self.methods
+                compared += 1
+        return roles
 
 
 def balanced_sides(count: int, generator: np.random.Generator) -> np.ndarray:

@@ -33,11 +33,34 @@ def test_each_rater_sees_methods_and_sides_equally_often(
     assert schedule.pairs(rater) == pairs
 
 
-def test_each_input_is_paired_with_each_method_equally_often():
-    schedule = Schedule(24, 3, 4, 0, seed=1)
-    met = Counter((p.input, p.method) for rater in range(12) for p in schedule.pairs(rater))
-    assert len(met) == 24 * 3
-    assert set(met.values()) == {2}
+@given(
+    methods=st.integers(1, 3),
+    per_method=st.integers(1, 5),
+    catch=st.integers(0, 4),
+    spare=st.integers(0, 20),
+    multiple=st.integers(1, 3),
+)
+def test_inputs_share_methods_and_catch_trials_equally(methods, per_method, catch, spare, multiple):
+    inputs = multiple * (methods * per_method + catch) + spare
+    schedule = Schedule(inputs, methods, per_method, catch, seed=1)
+    met = Counter((p.input, p.method) for rater in range(inputs) for p in schedule.pairs(rater))
+    for number in range(inputs):
+        assert all(met[number, method] == per_method for method in range(methods))
+        assert met[number, None] == catch
+
+
+@pytest.mark.parametrize("catch", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize("methods", [1, 2, 3])
+def test_few_raters_suffice_for_every_pair_of_input_and_method(methods, catch):
+    per_method = 5
+    length = methods * per_method + catch
+    for inputs in [*range(length, length + 12), 2 * length - 1, 2 * length, 2 * length + 1]:
+        schedule = Schedule(inputs, methods, per_method, catch, seed=1)
+        raters = -(-3 * inputs // per_method)  # each pair is expected three times
+        met = Counter((p.input, p.method) for rater in range(raters) for p in schedule.pairs(rater))
+        counts = [met[number, method] for number in range(inputs) for method in range(methods)]
+        assert min(counts) >= 2
+        assert max(counts) <= 5
 
 
 def test_order_and_sides_are_random():
