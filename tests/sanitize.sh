@@ -51,5 +51,4 @@ export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:die_after_f
 # time limit: a test takes many times as long here.
 export PYTEST_ADDOPTS="--capture=sys --override-ini=faulthandler_timeout=0"
 exec "$PYTHON" -m pytest --config-file="$SOURCE/pyproject.toml" --rootdir="$SOURCE" \
-  -m "$MARKERS" "$SOURCE"/tests/engines/test_{cpu,cpu_conditioning,cpu_loops,cpu_operator,cpu_tiles,engines}.py \
-  "$SOURCE"/tests/sampling/test_sampler.py
+  -m "$MARKERS" "$SOURCE/tests"
