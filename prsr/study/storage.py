@@ -12,10 +12,11 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from prsr.study.database import connect, connect_to_read, is_writable, transaction
 from prsr.study.schedule import Schedule
 from prsr.utils.files import replacing
 
@@ -23,9 +24,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SUFFIX = ".sqlite"
 FORMAT = 1
 """Of the tables below, in SQLite's ``user_version``."""
-
-BUSY_SECONDS = 30.0
-"""To wait for another writer."""
 
 TABLES = """
 CREATE TABLE study (
@@ -185,57 +183,25 @@ def create_study(
     Schedule(len(inputs), len(methods), settings.per_method, settings.catch, settings.seed)
     if path.exists():
         raise FileExistsError(f"{path} exists already: choose another name or remove it")
-    with replacing(path) as temporary:
-        database = connect(temporary)
-        try:
-            with transaction(database):
-                for statement in TABLES.split(";"):
-                    database.execute(statement)
-                fields = asdict(settings)
-                marks = ", ".join(f":{name}" for name in fields)
-                database.execute(
-                    f"INSERT INTO study ({', '.join(fields)}) VALUES ({marks})", fields
-                )
-                database.executemany("INSERT INTO method VALUES (?, ?)", enumerate(methods))
-                for number, each in enumerate(inputs):
-                    row = (number, each.name, each.real, each.catch)
-                    database.execute("INSERT INTO input VALUES (?, ?, ?, ?)", row)
-                    database.executemany(
-                        "INSERT INTO generated VALUES (?, ?, ?)",
-                        ((number, m, each.generated[name]) for m, name in enumerate(methods)),
-                    )
-                database.execute(f"PRAGMA user_version = {FORMAT}")
-        finally:
-            database.close()
-
-
-def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """A connection to a database in WAL mode that commits when :func:`transaction` ends.
-
-    Args:
-        path: of the file.
-        durable: a commit waits for the disk. Without, a power failure may undo the last commits,
-            but only together with all that follow.
-    """
-    database = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    database.execute("PRAGMA foreign_keys = ON")
-    return database
-
-
-@contextmanager
-def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock; commit at the end, or undo everything on an error."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+    with (
+        replacing(path) as temporary,
+        closing(connect(temporary)) as database,
+        transaction(database),
+    ):
+        for statement in TABLES.split(";"):
+            database.execute(statement)
+        fields = asdict(settings)
+        marks = ", ".join(f":{name}" for name in fields)
+        database.execute(f"INSERT INTO study ({', '.join(fields)}) VALUES ({marks})", fields)
+        database.executemany("INSERT INTO method VALUES (?, ?)", enumerate(methods))
+        for number, each in enumerate(inputs):
+            row = (number, each.name, each.real, each.catch)
+            database.execute("INSERT INTO input VALUES (?, ?, ?, ?)", row)
+            database.executemany(
+                "INSERT INTO generated VALUES (?, ?, ?)",
+                ((number, m, each.generated[name]) for m, name in enumerate(methods)),
+            )
+        database.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 class Study:
@@ -248,6 +214,7 @@ class Study:
     Raises:
         FileNotFoundError: there is no such study.
         ValueError: the name is not valid, or the file is not a study.
+        PermissionError: the storage is read-only, and commits in the WAL file cannot be read.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -256,7 +223,7 @@ class Study:
         if not self.path.is_file():
             raise FileNotFoundError(f"no study {name!r} in {folder}")
         try:
-            with self._open() as database:
+            with self._read() as database:
                 version = database.execute("PRAGMA user_version").fetchone()[0]
                 if version != FORMAT:
                     raise ValueError(f"{self.path} is not a study of format {FORMAT}")
@@ -272,11 +239,20 @@ class Study:
 
     @contextmanager
     def _open(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        database = connect(self.path, durable=durable)
-        try:
+        with closing(connect(self.path, durable=durable)) as database:
             yield database
-        finally:
-            database.close()
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with closing(connect_to_read(self.path)) as database:
+            try:
+                yield database
+            except sqlite3.OperationalError as error:
+                if is_writable(self.path):
+                    raise
+                raise PermissionError(
+                    f"{self.path} and its folder must be writable: {error}"
+                ) from error
 
     def add_rater(self) -> str:
         """A new rater with a schedule.
@@ -300,7 +276,7 @@ class Study:
 
     def has_rater(self, rater_token: str) -> bool:
         """Whether there is a rater with this token."""
-        with self._open() as database:
+        with self._read() as database:
             row = database.execute("SELECT 1 FROM rater WHERE token = ?", (rater_token,)).fetchone()
         return row is not None
 
@@ -363,12 +339,12 @@ class Study:
 
     def count_raters(self) -> int:
         """Raters who have begun."""
-        with self._open() as database:
+        with self._read() as database:
             return int(database.execute("SELECT count(*) FROM rater").fetchone()[0])
 
     def answers(self) -> list[Answer]:
         """All answers, by rater and position."""
-        with self._open() as database:
+        with self._read() as database:
             rows = database.execute(
                 "SELECT rater, position, input.name, method.name, real_on_left, chose_left,"
                 " showings FROM trial JOIN input ON input.id = trial.input"

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Cookie, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
-from prsr.study.storage import Study, UnknownTrial, connect, study_path
+from prsr.study.database import connect
+from prsr.study.storage import Study, UnknownTrial, study_path
 from prsr.web.page_response import render
 
 COOKIE = "rater"
@@ -32,6 +33,8 @@ def study_router(folder: Path) -> APIRouter:
             return studies.find(name)
         except (FileNotFoundError, ValueError) as error:
             raise HTTPException(404, "There is no such study.") from error
+        except PermissionError as error:
+            raise HTTPException(503, "The answers to this study cannot be stored.") from error
 
     @router.get("/{name}")
     def start(request: Request, name: str, rater: Rater = None) -> Response:
@@ -108,6 +111,7 @@ class OpenStudies:
         Raises:
             FileNotFoundError: there is no such study.
             ValueError: the name is not valid, or the file is not a study.
+            PermissionError: the file or its folder is not writable.
         """
         path = study_path(self.folder, name)
         with self._lock:

@@ -1,10 +1,13 @@
 """A small study, a server and a browser for the tests of the web application."""
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +55,32 @@ def studies(study_folder, folders):
 @pytest.fixture
 def study(studies):
     return Study(studies, "faces")
+
+
+@contextlib.contextmanager
+def read_only_copy(folder):
+    """A copy of a folder that this process can read but not change."""
+    # Not in tmp_path, which only its owner can enter.
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name).resolve()
+        for path in folder.iterdir():
+            shutil.copyfile(path, copy / path.name)
+            (copy / path.name).chmod(0o444)
+        copy.chmod(0o555)
+        root = os.geteuid() == 0  # no mode restricts it
+        if root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield copy
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            copy.chmod(0o755)
+
+
+@pytest.fixture
+def read_only():
+    return read_only_copy
 
 
 @contextlib.contextmanager

@@ -3,14 +3,19 @@
 import csv
 import json
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from prsr.study.report import FOOLED, clustered_share, find_exclusions, make_report
 from prsr.study.schedule import Schedule
 from prsr.study.storage import Answer
+from prsr.web.study_pages import study_router
 
 METHODS = ("weak", "strong")
 SCHEDULE = Schedule(60, 2, 20, 8, seed=3)
@@ -158,6 +163,19 @@ def test_one_command_creates_a_study_and_one_writes_its_report(command, folders,
     with Image.open(out / "fooled.png") as plot:
         assert min(plot.size) > 100
     assert command("study", "report", "faces", "--studies", studies, "-o", out)[0] == 0
+
+
+def test_a_study_on_read_only_storage_is_reported_but_not_served(command, study, read_only):
+    answer_all(study, 2, fooled=set())
+    pages = FastAPI()
+    with read_only(study.path.parent) as folder, tempfile.TemporaryDirectory() as out:
+        done = command("study", "report", "faces", "--studies", folder, "-o", f"{out}/report")
+        assert (done[0], done[2]) == (0, "")
+        assert (Path(out) / "report" / "answers.csv").read_text().count("\n") == 21
+        pages.include_router(study_router(folder))
+        response = TestClient(pages).get("/study/faces")
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The answers to this study cannot be stored."
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The study on disk: pairs, answers and durability."""
 
+import contextlib
 import io
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prsr.study.database import connect
 from prsr.study.storage import (
     Settings,
     Study,
     UnknownTrial,
-    connect,
     create_study,
     list_studies,
     study_path,
@@ -110,6 +112,36 @@ def test_answers_are_durable_and_writers_do_not_block_readers(study, monkeypatch
     study.answer(rater, trial.token, True)
     full, normal = 2, 1
     assert opened == [["wal", normal], ["wal", normal], ["wal", full]]
+
+
+def test_a_study_on_read_only_storage_can_be_read_but_not_changed(study, read_only):
+    rater = study.add_rater()
+    study.answer(rater, study.next_trial(rater).token, True)
+    answers = study.answers()
+    with read_only(study.path.parent) as folder:
+        copy = Study(folder, "faces")
+        assert copy.answers() == answers
+        assert (copy.count_raters(), copy.has_rater(rater)) == (1, True)
+        for change in (copy.add_rater, lambda: copy.next_trial(rater)):
+            with pytest.raises(PermissionError, match="must be writable"):
+                change()
+        assert [path.name for path in folder.iterdir()] == ["faces.sqlite"]
+
+
+def test_answers_in_a_wal_file_are_read_or_the_study_is_refused(study, read_only, tmp_path):
+    with contextlib.closing(connect(study.path)) as idle:  # keeps the WAL file
+        idle.execute("SELECT 1 FROM study").fetchone()
+        rater = study.add_rater()
+        study.answer(rater, study.next_trial(rater).token, True)
+        answers = study.answers()
+        with read_only(study.path.parent) as folder:
+            assert Study(folder, "faces").answers() == answers
+        incomplete = tmp_path / "incomplete"
+        incomplete.mkdir()
+        for suffix in ("", "-wal"):  # without the index of the WAL file
+            shutil.copy(f"{study.path}{suffix}", incomplete)
+    with read_only(incomplete) as folder, pytest.raises(PermissionError, match="must be writable"):
+        Study(folder, "faces")
 
 
 def test_a_study_is_never_replaced(study, folders):
