@@ -88,7 +88,7 @@ def evaluate_command(
     prsr evaluate --data faces-test.npy --model runs/faces/model --training-data faces-train.npy \\
         --baseline bicubic --baseline nearest --baseline runs/l2/model
     """  # noqa: D301  (\b is click's mark for a block that is not rewrapped)
-    from prsr.evaluation.compare import compare
+    from prsr.evaluation.compare import check_labels, compare
     from prsr.evaluation.metrics import describe_metrics
     from prsr.evaluation.save_images import ImageFolders
     from prsr.evaluation.tables import as_markdown, check_tables, write_tables
@@ -96,6 +96,7 @@ def evaluate_command(
     check_tables(out, overwrite)
 
     methods = open_methods(model, baselines, training_data, device)
+    check_labels(methods, temperatures)
     config = methods[next(iter(methods))].config
     images = SuperResolutionImages.open(data, config, progress=True).first(count)
     if len(images) < 2:

@@ -92,8 +92,10 @@ def compare(
         keep: called with all samples, some inputs at a time.
 
     Raises:
-        ValueError: an argument is out of range, or the images are too small for a metric.
+        ValueError: an argument is out of range, two temperatures have the same label, or the images
+            are too small for a metric.
     """
+    check_labels(methods, temperatures)
     rows, likelihood, parameters = [], [], {}
     for label, method in methods.items():
         for temperature in method_temperatures(method, temperatures):
@@ -110,12 +112,33 @@ def compare(
 
 
 def method_temperatures(method: Method, temperatures: Sequence[float]) -> Sequence[float | None]:
-    """The temperatures at which to sample with a method; ``[None]`` if it is deterministic."""
+    """The different temperatures to sample a method at; ``[None]`` if it is deterministic."""
     if isinstance(method, DeterministicMethod):
         return [None]
     if isinstance(method, IndependentSampler):
-        return list(dict.fromkeys([*temperatures, 0.0]))
-    return temperatures
+        temperatures = [*temperatures, 0.0]
+    return list(dict.fromkeys(temperatures))
+
+
+def check_labels(methods: Mapping[str, Method], temperatures: Sequence[float]) -> None:
+    """Check that each method and temperature has a label, and so a folder of images, of its own.
+
+    Raises:
+        ValueError: two temperatures, or two methods, have the same label.
+    """
+    for label, method in methods.items():
+        seen: dict[str, float | None] = {}
+        for temperature in method_temperatures(method, temperatures):
+            described = describe_method(label, temperature)
+            if described in seen:
+                raise ValueError(
+                    f"temperatures must differ in their first six digits, got {seen[described]!r} "
+                    f"and {temperature!r}"
+                )
+            seen[described] = temperature
+    folders = {label.replace("/", "-") for label in methods}
+    if len(folders) < len(methods):
+        raise ValueError(f"names of methods must differ, got {', '.join(methods)}")
 
 
 def with_intervals(metrics: Mapping[str, Tensor]) -> dict[str, Interval]:

@@ -19,6 +19,7 @@ from prsr.models.baselines import Independent, Unconditional
 from prsr.sampling.interpolation import Bicubic
 from prsr.sampling.method import DeterministicMethod
 from prsr.sampling.method_for import method_for
+from prsr.testing import random_model
 
 CONFIG = dataclasses.replace(PRSRConfig.preset("tiny"), low_height=4, low_width=5)
 
@@ -39,6 +40,16 @@ class Oracle(DeterministicMethod):
 
     def enlarge(self, lr):
         return torch.stack([self.answers[low.numpy().tobytes()] for low in lr]) + self.shift
+
+
+def test_equal_temperatures_give_one_row_and_equal_labels_are_refused(images):
+    methods = {"bicubic": Bicubic(CONFIG), "model": method_for(random_model(CONFIG))}
+    rows = compare(methods, images, [1.0, 0.5, 1, 0.0, -0.0]).images
+    assert [row.temperature for row in rows] == [None, 1.0, 0.5, 0.0]
+    with pytest.raises(ValueError, match="1.0 and 1.0000001"):
+        compare(methods, images, [1.0, 1.0000001])
+    with pytest.raises(ValueError, match="names of methods must differ"):
+        compare({"a/b": Bicubic(CONFIG), "a-b": Bicubic(CONFIG)}, images, [1.0])
 
 
 def test_the_true_images_get_the_best_metrics(images):
