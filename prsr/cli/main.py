@@ -53,6 +53,10 @@ for command in (
     app.add_command(command)
 
 
+NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", None)
+"""Raised by click from 8.2 for a group without a command; earlier versions print the help."""
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     # huggingface_hub logs every failed attempt; the error message of prsr reports them once.
@@ -72,6 +76,13 @@ def run_app() -> None:
         print("prsr: interrupted; all files written so far are complete", file=sys.stderr)
         sys.exit(130)
     except click.ClickException as error:
+        if (
+            isinstance(error, click.UsageError)
+            and error.ctx
+            and NO_ARGUMENTS in type(error).__mro__
+        ):
+            click.echo(error.ctx.get_help())
+            sys.exit()
         exit_with_error(error.format_message())
     except Exception as error:
         if os.environ.get("PRSR_TRACEBACK"):
