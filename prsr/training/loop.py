@@ -8,6 +8,7 @@ contains ``checkpoint.safetensors`` for resuming, ``model/`` for sampling (which
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,17 @@ def train(
         if settings.augment
         else batches_of(training, order, device)
     )
-    with Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-        disable=rank != 0,
-    ) as progress:
+    with (
+        closing(reporter),
+        Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            disable=rank != 0,
+        ) as progress,
+    ):
         task = progress.add_task("", total=plan.steps, completed=trainer.step, state="")
         while trainer.step < plan.steps:
             reporter.add_scalars(trainer.train_step(*next(batches)), progress, task)
@@ -191,6 +195,11 @@ class Reporter:
             for subfolder in (plan.folder, plan.folder / SHEETS_FOLDER, plan.folder / "model"):
                 remove_unfinished(subfolder)
             self.writer = SummaryWriter(str(plan.folder), purge_step=trainer.step + 1)
+
+    def close(self) -> None:
+        """Write the event file to the end and close it."""
+        if self.writer:
+            self.writer.close()
 
     def add_scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
         """Collect the scalars of the last step; they are written at intervals."""

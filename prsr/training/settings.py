@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -47,6 +48,10 @@ class TrainSettings:
         schedule: of the learning rate: "halve"; "linear", constant for half of the run and then
             linear to zero; "cosine", half a period.
         schedule_steps: step at which "linear" and "cosine" reach zero; None with "halve".
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range.
     """
 
     config: PRSRConfig
@@ -65,15 +70,19 @@ class TrainSettings:
     schedule_steps: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.config, PRSRConfig):
+            raise TypeError(f"config must be a PRSRConfig, got {self.config!r}")
+        if not isinstance(self.augment, bool):
+            raise TypeError(f"augment must be True or False, got {self.augment!r}")
         for name in ("batch_size", "halve_every"):
             check_integer(getattr(self, name), name, 1, 2**31)
         check_integer(self.warmup, "warmup", 0, 2**31)
         check_integer(self.seed, "seed", 0, 2**63)
         for name in ("learning_rate", "clip"):
-            value = getattr(self, name)
+            value = check_number(getattr(self, name), name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}")
-        if self.ema is not None and not 0 < self.ema < 1:
+        if self.ema is not None and not 0 < check_number(self.ema, "ema") < 1:
             raise ValueError(f"ema must be above 0 and below 1, got {self.ema}")
         accepted = {
             "precision": ("fp32", "bf16"),
@@ -82,9 +91,10 @@ class TrainSettings:
             "schedule": SCHEDULES,
         }
         for name, names in accepted.items():
-            if getattr(self, name) not in names:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in names:
                 listed = f"{', '.join(names[:-1])} or {names[-1]}"
-                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {listed}, got {value!r}")
         if self.schedule == "halve" and self.schedule_steps is not None:
             raise ValueError(
                 f"schedule_steps must be None with the schedule halve, got {self.schedule_steps}"
@@ -103,6 +113,17 @@ class TrainSettings:
         if step < self.warmup:
             factor *= (step + 1) / self.warmup
         return self.learning_rate * factor
+
+
+def check_number(value: object, name: str) -> float:
+    """Check that a value is a real number; returns it as a ``float``.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from prsr import PRSR, PRSRConfig
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
@@ -36,6 +37,19 @@ def run(folder, steps, settings=MODERN, **options):
     return train(settings, plan, images(), images(6, seed=1), CPU, **options)
 
 
+@pytest.mark.parametrize("diverges", [False, True])
+def test_the_event_file_is_closed_after_a_run(diverges, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(SummaryWriter, "close", lambda self: closed.append(self))
+    if diverges:
+        monkeypatch.setattr(Trainer, "train_step", lambda *_: {"loss": torch.tensor(math.nan)})
+        with pytest.raises(FloatingPointError):
+            run(tmp_path, 2)
+    else:
+        run(tmp_path, 2)
+    assert len(closed) == 1
+
+
 def test_schedules_give_the_expected_rates():
     halving = dataclasses.replace(SETTINGS, learning_rate=1.0, halve_every=2)
     assert [halving.rate(step) for step in range(5)] == [1, 1, 0.5, 0.5, 0.25]
@@ -44,6 +58,25 @@ def test_schedules_give_the_expected_rates():
     cosine = dataclasses.replace(halving, schedule="cosine", schedule_steps=4)
     expected = [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]
     assert [cosine.rate(step) for step in range(5)] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainSettings)])
+@pytest.mark.parametrize("value", ["tiny", "no", "0.9", b"1", [1], {}, object(), 1j, torch.ones(2)])
+def test_arguments_of_wrong_types_are_refused_by_name(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+        dataclasses.replace(SETTINGS, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "clip", "ema", "batch_size", "seed"])
+def test_truth_values_are_not_numbers(name):
+    with pytest.raises(TypeError, match=f"^{name} must be"):
+        dataclasses.replace(SETTINGS, **{name: True})
+
+
+@pytest.mark.parametrize("name", ["config", "augment", "learning_rate", "clip", "method"])
+def test_none_is_refused_where_a_value_is_needed(name):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+        dataclasses.replace(SETTINGS, **{name: None})
 
 
 def test_warm_up_rises_to_the_rate_of_the_schedule():
