@@ -13,20 +13,23 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prsr.data.dataset import SuperResolutionImages
+from prsr.data.dataset import SuperResolutionImages, high_size
 from prsr.evaluation.compare import CHUNK, ComparisonRow, ComparisonTable, method_temperatures
-from prsr.evaluation.metrics import share_interval
+from prsr.evaluation.metrics import confidence_interval
 from prsr.sampling.method import Method
 
 ACCURACY = "classifier's accuracy"
 """The metric's name in tables."""
 
 FOLDS, EPOCHS, BATCH = 5, 12, 64
+LEAST_SIDE = 8
+"""In pixels: the classifier halves the sides three times."""
+
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 
 DESCRIPTION = (
-    f"share of images that a small network tells right, real from generated, over {FOLDS} folds; "
-    "0.5 means that it cannot tell them apart; the interval is Wilson's at 95%"
+    f"share of images that a small network classifies correctly as real or generated, over {FOLDS} "
+    "folds; 0.5 means that it cannot tell them apart; the interval is a bootstrap over inputs, 95%"
 )
 
 
@@ -51,8 +54,9 @@ def two_sample_tests(
         A table with one metric, :data:`ACCURACY`.
 
     Raises:
-        ValueError: there are too few images.
+        ValueError: there are too few images, or they are too small.
     """
+    check_real_images(len(images), *high_size(images.config))
     real = torch.cat([images.batch(slice(i, i + CHUNK))[1] for i in range(0, len(images), CHUNK)])
     rows = []
     for label, method in methods.items():
@@ -70,8 +74,25 @@ def two_sample_tests(
                     )
                 )
             right = verdicts(real, torch.cat(made), images.config.levels, seed)
-            rows.append(ComparisonRow(label, temperature, {ACCURACY: share_interval(right)}))
+            # A real image and its sample share an input: their verdicts are not independent.
+            accuracy = confidence_interval(right.float().mean(dim=1))
+            rows.append(ComparisonRow(label, temperature, {ACCURACY: accuracy}))
     return ComparisonTable(rows, [], {})
+
+
+def check_real_images(count: int, height: int, width: int) -> None:
+    """Check that there are enough images, and that they are large enough for the classifier.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if count < FOLDS:
+        raise ValueError(f"a two-sample test needs at least {FOLDS} images, got {count}")
+    if min(height, width) < LEAST_SIDE:
+        raise ValueError(
+            f"a two-sample test needs images of at least {LEAST_SIDE}×{LEAST_SIDE} pixels, "
+            f"got {height}×{width}"
+        )
 
 
 def verdicts(real: Tensor, made: Tensor, levels: int = 256, seed: int = 0) -> Tensor:
@@ -87,15 +108,14 @@ def verdicts(real: Tensor, made: Tensor, levels: int = 256, seed: int = 0) -> Te
         seed: of folds, first weights and batches.
 
     Returns:
-        ``bool [2N]``.
+        ``bool [N, 2]``, fold by fold: of a real image and of the one made from its input.
 
     Raises:
-        ValueError: the shapes differ, or there are fewer images than folds.
+        ValueError: the shapes differ, or there are fewer images than folds, or they are too small.
     """
     if real.shape != made.shape:
         raise ValueError(f"made must be {list(real.shape)} like real, got {list(made.shape)}")
-    if len(real) < FOLDS:
-        raise ValueError(f"a two-sample test needs at least {FOLDS} images, got {len(real)}")
+    check_real_images(len(real), *real.shape[2:])
     right = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -105,8 +125,10 @@ def verdicts(real: Tensor, made: Tensor, levels: int = 256, seed: int = 0) -> Te
             inputs = scaled(torch.cat([real[seen], made[seen]]), levels)
             model = train(inputs, int(seen.sum()))
             with torch.no_grad():
-                for images, is_real in ((real[unseen], True), (made[unseen], False)):
-                    right.append((model(scaled(images, levels))[:, 0] > 0) == is_real)
+                is_real, is_made = (
+                    model(scaled(images[unseen], levels))[:, 0] > 0 for images in (real, made)
+                )
+            right.append(torch.stack([is_real, ~is_made], dim=1))
     return torch.cat(right)
 
 
