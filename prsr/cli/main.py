@@ -53,7 +53,7 @@ for command in (
     app.add_command(command)
 
 
-NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", None)
+NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """Raised by click from 8.2 for a group without a command; earlier versions print the help."""
 
 
@@ -75,14 +75,10 @@ def run_app() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         print("prsr: interrupted; all files written so far are complete", file=sys.stderr)
         sys.exit(130)
+    except NO_ARGUMENTS as error:
+        click.echo(error.ctx.get_help())
+        sys.exit()
     except click.ClickException as error:
-        if (
-            isinstance(error, click.UsageError)
-            and error.ctx
-            and NO_ARGUMENTS in type(error).__mro__
-        ):
-            click.echo(error.ctx.get_help())
-            sys.exit()
         exit_with_error(error.format_message())
     except Exception as error:
         if os.environ.get("PRSR_TRACEBACK"):

@@ -46,6 +46,12 @@ def test_help_shows_examples_on_lines_of_their_own(command, name):
     assert bool(examples) == (name in ("sample", "train", "data", "evaluate"))
 
 
+@pytest.mark.parametrize("name", [None, "data", "figure", "study", "experiment"])
+def test_a_group_without_a_command_prints_its_help(name, command):
+    named = [name] if name else []
+    assert command(*named) == command(*named, "--help")
+
+
 def test_prsr_runs_as_a_program_and_as_a_module():
     for start in (["prsr"], [sys.executable, "-m", "prsr"]):
         path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
