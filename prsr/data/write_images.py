@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from prsr.utils.files import check_file, replacing
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 
-EXIF_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+EXIF_SUFFIXES = frozenset({".avif", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+
+DOCUMENT_SUFFIXES = frozenset({".pdf", ".svg", ".eps", ".ps"})
+"""Of figures, whose creator is named in the text of the file."""
 
 LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".gif": 65535}
 """The largest side in pixels of formats whose limit a contact sheet may exceed."""
 
 PROVENANCE = "prsr"
 """The metadata keyword of provenance texts."""
+
+CREATOR = re.compile(rb"(?:/Creator \(|<dc:title>|%%Creator: )" + f"{PROVENANCE}: (\\w+)".encode())
 
 
 def check_writable(path: Path, *, overwrite: bool = True) -> None:
@@ -51,9 +57,15 @@ def check_not_foreign(path: Path, overwrite: bool) -> None:
         FileExistsError: it would replace a file without prsr's provenance metadata.
     """
     if path.exists() and not overwrite and provenance_of(path) is None:
+        suffix = path.suffix.lower()
+        known = suffix in EXIF_SUFFIXES | DOCUMENT_SUFFIXES | {".png", ".gif"}
+        reason = (
+            "was not written by prsr"
+            if known
+            else f"prsr cannot recognise {suffix} files as its own"
+        )
         raise FileExistsError(
-            f"{path} already exists and was not written by prsr: choose another out, or "
-            "--overwrite to replace it"
+            f"{path} already exists and {reason}: choose another out, or --overwrite to replace it"
         )
 
 
@@ -108,7 +120,11 @@ def provenance_options(path: Path, about: str) -> dict[str, Any]:
 
 
 def provenance_of(path: Path) -> str | None:
-    """The provenance text of an image file written by prsr; None if there is none."""
+    """The provenance text of a file written by prsr; None if there is none."""
+    if path.suffix.lower() in DOCUMENT_SUFFIXES:
+        # As matplotlib writes the creator to PDF, SVG and PostScript.
+        found = re.search(CREATOR, path.read_bytes())
+        return found[1].decode() if found else None
     try:
         with no_warnings(), Image.open(path) as image:
             if PROVENANCE in image.info:

@@ -12,6 +12,7 @@ from torch import Tensor
 from prsr.config import PRSRConfig
 from prsr.data.image_arrays import to_pil
 from prsr.data.write_images import (
+    DOCUMENT_SUFFIXES,
     EXIF_SUFFIXES,
     LONGEST_SIDES,
     PROVENANCE,
@@ -307,7 +308,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     options: dict[str, Any] = {}
     if path.suffix.lower() == ".png":
         options["metadata"] = {PROVENANCE: "figure"}
-    elif path.suffix.lower() in EXIF_SUFFIXES:
+    elif path.suffix.lower() in DOCUMENT_SUFFIXES:
+        options["metadata"] = {"Creator": f"{PROVENANCE}: figure"}
+    elif path.suffix.lower() in EXIF_SUFFIXES | {".gif"}:
         options["pil_kwargs"] = provenance_options(path, "figure")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=dpi_within_limits(figure, path), **options)
@@ -336,5 +339,21 @@ def save_animation(animation: ArtistAnimation, path: Path, seconds: float = 4.0)
     dpi = dpi_within_limits(artists[0].figure, path)
     with replacing(path) as temporary:
         animation.save(
-            str(temporary), dpi=dpi, writer=PillowWriter(max(1, round(len(frames) / seconds)))
+            str(temporary), dpi=dpi, writer=ProvenanceWriter(max(1, round(len(frames) / seconds)))
+        )
+
+
+class ProvenanceWriter(PillowWriter):
+    """Writes an animation with prsr's provenance text, which PillowWriter has no option for."""
+
+    def finish(self) -> None:
+        """Write the collected frames to the file."""
+        first, *others = self._frames  # type: ignore[attr-defined]  # not in stubs
+        first.save(
+            self.outfile,
+            save_all=True,
+            append_images=others,
+            duration=round(1000 / self.fps),
+            loop=0,
+            **provenance_options(Path(self.outfile), "animation"),
         )
