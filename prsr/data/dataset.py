@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 from prsr.config import PRSRConfig
 from prsr.data.find_files import find_images
 from prsr.data.image_arrays import Pixels, high_resolution, read_image, reduce
+from prsr.utils.argument_checks import check_integer
 from prsr.utils.files import suppress_unsupported
 
 
@@ -109,6 +110,8 @@ class Selection:
     def __init__(self, pixels: Pixels | Selection, chosen: NDArray[np.int64]) -> None:
         self.pixels, self.chosen = pixels, chosen
         self.shape: tuple[int, ...] = (len(chosen), *pixels.shape[1:])
+        self.dtype: np.dtype[Any] = pixels.dtype
+        self.ndim: int = pixels.ndim
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -124,16 +127,30 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         pixels: high-resolution images, ``uint8 [N, D, s·h, s·w]``; may be a memory map or a
             selection of one.
         config: of the model, for D, s, h, w and K.
+        any_size: accept images of any size, as :mod:`prsr.training.augmentation` does.
 
     Raises:
-        ValueError: there is no image.
+        TypeError: the images are not ``uint8``.
+        ValueError: there is no image, or the images have another shape.
     """
 
-    def __init__(self, pixels: Pixels | Selection, config: PRSRConfig) -> None:
-        if not len(pixels):
+    def __init__(
+        self, pixels: Pixels | Selection, config: PRSRConfig, *, any_size: bool = False
+    ) -> None:
+        if getattr(pixels, "dtype", None) != np.uint8:
+            given = getattr(pixels, "dtype", type(pixels).__name__)
+            raise TypeError(f"pixels must be an array of uint8, got {given}")
+        size = pixels.shape[2:] if any_size else high_size(config)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (config.channels, *size):
+            expected = ["N", config.channels, *(("H", "W") if any_size else size)]
+            raise ValueError(
+                f"pixels must be [{', '.join(map(str, expected))}], got {list(pixels.shape)}"
+            )
+        if 0 in pixels.shape:
             raise ValueError("pixels must hold at least one image, they hold none")
         self.pixels = pixels
         self.config = config
+        self.any_size = any_size
 
     @classmethod
     def open(
@@ -161,7 +178,7 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
             return cls(read_folder(path, config, progress=progress), config)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no such folder or array file: {path}")
-        return cls(read_array(path, config, any_size=any_size), config)
+        return cls(read_array(path, config, any_size=any_size), config, any_size=any_size)
 
     def split(self, held_out: int, seed: int = 0) -> tuple[SuperResolutionImages, ...]:
         """Split into two disjoint sets; the second has ``held_out`` images, chosen by ``seed``.
@@ -175,11 +192,22 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"held_out must be from 1 to {len(self) - 1}, got {held_out}")
         order = np.random.default_rng(seed).permutation(len(self))
         parts = np.sort(order[held_out:]), np.sort(order[:held_out])
-        return tuple(type(self)(Selection(self.pixels, part), self.config) for part in parts)
+        return tuple(self.of(Selection(self.pixels, part)) for part in parts)
 
     def first(self, count: int | None) -> SuperResolutionImages:
-        """The first ``count`` images; None means all."""
-        return self if count is None else type(self)(self.pixels[:count], self.config)
+        """The first ``count`` images; None means all.
+
+        Raises:
+            TypeError: ``count`` is not an integer.
+            ValueError: it is less than 1.
+        """
+        if count is None:
+            return self
+        return self.of(self.pixels[: check_integer(count, "count", 1, 2**63)])
+
+    def of(self, pixels: Pixels | Selection) -> SuperResolutionImages:
+        """A set of other images with the configuration of this one."""
+        return type(self)(pixels, self.config, any_size=self.any_size)
 
     def __len__(self) -> int:
         return len(self.pixels)

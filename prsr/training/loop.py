@@ -300,8 +300,9 @@ def validate(model: TrainedModel, images: SuperResolutionImages) -> dict[str, fl
     """Means of :func:`prsr.evaluation.model_metrics.mean_metrics`, computed by all processes."""
 
     def evaluate_share(part: range) -> tuple[int, dict[str, float]]:
-        own = type(images)(images.pixels[part.start : part.stop], images.config)
-        return len(part), mean_metrics(model, own) if part else {}
+        if not part:
+            return 0, {}
+        return len(part), mean_metrics(model, images.of(images.pixels[part.start : part.stop]))
 
     parts = distributed.map_shares(len(images), evaluate_share)
     names = parts[0][1]

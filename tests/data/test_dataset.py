@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import re
 from itertools import islice
 
 import numpy as np
@@ -158,3 +159,38 @@ def test_processes_share_a_batch_without_overlap():
     parts = [list(islice(EndlessBatches(11, 6, 0, 0, rank, 2), 5)) for rank in range(2)]
     for batch, *shares in zip(batches, *parts, strict=True):
         assert sorted(shares[0] + shares[1]) == sorted(batch)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "error", "message"),
+    [
+        (np.zeros((5, 3, 32, 32), np.float32), TypeError, "uint8, got float32"),
+        (np.zeros((5, 3, 32, 32), np.int8), TypeError, "uint8, got int8"),
+        ([[0]], TypeError, "uint8, got list"),
+        (np.zeros((3, 32, 32), np.uint8), ValueError, "got [3, 32, 32]"),
+        (np.zeros(5, np.uint8), ValueError, "got [5]"),
+        (np.zeros((5, 32, 32, 3), np.uint8), ValueError, "must be [N, 3, 32, 32]"),
+        (np.zeros((5, 3, 32, 31), np.uint8), ValueError, "got [5, 3, 32, 31]"),
+        (np.zeros((0, 3, 32, 32), np.uint8), ValueError, "hold none"),
+    ],
+)
+def test_arrays_that_are_not_images_of_the_model_are_refused(pixels, error, message):
+    with pytest.raises(error, match=f"pixels .*{re.escape(message)}"):
+        SuperResolutionImages(pixels, COLOUR)
+
+
+def test_images_of_any_size_stay_so_in_subsets():
+    images = SuperResolutionImages(np.zeros((5, 3, 40, 50), np.uint8), COLOUR, any_size=True)
+    assert [len(part) for part in (*images.split(2), images.first(3))] == [3, 2, 3]
+    with pytest.raises(ValueError, match="pixels must be"):
+        SuperResolutionImages(np.zeros((5, 1, 40, 50), np.uint8), COLOUR, any_size=True)
+
+
+def test_a_count_that_selects_no_image_is_refused():
+    images = SuperResolutionImages(np.zeros((5, 3, 32, 32), np.uint8), COLOUR)
+    assert len(images.first(np.int64(2))) == 2
+    for count in (0, -1):
+        with pytest.raises(ValueError, match="count must be from 1"):
+            images.first(count)
+    with pytest.raises(TypeError, match="count must be an integer"):
+        images.first(1.5)

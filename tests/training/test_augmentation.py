@@ -111,7 +111,7 @@ def test_an_image_is_cropped_as_by_pillow_then_mirrored():
 def test_an_image_of_the_models_size_is_only_mirrored():
     pixels = images(40, 32, 32)
     order = EndlessBatches(40, 40, seed=0)
-    lr, hr = next(augmented_batches(SuperResolutionImages(pixels, COLOUR), order, 0))
+    lr, hr = next(augmented_batches(SuperResolutionImages(pixels, COLOUR, any_size=True), order, 0))
     indices = next(iter(order))
     mirrored = is_mirrored(random_words(torch.tensor(indices), 0, 0))
     for index, mirror, low, high in zip(indices, mirrored, lr, hr, strict=True):
@@ -141,7 +141,7 @@ def test_a_crop_depends_on_seed_step_and_index_only():
 
 
 def test_batches_resume_anywhere_and_are_split_between_processes():
-    data = SuperResolutionImages(images(10, 84, 84), COLOUR)
+    data = SuperResolutionImages(images(10, 84, 84), COLOUR, any_size=True)
 
     def batches(count, *order):
         return list(islice(augmented_batches(data, EndlessBatches(10, 4, 1, *order), 1), count))
@@ -158,7 +158,10 @@ def test_batches_resume_anywhere_and_are_split_between_processes():
 
 
 def test_images_resident_on_the_device_give_the_same_pairs():
-    data, cpu = SuperResolutionImages(images(10, 84, 84), COLOUR), torch.device("cpu")
+    data, cpu = (
+        SuperResolutionImages(images(10, 84, 84), COLOUR, any_size=True),
+        torch.device("cpu"),
+    )
     order = EndlessBatches(10, 4, 1, 2)
     pairs = islice(augmented_batches(data, order, 1), 5)
     kept = augmented_batches(data, order, 1, cpu)
@@ -170,7 +173,9 @@ SETTINGS = TrainSettings(TINY, batch_size=4, learning_rate=2e-3, augment=True)
 
 
 def tiny(count=24, side=12, seed=0):
-    return SuperResolutionImages(images(count, side, side, levels=8, seed=seed), TINY)
+    return SuperResolutionImages(
+        images(count, side, side, levels=8, seed=seed), TINY, any_size=True
+    )
 
 
 def run(folder, steps, *, settings=SETTINGS, resume=False):
