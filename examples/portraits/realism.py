@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 from torch import Tensor
 
 from prsr import PRSR, Sampler
 from prsr.data.dataset import SuperResolutionImages
+from prsr.evaluation.metrics import Interval, confidence_interval, share_interval
 from prsr.evaluation.two_sample import verdicts
 from prsr.models.registry import open_model
 from prsr.sampling.interpolation import Bicubic
@@ -45,10 +45,9 @@ def detections(images: Tensor) -> NDArray[np.bool_]:
     return np.array(found) > 0
 
 
-def share(holds: NDArray[np.bool_]) -> str:
-    """A share in per cent with Wilson's 95% interval."""
-    interval = binomtest(int(holds.sum()), len(holds)).proportion_ci(method="wilson")
-    return f"{holds.mean():.1%} ({interval.low:.1%} to {interval.high:.1%})"
+def described(share: Interval) -> str:
+    """A share and its 95% interval in per cent."""
+    return f"{share.mean:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 def main() -> None:
@@ -78,8 +77,11 @@ def main() -> None:
     made["bicubic"] = Bicubic(model.config).sample(lr)
     table = Table("images", "face found", "classifier's accuracy")
     for name, images in made.items():
-        accuracy = "" if name == "real" else share(verdicts(real, images, seed=given.seed).numpy())
-        table.add_row(name, share(detections(images)), accuracy)
+        accuracy = ""
+        if name != "real":
+            right = verdicts(real, images, seed=given.seed)
+            accuracy = described(confidence_interval(right.float().mean(dim=1)))
+        table.add_row(name, described(share_interval(detections(images))), accuracy)
     Console().print(table)
 
 
