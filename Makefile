@@ -81,8 +81,8 @@ sanitize: $(VENV)/.installed-dev
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh
 
-# Too slow for every push: 10,000 damaged inputs per parser, 100 kills per command, 1,000 invalid
-# calls per function. It prints the counts.
+# Too slow for every push: 10,000 damaged inputs per parser, 100 kills per command, 3,500 invalid
+# calls. It prints the counts.
 nightly: $(VENV)/.installed-dev
 	PRSR_FUZZ=10000 PRSR_KILLS=100 PRSR_HOSTILE=1000 $(BIN)/python -m pytest --numprocesses 2 \
 	  -o faulthandler_timeout=0 \

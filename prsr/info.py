@@ -18,7 +18,7 @@ from prsr.models.model_files import BUNDLED, CONFIG_FILE, bundled_models, read_d
 PACKAGES = ("prsr", "numpy", "safetensors", "huggingface_hub", "pillow")
 
 MANY_IMAGES = 2048
-"""A batch that occupies every GPU."""
+"""A batch large enough to occupy any GPU."""
 
 
 def devices() -> list[torch.device]:

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
+import prsr
 
-def test_importing_prsr_provides_the_names_in_the_readme():
-    names = "sample noise Sampler PRSR PRSRConfig engines bits_per_dim prsr_loss bundled_models"
-    names += " testing.cdf_violation data.SuperResolutionImages __version__"
-    code = "import prsr; " + "; ".join(f"prsr.{name}" for name in names.split())
+
+def test_importing_prsr_provides_its_public_names():
+    names = [*prsr.__all__, "engines", "testing.cdf_violation", "data.SuperResolutionImages"]
+    code = "import prsr; " + "; ".join(f"prsr.{name}" for name in names)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -169,7 +169,7 @@ def check_out(out: Path, suffix: str = ".npy") -> None:
 
 def already_there(out: Path) -> FileExistsError:
     """The error for an output that exists."""
-    return FileExistsError(f"{out} is there already: delete it, or choose another out")
+    return FileExistsError(f"{out} already exists: delete it, or choose another out")
 
 
 def open_source(source: Path | bytes) -> BinaryIO:

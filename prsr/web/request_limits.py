@@ -59,7 +59,7 @@ def read_upload(data: bytes, mode: str = "RGB") -> Image.Image:
             width, height = image.size
     except Image.DecompressionBombError as error:
         raise RefusedError(413, f"The image has more than {MAX_PIXELS:,} pixels.") from error
-    except Exception as error:  # of many kinds: Pillow's decoders do not agree on one
+    except Exception as error:  # Pillow's decoders raise errors of many types
         raise RefusedError(415, "The file is not an image that can be read.") from error
     if width * height > MAX_PIXELS:
         raise RefusedError(

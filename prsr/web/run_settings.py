@@ -38,7 +38,7 @@ class RunSettings:
         keep: one of :data:`KEEP`.
         example: number of a bundled input, from 0; None if there is an image.
         image: the crop ``uint8 [D, s·h, s·w]``; None if there is an example.
-        mask: the sub-pixels that are painted, ``bool [s·h, s·w]``; None if none are.
+        mask: the pixels that are painted, ``bool [s·h, s·w]``; None if none are.
 
     Raises:
         TypeError: a number has the wrong type.
@@ -67,9 +67,7 @@ class RunSettings:
         if (self.example is None) == (self.image is None):
             raise ValueError("choose an image or an example first")
         if self.keep != NOTHING and self.image is None:
-            raise ValueError(
-                "an example has 8×8 pixels only and no original to keep a part of: choose an image"
-            )
+            raise ValueError("an example has no original to keep a part of: choose an image")
         if self.keep == PAINTED and (self.mask is None or not self.mask.any()):
             raise ValueError("paint the part to keep first")
 

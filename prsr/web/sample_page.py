@@ -35,8 +35,8 @@ SHARE = "(query) => { history.replaceState(null, '', '?' + query); return locati
 ABOUT = f"""
 # Pixel recursive super resolution
 
-The model sees the 8×8 input only. The details that it samples are inventions, never a recovery of
-what was there. One run at a time; at most {MOST_WAITING} wait. Images may have
+The model sees the low-resolution input only. The details that it samples are inventions, never a
+recovery of what was there. One run at a time; at most {MOST_WAITING} wait. Images may have
 {MAX_UPLOAD_BYTES // 2**20} MiB and {MAX_PIXELS // 10**6} million pixels, and are not kept.
 """
 

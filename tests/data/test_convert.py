@@ -300,6 +300,6 @@ def test_a_conversion_killed_before_its_journal_is_removed_is_complete(
     for other in (expected[:-1], expected + b"x", expected.replace(b"(5,", b"(6,", 1)):
         out.write_bytes(other)
         journal.write_bytes(written)
-        with pytest.raises(FileExistsError, match=r"set\.npy is there already"):
+        with pytest.raises(FileExistsError, match=r"set\.npy already exists"):
             convert(image_folder(folder), out, TINY)
         assert out.read_bytes() == other

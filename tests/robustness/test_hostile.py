@@ -1,6 +1,7 @@
 """Any call of the API raises TypeError or ValueError or returns a right result.
 
-``PRSR_HOSTILE`` is the number of calls: 100, or 1,000 in ``make nightly``.
+``PRSR_HOSTILE`` is the number of calls of ``prsr.sample``: 100, or 1,000 in ``make nightly``. Other
+functions get a quarter of it each.
 """
 
 import os
