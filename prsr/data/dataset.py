@@ -140,7 +140,7 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
         if getattr(pixels, "dtype", None) != np.uint8:
             given = getattr(pixels, "dtype", type(pixels).__name__)
             raise TypeError(f"pixels must be an array of uint8, got {given}")
-        size = pixels.shape[2:] if any_size else high_size(config)
+        size = pixels.shape[2:] if any_size else config.high_size
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (config.channels, *size):
             expected = ["N", config.channels, *(("H", "W") if any_size else size)]
             raise ValueError(

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prsr.data.dataset import SuperResolutionImages, high_size
+from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.compare import CHUNK, ComparisonRow, ComparisonTable, method_temperatures
 from prsr.evaluation.metrics import confidence_interval
 from prsr.sampling.method import Method
@@ -56,7 +56,7 @@ def two_sample_tests(
     Raises:
         ValueError: there are too few images, or they are too small.
     """
-    check_real_images(len(images), *high_size(images.config))
+    check_real_images(len(images), *images.config.high_size)
     real = torch.cat([images.batch(slice(i, i + CHUNK))[1] for i in range(0, len(images), CHUNK)])
     rows = []
     for label, method in methods.items():
