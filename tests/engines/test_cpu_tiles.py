@@ -112,9 +112,9 @@ def test_tiles_are_used_in_bf16_only(make_model, monkeypatch, name):
 
 def in_the_midst_of_nan(tensor):
     """A copy, aligned to 64 bytes, with NaN before and after it: as float32 and as bfloat16."""
-    room = 4096
-    memory = torch.full((tensor.numel() + 2 * room,), -1, dtype=torch.int32).view(torch.float32)
-    start = room - memory.data_ptr() // 4 % 16
+    whole = 4096
+    memory = torch.full((tensor.numel() + 2 * whole,), -1, dtype=torch.int32).view(torch.float32)
+    start = whole - memory.data_ptr() // 4 % 16
     copy = memory[start : start + tensor.numel()].view(tensor.shape)
     return copy.copy_(tensor)
 
