@@ -86,7 +86,7 @@ async def take_study(address: str, pause: float, seconds: list[float]) -> dict[i
 
         async def request(method: str, path: str, **options: object) -> httpx.Response:
             start = time.perf_counter()
-            response = await client.request(method, url + path, **options)  # type: ignore[arg-type]
+            response = await client.request(method, url + path, **options)  # type: ignore[arg-type]  # object
             seconds.append(time.perf_counter() - start)
             return response.raise_for_status()
 

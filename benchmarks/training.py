@@ -51,7 +51,7 @@ class PlainTrainer(Trainer):
 
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings, "random", torch.device("cpu"))
-        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in stubs
         self.loss = lambda lr, hr: plain_loss(cast(PRSR, self.model), lr, hr)
 
 

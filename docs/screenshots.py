@@ -44,7 +44,7 @@ def make_study(folder: Path) -> None:
 
 def save(page: Page, path: Path, **options: object) -> None:
     """Write a screenshot with a palette."""
-    page.screenshot(path=path, **options)  # type: ignore[arg-type]
+    page.screenshot(path=path, **options)  # type: ignore[arg-type]  # object
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(COLOURS)
     small.save(path, optimize=True)

@@ -182,7 +182,7 @@ def check_temperature(temperature: object, n: int) -> Tensor:
         )
     if not isinstance(temperature, Tensor):
         try:
-            temperature = float(temperature)  # type: ignore[arg-type]
+            temperature = float(temperature)  # type: ignore[arg-type]  # a Real
         except OverflowError:
             raise ValueError("temperature must be at most 3.4e38, got a larger number") from None
     values = torch.as_tensor(temperature, dtype=torch.float32)
