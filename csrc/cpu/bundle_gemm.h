@@ -163,6 +163,19 @@ PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const
   }
 }
 
+// Adds the products of the nonzero inputs.
+template <typename Operand, int Rows, int Outputs>
+PRSR_INLINE void add_nonzero(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                             Sums<Rows, Outputs>& t) {
+  const auto weights_of = [&](int64_t i) { return strip.weights + p.nonzero[i] * strip.width; };
+  for (int64_t i = 0; i < p.nonzero_count; ++i) {
+    const int64_t ahead = i + kInputsAhead < p.nonzero_count ? i + kInputsAhead : i;
+    for (int o = 0; o < Outputs; o += kPanel) __builtin_prefetch(weights_of(ahead) + o);
+    add_inputs(p.in + row * p.lda + p.nonzero[i] * prsr::kBundle, p.lda, 1, weights_of(i),
+               strip.width, t);
+  }
+}
+
 // `strip` begins with the first output of the tile.
 template <typename Operand, int Rows, int Outputs>
 void bundle_tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row) {
@@ -174,8 +187,9 @@ void bundle_tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t ro
     add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
                strip.width, t);
   }
+  if (p.nonzero) add_nonzero(p, strip, row, t);
   const Operand* w = strip.weights + p.first_input * strip.width;
-  for (int64_t s = 0; s < p.segments; ++s) {
+  for (int64_t s = 0; s < p.segments && !p.nonzero; ++s) {
     const int64_t segment = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     add_inputs(p.in + segment * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width, t);
     w += p.length * strip.width;

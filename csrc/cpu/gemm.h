@@ -58,6 +58,11 @@ struct Gemm {
   int64_t strip = 0;        // the most outputs per strip of the weights, if bundle is not 1
   int64_t first_input = 0;  // row of the weights that belongs to the first element of `in`
   int64_t inputs = 0;       // rows of the weights, if not segments · length
+  // If not null, the numbers of the only inputs that are nonzero in any row, of one segment. The
+  // weights of the others are not read. Products with zero add nothing, so the result is
+  // bit-identical.
+  const int32_t* nonzero = nullptr;
+  int64_t nonzero_count = 0;
   int64_t outputs = 0;
   const float* bias = nullptr;   // [outputs, padded], or none
   const float* start = nullptr;  // [rows][…], or none
@@ -154,6 +159,22 @@ PRSR_INLINE void add_inputs(const Operand* a, int64_t lda, int64_t length, const
   }
 }
 
+// Inputs whose weights are fetched before their turn: those of nonzero inputs are not at regular
+// distances, which hardware prefetchers need.
+constexpr int64_t kInputsAhead = 8;
+
+// Adds the products of the nonzero inputs.
+template <typename Operand, int Rows, int Vecs>
+PRSR_INLINE void add_nonzero(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row,
+                             Vec (&sums)[Rows][Vecs]) {
+  const auto weights_of = [&](int64_t i) { return strip.weights + p.nonzero[i] * strip.width; };
+  for (int64_t i = 0; i < p.nonzero_count; ++i) {
+    const int64_t ahead = i + kInputsAhead < p.nonzero_count ? i + kInputsAhead : i;
+    for (int v = 0; v < Vecs; v += kPanelVecs) __builtin_prefetch(weights_of(ahead) + v * kLanes);
+    add_inputs(p.in + row * p.lda + p.nonzero[i], p.lda, 1, weights_of(i), strip.width, sums);
+  }
+}
+
 template <typename Operand, int Rows, int Vecs>
 inline void tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t row) {
   Vec sums[Rows][Vecs];
@@ -162,8 +183,9 @@ inline void tile(const Gemm<Operand>& p, const Strip<Operand>& strip, int64_t ro
     add_inputs(p.before + row * p.ld_before, p.ld_before, p.before_length, strip.weights,
                strip.width, sums);
   }
+  if (p.nonzero) add_nonzero(p, strip, row, sums);
   const Operand* w = strip.weights + p.first_input * strip.width;
-  for (int64_t s = 0; s < p.segments; ++s) {
+  for (int64_t s = 0; s < p.segments && !p.nonzero; ++s) {
     const int64_t place = p.ring > 1 ? (p.first_segment + s) % p.ring : s;
     add_inputs(p.in + place * p.segment_stride + row * p.lda, p.lda, p.length, w, strip.width,
                sums);
@@ -192,31 +214,6 @@ struct Rows {
       tile_of<Operand, kMost, Vecs>(p, strip, row, rows);
       row += rows;
     }
-  }
-};
-
-// A single row in which only the inputs `from[0 … count − 1]` are nonzero. The weights of the
-// others are not read. Adding a product with zero changes nothing, so the result is bit-identical.
-struct Sparse {
-  const int32_t* from;
-  int64_t count;
-
-  template <typename Operand, int Vecs>
-  void compute(const Gemm<Operand>& p, const Strip<Operand>& strip) const {
-    constexpr int64_t kAhead = 8;  // the gaps are irregular, so hardware prefetching fails
-    Vec sums[1][Vecs];
-    begin_sums(p, strip, 0, sums);
-    for (int64_t i = 0; i < count; ++i) {
-      const Operand* const w = strip.weights + from[i] * strip.width;
-      const Operand* const ahead =
-          strip.weights + from[i + kAhead < count ? i + kAhead : count - 1] * strip.width;
-      for (int v = 0; v < Vecs; v += kPanelVecs) __builtin_prefetch(ahead + v * kLanes);
-      const auto x = broadcast(p.in[from[i]]);
-      for (int v = 0; v < Vecs; ++v) {
-        sums[0][v] = multiply_add(sums[0][v], x, load(w + v * kLanes));
-      }
-    }
-    end_sums(p, strip, 0, sums);
   }
 };
 

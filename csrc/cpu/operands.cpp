@@ -41,7 +41,7 @@ Network::Network(const PriorConfig& config, const float* weights, const int64_t*
 }
 
 Scratch::Scratch(const PriorConfig& c, const Job& job, int64_t bundles)
-    : bundles(bundles), active_(c.units), active_end_(c.channels) {
+    : bundles(bundles), active_(c.units + kLine), active_end_(c.channels) {
   const int64_t width = job.width, bundle = job.bundle, images = bundles * bundle;
   chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);

@@ -133,8 +133,8 @@ class Scratch {
   float* logits;        // [2][bundles][b][K, then its sums by 16]
   float* conditioning;  // conditioning logits of a row, if they are computed here:
                         // [bundles][b][W][D][K]
-  int32_t* active;      // indices of one image's nonzero hidden units, ascending: [M]
-  int64_t* active_end;  // number of nonzero hidden units up to and including each group: [D]
+  int32_t* active;      // indices of the hidden units that are nonzero in any image, ascending: [M]
+  int64_t* active_end;  // number of these hidden units up to and including each group: [D]
   Claims* claims;       // the blocks of the logits of two successive sub-pixels: [2]
 
  private:

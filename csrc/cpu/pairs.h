@@ -41,10 +41,11 @@ inline PairVec broadcast(const Pair& from) {
   return bits | PairVec{};
 }
 
-// Whether products with an operand, a hidden unit or two, add nothing. NaN counts as nonzero. (An
-// instruction that treats denormal numbers as zero may change a bias that is one.)
-inline bool is_zero(float unit) { return unit <= 0; }
-inline bool is_zero(const Pair& units) { return ((units.low | units.high) & 0x7FFF) == 0; }
+// Which hidden units, or pairs of them, are not zero: products with the others add nothing. NaN
+// counts as nonzero. (An instruction that treats denormal numbers as zero may change a bias that is
+// one.)
+inline IntVec nonzero(Vec units) { return ~(units <= Vec{}); }
+inline IntVec nonzero(PairVec units) { return (units & 0x7FFF7FFFu) != 0u; }
 
 // Adds the product of the high halves, then that of the low halves, as vdpbf16ps does. The
 // instruction also treats denormal numbers as zero, in its operands, its sum and its result.

@@ -84,6 +84,39 @@ inline void store_first(float* to, Vec v, int64_t count) {
 #endif
 }
 
+// Whether any lane is true.
+inline bool any(IntVec lanes) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)lanes, (__m512i)lanes) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)lanes) != 0;
+#else
+  int32_t either = 0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) either |= lanes[lane];
+  return either != 0;
+#endif
+}
+
+// Stores the numbers of the lanes that are true, plus `first`, ascending. Returns how many they
+// are. May write up to kLanes numbers, whatever it returns.
+inline int64_t store_numbers(int32_t* to, IntVec lanes, int64_t first) {
+#if defined(__AVX512F__)
+  const __mmask16 mask = _mm512_movepi32_mask((__m512i)lanes);
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i numbers = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(first)));
+  // Compressed in a register, because AMD processors are slow at compressing to memory.
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, numbers));
+  return __builtin_popcount(mask);
+#else
+  int64_t count = 0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    to[count] = static_cast<int32_t>(first + lane);
+    count += lanes[lane] != 0;
+  }
+  return count;
+#endif
+}
+
 // Compilers know that x − 0 is x. They do not for x + 0, which differs for x = −0, and would emit
 // an addition.
 inline Vec broadcast(float x) { return x - Vec{}; }

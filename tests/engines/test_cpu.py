@@ -18,7 +18,7 @@ from prsr.engines import cpu as native
 from prsr.engines.base import Job
 from prsr.engines.cpu import BUNDLE, CPUEngine, chosen_instruction_set, instruction_sets
 from prsr.sampling.conditioning import condition
-from prsr.testing import cdf_violation
+from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
     pytest.mark.sanitize,
@@ -60,6 +60,34 @@ def test_images_are_bit_identical_with_any_threads_and_in_any_batch(
     assert all(torch.equal(image, images[0]) for image in images)
     for i in range(0, n, 4):
         assert torch.equal(sampler.sample(lr[i : i + 1], seed=1, first_index=i)[0], images[0][i])
+
+
+@pytest.mark.quick
+@pytest.mark.instruction_set
+@pytest.mark.parametrize("alive", ["none", "one per colour", "one in five", "all"])
+@pytest.mark.parametrize("n", [1, 3, 11, 16])
+def test_the_right_hidden_units_are_skipped(make_model, make_images, threads, alive, n):
+    model = make_model(config=PRESETS["tiny"], head_channels=100)
+    with torch.no_grad():
+        units = torch.arange(100)
+        colour = units % model.config.channels
+        chosen = {
+            "none": units < 0,
+            "one per colour": units // model.config.channels == 20 + colour,
+            "one in five": units % 5 == 3,
+            "all": units >= 0,
+        }[alive]
+        model.prior.head[0].bias.copy_(torch.where(chosen, 5.0, -1000.0))
+        model.prior.head[2].weight.mul_(3)
+    lr, noise = make_images(model.config, n, 2, 3), prsr.noise(1, n, 4, 6, 3)
+    exact = {"fp32": model, "bf16": with_rounded_operands(model)}
+    for precision, defined in exact.items():
+        sampler = Sampler(model, engine="cpu", precision=precision)
+        alone = torch.cat([sampler.sample(lr[i : i + 1], seed=1, first_index=i) for i in range(n)])
+        for count in (1, 2):
+            threads(count)
+            assert torch.equal(sampler.sample(lr, seed=1), alone)
+        assert cdf_violation(defined, lr, alone, noise, 1.0).max() <= 1e-4
 
 
 @pytest.mark.instruction_set
