@@ -14,9 +14,10 @@ import torch
 
 import prsr
 from prsr import PRESETS, Sampler
-from prsr.engines import cpu as native
+from prsr.engines import native
 from prsr.engines.base import Job
-from prsr.engines.cpu import BUNDLE, CPUEngine, chosen_instruction_set, instruction_sets
+from prsr.engines.cpu import BUNDLE, CPUEngine
+from prsr.engines.native import chosen_instruction_set, instruction_sets
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, with_rounded_operands
 
@@ -168,7 +169,7 @@ def test_an_instruction_set_that_is_not_here_leaves_the_other_engines(
 def test_a_change_of_the_instruction_set_takes_effect(make_model, make_images, monkeypatch):
     """For both networks, although their packed weights are kept."""
     model, used = make_model(), []
-    extension = native._native
+    extension = native.extension
     for name in ("draw_rows", "condition"):
         plain = getattr(extension, name)
         monkeypatch.setattr(

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 import prsr
 from prsr.engines.base import Job
-from prsr.engines.cpu import BUNDLE, INSTRUCTION_SET, CPUEngine, instruction_sets
+from prsr.engines.cpu import BUNDLE, CPUEngine
+from prsr.engines.native import INSTRUCTION_SET, instruction_sets
 from prsr.sampling.conditioning import condition
 from prsr.testing import cdf_violation, with_rounded_operands
 

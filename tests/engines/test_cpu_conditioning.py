@@ -10,8 +10,9 @@ from torch.testing import assert_close
 import prsr
 from prsr import PRESETS
 from prsr.engines.base import Job, LastLayer
-from prsr.engines.cpu import CPUEngine, instruction_sets
+from prsr.engines.cpu import CPUEngine
 from prsr.engines.cpu_conditioning import compute, kinds_of_steps, limit_of_inputs, pack
+from prsr.engines.native import instruction_sets
 from prsr.models.networks import ConditioningNetwork, to_network_input
 from prsr.sampling.conditioning import Conditioner, condition
 

@@ -10,8 +10,9 @@ import torch
 import prsr
 from prsr import PRESETS
 from prsr.engines.base import Job
-from prsr.engines.cpu import PARTS, CPUEngine, instruction_sets
+from prsr.engines.cpu import PARTS, CPUEngine
 from prsr.engines.cpu_layout import PriorConfig
+from prsr.engines.native import instruction_sets
 from prsr.sampling.conditioning import Conditioner, condition
 from prsr.testing import cdf_violation, with_rounded_operands
 
