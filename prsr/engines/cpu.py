@@ -88,6 +88,13 @@ def _draw_rows(
     """
     prior = PriorConfig(*config)
     channels, levels, layers = prior.channels, prior.levels, prior.layers
+    of_pixel = "D, K" if last_weights is None else "inputs"
+    for name, tensor, axes in (
+        ("image", image, "N, D, H, W"),
+        ("conditioning", conditioning, f"N, H, W, {of_pixel}"),
+    ):
+        if tensor.dim() != axes.count(",") + 1:
+            raise ValueError(f"{name} must be [{axes}], got {list(tensor.shape)}")
     n, _, height, width = image.shape
     if bundle not in (1, BUNDLE) or n % bundle:
         raise ValueError(
@@ -219,6 +226,11 @@ class Part:
         }
 
 
+def one_bundle_each() -> int:
+    """The number of images that give every thread one bundle."""
+    return BUNDLE * torch.get_num_threads()
+
+
 class State:
     """A job, and the last row drawn.
 
@@ -234,8 +246,8 @@ class State:
     def __init__(self, weights: CPUWeights, job: Job) -> None:
         self.weights = weights
         self.width = job.image.shape[3]
-        n, of_threads = len(job.image), BUNDLE * torch.get_num_threads()
-        bundled = n // of_threads * of_threads
+        n = len(job.image)
+        bundled = n - n % one_bundle_each()
         ranges = (slice(0, bundled), BUNDLE), (slice(bundled, n), 1)
         self.parts = [Part(weights, job, *part) for part in ranges if part[0].start < part[0].stop]
         self.seconds: Tensor | None = None
@@ -279,6 +291,19 @@ class CPUEngine(Engine):
     @override
     def layout(self, precision: str) -> tuple[str, ...]:
         return self.name, precision, native.chosen_instruction_set()
+
+    @override
+    def bytes_per_image(
+        self, config: PRSRConfig, height: int, width: int, *, last_layer: bool = False
+    ) -> int:
+        # Counted for every image, although a thread computes a row of at most 32 images at a time
+        # (csrc/cpu/dispatch.cpp).
+        row_logits = 4 * config.levels * config.channels * width if last_layer else 0
+        return super().bytes_per_image(config, height, width) + row_logits
+
+    @override
+    def images_at_once(self) -> int:
+        return one_bundle_each()
 
     @override
     def start(self, packed: CPUWeights, job: Job) -> State:

@@ -18,7 +18,7 @@ from prsr.engines import native
 from prsr.engines.base import Job
 from prsr.engines.cpu import BUNDLE, CPUEngine
 from prsr.engines.native import chosen_instruction_set, instruction_sets
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
@@ -104,7 +104,7 @@ def test_caches_are_bit_identical_in_any_batch(
     engine, caches = CPUEngine(), []
     packed = engine.pack(model.prior, precision)
     lr = make_images(model.config, 19, 2, 3)
-    conditioning = condition(model.conditioning, lr, model.config)
+    conditioning = Conditioner(model.conditioning, model.config, lr.device)(lr)
     noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
     mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_images(model.config, 19, 4, 6)
     for n in (1, 2, 3, 4, 8, 16, 19):
