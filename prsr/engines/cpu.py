@@ -89,12 +89,12 @@ def _draw_rows(
     prior = PriorConfig(*config)
     channels, levels, layers = prior.channels, prior.levels, prior.layers
     of_pixel = "D, K" if last_weights is None else "inputs"
-    for name, tensor, axes in (
+    for name, operand, axes in (
         ("image", image, "N, D, H, W"),
         ("conditioning", conditioning, f"N, H, W, {of_pixel}"),
     ):
-        if tensor.dim() != axes.count(",") + 1:
-            raise ValueError(f"{name} must be [{axes}], got {list(tensor.shape)}")
+        if operand.dim() != axes.count(",") + 1:
+            raise ValueError(f"{name} must be [{axes}], got {list(operand.shape)}")
     n, _, height, width = image.shape
     if bundle not in (1, BUNDLE) or n % bundle:
         raise ValueError(
