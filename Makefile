@@ -81,8 +81,7 @@ sanitize: $(VENV)/.installed-dev
 check-install: $(VENV)/.installed
 	PYTHON=$(BIN)/python tests/install.sh
 
-# Too slow for every push: 10,000 damaged inputs per parser, 100 kills per command, 3,500 invalid
-# calls. It prints the counts.
+# Too slow for every push; CONTRIBUTING.md says what it tries.
 nightly: $(VENV)/.installed-dev
 	PRSR_FUZZ=10000 PRSR_KILLS=100 PRSR_HOSTILE=1000 $(BIN)/python -m pytest --numprocesses 2 \
 	  -o faulthandler_timeout=0 \

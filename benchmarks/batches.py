@@ -12,7 +12,7 @@ from benchmarks.report import Column, Record, milliseconds, ms, times, whole_sec
 from benchmarks.run import Run
 from benchmarks.subject import ENGINE, EPSILON
 from benchmarks.timing import Timing, timed
-from prsr.engines.cpu import chosen_instruction_set
+from prsr.engines.native import chosen_instruction_set
 
 COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
 

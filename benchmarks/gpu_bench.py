@@ -10,7 +10,7 @@ from torch import Tensor
 import prsr
 from benchmarks.report import Report
 from prsr.engines.base import Job
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import random_images, random_model
 
 
@@ -57,7 +57,7 @@ class Bench:
         """The input of an engine."""
         shape = (batch, self.config.channels, *self.size)
         return Job(
-            *condition(self.model.conditioning, self.images(batch), self.config),
+            *Conditioner(self.model.conditioning, self.config, self.device)(self.images(batch)),
             noise=self.noise(batch),
             temperature=torch.ones(batch, device=self.device),
             mask=None,

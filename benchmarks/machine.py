@@ -14,7 +14,7 @@ import torch
 
 import prsr
 from benchmarks.bounds import Limits
-from prsr.engines.cpu import chosen_instruction_set
+from prsr.engines.native import chosen_instruction_set
 
 ATTEMPTS = 6
 """A peak is the best of this many measurements: other work can only lower it."""

@@ -18,11 +18,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from benchmarks.report import Column, Record, megabytes
 from benchmarks.run import Run
-from benchmarks.subject import Subject
+from benchmarks.subject import ENGINE, Subject
 from prsr import PRSRConfig
 from prsr.sampling.slice_size import per_slice
 
@@ -38,8 +36,7 @@ def memory(run: Run) -> None:
         run.report.console.print("\nPeak memory is measured on Linux only.")
         return
     height, width = (ENLARGE * side for side in run.subject.size)
-    cpu = torch.device("cpu")
-    in_slice = per_slice(run.subject.config, height, width, cpu, with_logits=False)
+    in_slice = per_slice(ENGINE, run.subject.conditioner(last_layer=True), height, width)
     batches = run.choose((1, 16, 64, 256), (1, 16))
     records: list[Record] = [{"batch": batch, **measure(run.preset, batch)} for batch in batches]
     run.report.table(

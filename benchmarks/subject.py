@@ -16,7 +16,7 @@ import prsr
 from prsr import PRSRConfig
 from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, random_images, random_model
 
 ENGINE = CPUEngine()
@@ -52,12 +52,17 @@ class Subject:
         """Random images with a fixed seed, ``uint8 [batch, D, h, w]``."""
         return random_images(self.config, batch, *self.low_size)
 
+    def conditioner(self, *, last_layer: bool = False) -> Conditioner:
+        """The model's conditioning network, with its last layer in place of logits if asked for."""
+        network, cpu = self.model.conditioning, torch.device("cpu")
+        return Conditioner(network, self.config, cpu, last_layer=last_layer)
+
     @torch.no_grad()
     def job(self, batch: int) -> Job:
         """The input of an engine for a batch."""
         config = self.config
         return Job(
-            *condition(self.model.conditioning, self.low_resolution(batch), config),
+            *self.conditioner()(self.low_resolution(batch)),
             noise=prsr.noise(0, batch, *self.size, config.channels),
             temperature=torch.ones(batch),
             mask=None,
@@ -106,7 +111,7 @@ class Subject:
     @torch.no_grad()
     def share_alive(self) -> float:
         """The share of the head's hidden units that are not zero, over a few images."""
-        features = condition(self.model.conditioning, self.low_resolution(2), self.config).features
+        features = self.conditioner()(self.low_resolution(2)).features
         _, h = self.model.prior.stacks(self.whole_call(2)(), features)[-1]
         hidden = cast(Tensor, self.model.prior.head[:2](h))
         return float((hidden > 0).float().mean())

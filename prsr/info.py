@@ -11,7 +11,7 @@ import torch
 
 from prsr.config import PRESETS
 from prsr.engines import cuda
-from prsr.engines.cpu import chosen_instruction_set, instruction_sets
+from prsr.engines.native import chosen_instruction_set, instruction_sets
 from prsr.engines.registry import PRECISIONS, list_engines
 from prsr.models.model_files import BUNDLED, CONFIG_FILE, bundled_models, read_description
 

@@ -104,6 +104,20 @@ def test_referenced_files_modules_and_targets_exist(page):
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
 
 
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
+    """They are stated there with machine, date and command."""
+    readme, benchmarks = (
+        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/benchmarks.md")
+    )
+    speed = re.search(r"^## Speed$.*?(?=^## )", readme, re.MULTILINE | re.DOTALL)
+    rows = [line.split("|")[1:-1] for line in speed[0].splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) == 2
+    lines = benchmarks.partition("Whole calls of")[2].splitlines()
+    for batch, *figures in ([cell.strip() for cell in row] for row in rows):
+        (line,) = [line for line in lines if line.startswith(f"| {batch} |")][:1]
+        assert all(figure.rstrip("×") in re.findall(r"[\d.,]+", line) for figure in figures)
+
+
 def commands(page: Path, folder: Path) -> list[list[str]]:
     """The arguments of each ``prsr`` command in a page's shell blocks, as the shell passes them."""
     blocks = Document.parse(str(page), CodeBlockParser("sh", lambda example: None))

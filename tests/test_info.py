@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prsr.engines.cpu import INSTRUCTION_SET, instruction_sets
+from prsr.engines.native import INSTRUCTION_SET, instruction_sets
 from prsr.info import cuda_build, describe_instruction_sets, environment_tables
 
 

@@ -9,7 +9,7 @@ import click
 
 from prsr.cli.options import PATH, print_line
 from prsr.config import PRESETS, PRSRConfig
-from prsr.data.convert import check_out, convert, lacks_only_its_end
+from prsr.data.convert import check_out, convert, was_killed_before_cleanup
 from prsr.data.packed_arrays import pack, unpack
 from prsr.data.sources import CELEBA_SPLITS, DataSource, HubDataset, Lsun, celeba, image_folder
 
@@ -120,7 +120,7 @@ def unpack_command(packed: Path, out: Path) -> None:
 
 def convert_sources(open_sources: Callable[[], DataSource], out: Path, preset: str) -> None:
     """Convert a data set, and print what was skipped, suspicious or written."""
-    if not lacks_only_its_end(out):
+    if not was_killed_before_cleanup(out):
         check_out(out)  # before the data set is opened, which can take minutes
     sources = open_sources()
     for fault in sources.faults:

@@ -18,7 +18,7 @@ from prsr.models.base import TrainedModel
 from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.registry import open_model
 from prsr.utils import distributed
-from prsr.utils.argument_checks import check_integer, check_temperature
+from prsr.utils.argument_checks import check_integer, check_one_temperature
 from prsr.utils.files import check_folder
 from prsr.utils.terminal_messages import printable
 
@@ -64,7 +64,7 @@ def check_value(check: Callable[[Any], object]) -> Callable[..., Any]:
     return callback
 
 
-temperature_callback = check_value(lambda temperature: check_temperature(temperature, 1))
+temperature_callback = check_value(check_one_temperature)
 
 
 def temperature_option(default: float) -> Callable[[Command], Command]:

@@ -26,7 +26,7 @@ from prsr.data.image_arrays import (
     to_array,
 )
 from prsr.data.write_images import SUFFIXES, check_writable
-from prsr.utils.argument_checks import check_integer, check_temperature
+from prsr.utils.argument_checks import check_integer, check_one_temperature, set_checked
 
 Pair = tuple[Tensor, Tensor | None]
 """An input ``uint8 [D, h, w]`` and its truth ``uint8 [D, H, W]``, or None if that is unknown."""
@@ -107,8 +107,9 @@ class SampleFilesRequest:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature, 1)
-        check_integer(self.seed, "seed", 0, 2**64)
+        set_checked(self, "temperature", check_one_temperature(self.temperature))
+        set_checked(self, "seed", check_integer(self.seed, "seed", 0, 2**64))
+        set_checked(self, "samples", check_integer(self.samples, "samples", 1, 2**32))
         suffix = self.out.suffix.lower()
         if suffix in Image.registered_extensions() and suffix not in SUFFIXES:
             accepted = ", ".join(sorted(SUFFIXES))

@@ -87,7 +87,7 @@ def convert(
         ValueError: ``out`` does not end in ``.npy``; the unfinished conversion there is damaged or
             has another source or size; or no image can be read.
     """
-    if not lacks_only_its_end(out):
+    if not was_killed_before_cleanup(out):
         check_out(out)
     partial, journal = unfinished_files(out)
     shape = (config.channels, *config.high_size)
@@ -95,7 +95,7 @@ def convert(
     if out.exists():
         result = result_of(journal, title, out, shape)
         if result is None:
-            raise already_there(out)
+            raise exists_error(out)
         journal.unlink(missing_ok=True)  # as below: another process may just have done it
         return result
     mode = pillow_mode(config)
@@ -115,7 +115,7 @@ def convert(
     with journal.open("a+b") as log:
         lock(log, out)
         if out.exists():  # another process has finished it meanwhile
-            raise already_there(out)
+            raise exists_error(out)
         with partial.open("a+b") as array, ThreadPoolExecutor() as pool:
             result = finished_part(log, array, title, shape)
             rest = source.images_from(result.read)
@@ -145,7 +145,7 @@ def unfinished_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.journal")
 
 
-def lacks_only_its_end(out: Path) -> bool:
+def was_killed_before_cleanup(out: Path) -> bool:
     """Whether a conversion to ``out`` may have been killed just before it removed its journal."""
     partial, journal = unfinished_files(out)
     return out.is_file() and journal.is_file() and not partial.exists()
@@ -162,12 +162,12 @@ def check_out(out: Path, suffix: str = ".npy") -> None:
     if out.suffix != suffix:
         raise ValueError(f"out must end in {suffix}, got {out}")
     if out.exists():
-        raise already_there(out)
+        raise exists_error(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} to")
 
 
-def already_there(out: Path) -> FileExistsError:
+def exists_error(out: Path) -> FileExistsError:
     """The error for an output that exists."""
     return FileExistsError(f"{out} already exists: delete it, or choose another out")
 

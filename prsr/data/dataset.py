@@ -131,7 +131,7 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         TypeError: the images are not ``uint8``.
-        ValueError: there is no image, or the images have another shape.
+        ValueError: there is no image, the images have another shape, or a value is not below K.
     """
 
     def __init__(
@@ -148,6 +148,15 @@ class SuperResolutionImages(Dataset[tuple[Tensor, Tensor]]):
             )
         if 0 in pixels.shape:
             raise ValueError("pixels must hold at least one image, they hold none")
+        # Checked here, because the loss does not read values on a GPU. Those of a selection were
+        # checked before it was made. With 256 levels, every uint8 value is valid.
+        if config.levels < 256 and not isinstance(pixels, Selection):
+            largest = int(pixels.max())
+            if largest >= config.levels:
+                raise ValueError(
+                    f"pixels must hold values below {config.levels} (the model's levels), "
+                    f"got {largest}"
+                )
         self.pixels = pixels
         self.config = config
         self.any_size = any_size

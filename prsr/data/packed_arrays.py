@@ -25,7 +25,7 @@ from rich.progress import track
 from prsr.data.convert import check_out, npy_header
 from prsr.data.dataset import map_array
 from prsr.data.image_arrays import Pixels
-from prsr.utils.argument_checks import check_integer
+from prsr.utils.argument_checks import check_integer, set_checked
 from prsr.utils.files import replacing
 
 VERSION = "prsr strips 1"
@@ -63,12 +63,17 @@ class Index:
         if self.format not in ("webp", "jpeg"):
             raise ValueError(f"its format is {self.format!r}, not webp or jpeg")
         n, channels, height, width = self.shape
-        check_integer(n, "N", 1, 2**40)
-        for name, value in (("H", height), ("W", width)):
+        n = check_integer(n, "N", 1, 2**40)
+        channels = check_integer(channels, "D", 1, 4)
+        height, width = (
             check_integer(value, name, 1, MAX_SIDE + 1)
-        check_integer(self.strip, "strip", 1, MAX_STRIP_HEIGHT // height + 1)
+            for name, value in (("H", height), ("W", width))
+        )
+        strip = check_integer(self.strip, "strip", 1, MAX_STRIP_HEIGHT // height + 1)
         if channels not in MODES:
             raise ValueError(f"it has {channels} channels, not 1 or 3")
+        set_checked(self, "shape", [n, channels, height, width])
+        set_checked(self, "strip", strip)
 
     @property
     def starts(self) -> range:
@@ -105,7 +110,7 @@ def pack(source: Path, out: Path, quality: int | None = None, *, progress: bool 
     """
     check_out(out, ".zip")
     if quality is not None:
-        check_integer(quality, "quality", 1, 101)
+        quality = check_integer(quality, "quality", 1, 101)
     if not source.is_file():
         raise FileNotFoundError(f"no such array file: {source}")
     pixels = map_array(source)

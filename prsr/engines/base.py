@@ -97,6 +97,29 @@ class Engine(ABC):
         """A key that is different for every memory layout that :meth:`pack` may give weights."""
         return self.name, precision
 
+    def bytes_per_image(
+        self, config: PRSRConfig, height: int, width: int, *, last_layer: bool = False
+    ) -> int:
+        """An estimate of the bytes that one image needs besides its conditioning.
+
+        The sampler limits the size of a slice by it. The default is the estimate for an engine that
+        caches the activations which the next row reads.
+
+        Args:
+            config: of the model.
+            height: H.
+            width: W.
+            last_layer: whether the job has a :class:`LastLayer` in place of logits.
+        """
+        # Per layer: p + 1 rows of the vertical stack, its sums (2C wide), and the current row.
+        caches = 4 * config.prior_layers * (config.reach + 4) * width * config.prior_channels
+        # The engine copies the features to its own layout while the originals are still in memory.
+        return caches + 4 * config.gate_inputs * height * width
+
+    def images_at_once(self) -> int:
+        """Slices of a multiple of this number of images are the fastest."""
+        return 1
+
     @abstractmethod
     def start(self, packed: Any, job: Job) -> Any:
         """The state of a job of which no row has been drawn."""

@@ -6,16 +6,14 @@ the state between rows is in plain tensors. The extension does not depend on tor
 
 from __future__ import annotations
 
-import os
-from importlib import import_module
 from itertools import chain, count
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from prsr.config import PRSRConfig
+from prsr.engines import native
 from prsr.engines.base import Engine, Job, LastLayer, Probe
 from prsr.engines.cpu_layout import (
     LINE,
@@ -32,87 +30,10 @@ from prsr.engines.grouped_weights import operand_weights, pack_prior
 from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
 
-USED = frozenset({
-    "ConditioningConfig", "ConditioningJob", "Job", "PriorConfig", "Weights", "condition",
-    "draw_rows", "instruction_sets", "same_memory", "strips", "tiles",
-})  # fmt: skip
-"""Names that the package uses of the extension."""
-
-
-def built_from_other_sources(extension: ModuleType) -> str:
-    """Why an extension does not fit this package; empty if it does.
-
-    An editable installation keeps its extension when the sources change.
-    """
-    missing = sorted(USED - set(dir(extension)))
-    if not missing:
-        return ""
-    return (
-        f"its extension was built from other sources (it has no {', '.join(missing)}): "
-        "install prsr again, as it was installed before"
-    )
-
-
-_native: ModuleType | None
-try:
-    _native = import_module("prsr._native")
-    if _absence := built_from_other_sources(_native):
-        _native = None
-except ModuleNotFoundError:
-    _native = None
-    _absence = (
-        "its extension was not built: installing prsr requires a C++ compiler for it (apt install "
-        "g++), and PRSR_BUILD_NATIVE=1 pip install … shows what fails"
-    )
-except ImportError as error:
-    _native = None
-    _absence = f"its extension does not load: {error}"
-
-INSTRUCTION_SET = "PRSR_INSTRUCTION_SET"
-"""The environment variable that forces one of :func:`instruction_sets`."""
-
 PARTS = ("vertical", "horizontal", "head", "draw")
 """The parts of a row that are timed, in the order of ``State.seconds``."""
 
 BUNDLE = 8  # images per bundle: where there are enough, their values are lanes of a vector
-
-
-def instruction_sets() -> list[str]:
-    """Those that the extension has and this machine can run; the last is the default."""
-    return [] if _native is None else list(_native.instruction_sets())
-
-
-def same_memory(first: list[int], second: list[int], sizes: list[int]) -> bool:
-    """Whether arrays are equal, given their addresses in two lists and their sizes in bytes.
-
-    The extension must have been built.
-    """
-    assert _native is not None
-    return bool(_native.same_memory(first, second, sizes))
-
-
-def chosen_instruction_set() -> str:
-    """The default, or the one that ``PRSR_INSTRUCTION_SET`` names.
-
-    Raises:
-        ValueError: it is not available.
-    """
-    names = instruction_sets()
-    wanted = os.environ.get(INSTRUCTION_SET) or names[-1]
-    if wanted not in names:
-        raise ValueError(
-            f"{INSTRUCTION_SET} must be one of {', '.join(names)} on this machine, got {wanted!r}"
-        )
-    return wanted
-
-
-def instruction_set_problem() -> str:
-    """Why :func:`chosen_instruction_set` would raise an error; empty if it would not."""
-    try:
-        chosen_instruction_set()
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def free_namespace() -> str:
@@ -167,6 +88,13 @@ def _draw_rows(
     """
     prior = PriorConfig(*config)
     channels, levels, layers = prior.channels, prior.levels, prior.layers
+    of_pixel = "D, K" if last_weights is None else "inputs"
+    for name, operand, axes in (
+        ("image", image, "N, D, H, W"),
+        ("conditioning", conditioning, f"N, H, W, {of_pixel}"),
+    ):
+        if operand.dim() != axes.count(",") + 1:
+            raise ValueError(f"{name} must be [{axes}], got {list(operand.shape)}")
     n, _, height, width = image.shape
     if bundle not in (1, BUNDLE) or n % bundle:
         raise ValueError(
@@ -221,18 +149,18 @@ def _draw_rows(
         raise ValueError("last_bias must be given if and only if last_weights is, got one of them")
     if not 0 <= y < end <= height:
         raise ValueError(f"y must be below end, and end at most {height}, got y={y} and end={end}")
-    assert _native is not None
     addresses = {
         name: 0 if tensor is None else tensor.data_ptr() for name, (tensor, _, _) in fields.items()
     }
     addresses["last_features"] = 0
     if last_weights is not None:
         addresses |= {"last_features": addresses["conditioning"], "conditioning": 0}
-    _native.draw_rows(
+    extension = native.loaded()
+    extension.draw_rows(
         instruction_set,
-        _native.PriorConfig(**prior._asdict()),
-        _native.Weights(memory=weights.data_ptr(), offsets=offsets.data_ptr()),
-        _native.Job(
+        extension.PriorConfig(**prior._asdict()),
+        extension.Weights(memory=weights.data_ptr(), offsets=offsets.data_ptr()),
+        extension.Job(
             bundles=n // bundle,
             bundle=bundle,
             height=height,
@@ -298,6 +226,11 @@ class Part:
         }
 
 
+def one_bundle_each() -> int:
+    """The number of images that give every thread one bundle."""
+    return BUNDLE * torch.get_num_threads()
+
+
 class State:
     """A job, and the last row drawn.
 
@@ -313,8 +246,8 @@ class State:
     def __init__(self, weights: CPUWeights, job: Job) -> None:
         self.weights = weights
         self.width = job.image.shape[3]
-        n, of_threads = len(job.image), BUNDLE * torch.get_num_threads()
-        bundled = n // of_threads * of_threads
+        n = len(job.image)
+        bundled = n - n % one_bundle_each()
         ranges = (slice(0, bundled), BUNDLE), (slice(bundled, n), 1)
         self.parts = [Part(weights, job, *part) for part in ranges if part[0].start < part[0].stop]
         self.seconds: Tensor | None = None
@@ -331,9 +264,7 @@ class CPUEngine(Engine):
     @override
     def reasons(self, config: PRSRConfig, device: torch.device, precision: str) -> list[str]:
         reasons = []
-        if _native is None:
-            reasons.append(_absence)
-        elif problem := instruction_set_problem():
+        if problem := native.problem():
             reasons.append(problem)
         if precision not in ("fp32", "bf16"):
             reasons.append(f"it computes in fp32 and bf16, not in {precision}")
@@ -343,23 +274,36 @@ class CPUEngine(Engine):
 
     @override
     def pack(self, prior: PriorNetwork, precision: str) -> CPUWeights:
-        instruction_set = chosen_instruction_set()  # raises before any work
-        assert _native is not None
+        instruction_set = native.chosen_instruction_set()  # raises before any work
+        extension = native.loaded()
         packed = pack_prior(plain_copy(prior))
         if precision == "bf16":
             for weight in operand_weights(packed):
                 if weight.numel():
                     check_finite(weight.bfloat16(), "the prior's weights in bf16")
-        widths = tuple(_native.strips(instruction_set))
+        widths = tuple(extension.strips(instruction_set))
         config = PriorConfig.of(prior.config, precision)
-        tiles = precision == "bf16" and _native.tiles(instruction_set)
+        tiles = precision == "bf16" and extension.tiles(instruction_set)
         weights = CPUWeights(packed, config, widths, instruction_set, tiles)
         check_finite(weights.blocks.memory, f"the prior's weights in {precision}")
         return weights
 
     @override
     def layout(self, precision: str) -> tuple[str, ...]:
-        return self.name, precision, chosen_instruction_set()
+        return self.name, precision, native.chosen_instruction_set()
+
+    @override
+    def bytes_per_image(
+        self, config: PRSRConfig, height: int, width: int, *, last_layer: bool = False
+    ) -> int:
+        # Counted for every image, although a thread computes a row of at most 32 images at a time
+        # (csrc/cpu/dispatch.cpp).
+        row_logits = 4 * config.levels * config.channels * width if last_layer else 0
+        return super().bytes_per_image(config, height, width) + row_logits
+
+    @override
+    def images_at_once(self) -> int:
+        return one_bundle_each()
 
     @override
     def start(self, packed: CPUWeights, job: Job) -> State:

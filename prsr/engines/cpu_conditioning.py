@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from prsr.config import PRSRConfig
-from prsr.engines import cpu as native
+from prsr.engines import native
 from prsr.engines.base import LastLayer
-from prsr.engines.cpu import chosen_instruction_set
 from prsr.engines.cpu_layout import LINE, FlatWeights, blocks, by_pixels, line_up
 from prsr.engines.effective_weights import HOOKS, has_global_hooks
 from prsr.engines.weight_changes import Snapshot
@@ -71,8 +70,7 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
         ``float32``, on the CPU. None also if the kernels cannot run here.
     """
     if (
-        native._native is None
-        or native.instruction_set_problem()
+        native.problem()
         or type(network) is not ConditioningNetwork
         or network.config != config
         or has_global_hooks()
@@ -83,7 +81,7 @@ def pack(network: nn.Module, config: PRSRConfig) -> PackedNetwork | None:
         return None
     with _lock:
         packed = _packed.get(network)
-    instruction_set = chosen_instruction_set()
+    instruction_set = native.chosen_instruction_set()
     if (
         packed is None
         or packed.instruction_set != instruction_set
@@ -180,8 +178,7 @@ def compute(
     # NumPy asks the system for huge pages: page faults of a new 200 MB are a tenth of the time.
     logits = torch.from_numpy(np.empty(shape, dtype=np.float32))
     lr = lr.contiguous()
-    extension = native._native
-    assert extension is not None
+    extension = native.loaded()
     certainly_finite = extension.condition(
         packed.instruction_set,
         extension.ConditioningConfig(

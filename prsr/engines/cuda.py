@@ -37,9 +37,6 @@ except ImportError as error:
     _cuda = None
     _absence = f"its extension does not load: {error}"
 
-DEVICE = "cuda"
-"""The device type that it supports."""
-
 OLDEST = (8, 0)
 """The minimum compute capability."""
 
@@ -242,7 +239,7 @@ def describe(config: PRSRConfig, device: torch.device, precision: str, images: i
         RuntimeError: the CUDA runtime reports an error.
     """
     assert _cuda is not None
-    with torch.cuda.device(device if device.type == "cuda" else -1):
+    with torch.cuda.device(device):
         stream_of(device)
         planner = Planner(_cuda, Card.current(_cuda), Variant.of(config, precision))
     return planner.describe(images, config.scale * config.low_width)
@@ -272,9 +269,9 @@ class CUDAEngine(Engine):
         reasons = []
         if _cuda is None:
             reasons.append(_absence)
-        if device.type != DEVICE:
+        if device.type != "cuda":
             reasons.append(f"it runs on NVIDIA GPUs, but the model is on {device}")
-        elif device.type == "cuda" and torch.cuda.is_available():
+        elif torch.cuda.is_available():
             if torch.version.cuda is None:
                 reasons.append("it runs on NVIDIA GPUs, but this torch is built for other GPUs")
             elif torch.cuda.get_device_capability(device) < OLDEST:

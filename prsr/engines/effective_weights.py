@@ -31,7 +31,7 @@ REPARAMETRISING = (BasePruningMethod, SpectralNorm, WeightNorm)
 
 
 @torch.no_grad()
-def renew(network: nn.Module) -> None:
+def recompute_weights(network: nn.Module) -> None:
     """Recompute the weights that hooks compute, as a forward pass would."""
     for module in network.modules():
         for hook in module._forward_pre_hooks.values():
@@ -46,7 +46,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return inner
 
 
-def inner(network: nn.Module, name: str) -> nn.Module:
+def inner_module(network: nn.Module, name: str) -> nn.Module:
     """A module by its name without the wrappers of ``torch.compile``, which it goes through."""
     module = unwrapped(network)
     for part in name.split(".") if name else []:
@@ -62,7 +62,7 @@ def whole_copy(prior: PriorNetwork) -> PriorNetwork:
             finite.
     """
     with evaluating(prior):
-        renew(prior)
+        recompute_weights(prior)
         try:
             copied = copy.deepcopy(prior)
         except Exception as error:  # of many kinds: hooks hold anything
@@ -76,7 +76,7 @@ def whole_copy(prior: PriorNetwork) -> PriorNetwork:
                 f"{type(module).__name__} wraps, because the wrapper cannot be copied with them"
             )
     copied = copied.float().eval().requires_grad_(False)
-    renew(copied)
+    recompute_weights(copied)
     for name, module in copied.named_modules():
         for key in ("weight", "bias"):
             value = getattr(module, key, None)
@@ -96,9 +96,9 @@ def plain_copy(prior: PriorNetwork) -> PriorNetwork:
     with torch.device("meta"):
         plain = PriorNetwork(prior.config)
     with evaluating(prior), torch.no_grad():
-        renew(prior)
+        recompute_weights(prior)
         for name, layer in plain.named_modules():
-            found = inner(prior, name)
+            found = inner_module(prior, name)
             for key in list(layer._parameters):
                 value = getattr(found, key)
                 if value is not None:
@@ -188,20 +188,20 @@ def obstacle(prior: nn.Module, config: PRSRConfig) -> str:
         if "_orig_mod" in name:
             name = ".".join(part for part in name.split(".") if part != "_orig_mod")
         if (module._forward_hooks or module._forward_pre_hooks) and hooked(module):
-            return explained(name, " must have no forward hooks")
+            return sentence_about(name, " must have no forward hooks")
         if name not in expected:
-            return explained(name, f" must be absent, it is {type(module).__name__}")
+            return sentence_about(name, f" must be absent, it is {type(module).__name__}")
         found[name] = module  # the wrapper first, then what it wraps
     for name, layer in expected.items():
         if difference := layer.difference(found.get(name)):
-            return explained(name, difference)
+            return sentence_about(name, difference)
     return ""
 
 
 REMEDY = ", because the engine only reads the prior's weights; engine='reference' calls the prior"
 
 
-def explained(name: str, difference: str) -> str:
+def sentence_about(name: str, difference: str) -> str:
     """The sentence about what is wrong with one module."""
     return f"{f'prior.{name}' if name else 'prior'}{difference}{REMEDY}"
 

@@ -26,8 +26,8 @@ from prsr.engines.triton_layout import (
     TritonWeights,
     lay_out_horizontal,
     lay_out_vertical,
-    power,
-    up,
+    next_power_of_two,
+    round_up,
 )
 from prsr.models.networks import PriorNetwork
 from prsr.utils.argument_checks import check_finite
@@ -75,7 +75,8 @@ class State:
             "above": above,
             # The features of a pixel are adjacent, so that reads are coalesced.
             "features": fit(
-                job.features.permute(0, 2, 3, 1).to(weights.operand), up(config.gate_inputs, IN)
+                job.features.permute(0, 2, 3, 1).to(weights.operand),
+                round_up(config.gate_inputs, IN),
             ).contiguous(),
         }
         self.horizontal = {
@@ -203,7 +204,7 @@ def launches(state: State, y: int) -> list[Launch]:
         "IN": IN,
     }
     rows, pixels = state.together
-    positions = min(64, power(rows * width))
+    positions = min(64, next_power_of_two(rows * width))
     vertical = {"F": config.gate_inputs, "IMAGES": rows, "POSITIONS": positions}
     horizontal = {
         "K": config.levels,

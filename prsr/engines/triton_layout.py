@@ -19,7 +19,7 @@ OPERANDS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16
 """The dtype of all weights except biases and the first layers, by precision."""
 
 
-def power(number: int) -> int:
+def next_power_of_two(number: int) -> int:
     """The smallest power of two that is at least ``number`` and a valid side of a ``tl.dot``."""
     return max(SMALLEST, 1 << (number - 1).bit_length())
 
@@ -45,14 +45,14 @@ class Tiles:
         """The tile sizes for a configuration."""
         colours = config.channels
         return cls(
-            half=min(64, power(config.prior_channels)),
-            group=min(WIDEST, power(-(-config.prior_channels // colours))),
-            units=min(64, power(-(-config.head_channels // colours))),
-            levels=power(config.levels),
+            half=min(64, next_power_of_two(config.prior_channels)),
+            group=min(WIDEST, next_power_of_two(-(-config.prior_channels // colours))),
+            units=min(64, next_power_of_two(-(-config.head_channels // colours))),
+            levels=next_power_of_two(config.levels),
         )
 
 
-def up(number: int, step: int) -> int:
+def round_up(number: int, step: int) -> int:
     """The smallest multiple of ``step`` that is at least ``number``."""
     return -(-number // step) * step
 
@@ -91,23 +91,23 @@ class TritonWeights:
 def lay_out_vertical(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
     """The weights of the kernel ``vertical_row``."""
     blocks, features = packed.blocks, packed.config.prior_channels
-    outputs = up(features, tiles.half)
+    outputs = round_up(features, tiles.half)
     first = windows(packed.first_vertical)
 
     def halves(matrix: Tensor) -> Tensor:
         """``[…, inputs, 2C]`` with the halves of the gate separated and padded."""
         split = torch.stack(matrix.split(features, dim=-1), dim=-2)
-        return fit(split, up(split.shape[-3], IN), 2, outputs)
+        return fit(split, round_up(split.shape[-3], IN), 2, outputs)
 
     def layer(block: PackedBlock) -> Tensor:
         return torch.cat([halves(windows(block.vertical)).flatten(0, 1), halves(block.conditional)])
 
     def link(block: PackedBlock) -> Tensor:
         parts = block.link.weight.tensor_split([2 * features])
-        return torch.cat([fit(part, up(len(part), IN), 2 * outputs) for part in parts])
+        return torch.cat([fit(part, round_up(len(part), IN), 2 * outputs) for part in parts])
 
     return {
-        "first": fit(first, up(first.shape[1], IN), outputs),
+        "first": fit(first, round_up(first.shape[1], IN), outputs),
         "first_bias": fit(packed.first_vertical.bias, outputs),
         "weight": torch.stack([layer(block) for block in blocks]),
         "bias": fit(torch.stack([b.vertical.bias.view(2, -1) for b in blocks]), outputs),
@@ -120,9 +120,9 @@ def lay_out_horizontal(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
     """The weights of the kernel ``horizontal_row``."""
     config, blocks, groups = packed.config, packed.blocks, packed.features.ranges
     features, stack = config.prior_channels, torch.stack
-    group = up(-(-features // config.channels), tiles.group)
-    outputs = up(features, tiles.half)
-    units = up(-(-config.head_channels // config.channels), tiles.units)
+    group = round_up(-(-features // config.channels), tiles.group)
+    outputs = round_up(features, tiles.half)
+    units = round_up(-(-config.head_channels // config.channels), tiles.units)
     # The kernel reads the pixels to the left pixel by pixel, not colour by colour.
     left = packed.first_left.weight.view(config.channels, config.first_reach, features)
     first = torch.cat([left.transpose(0, 1).flatten(0, 1), whole(packed.first_own)])
@@ -140,21 +140,23 @@ def lay_out_horizontal(packed: PackedPrior, tiles: Tiles) -> dict[str, Tensor]:
     return {
         "first": stack(
             [
-                fit(first[:, part], up((config.first_reach + 1) * config.channels, IN), group)
+                fit(first[:, part], round_up((config.first_reach + 1) * config.channels, IN), group)
                 for part in groups
             ]
         ),
         "first_bias": stack([fit(packed.first_left.bias[part], group) for part in groups]),
-        "taps": fit(packed.taps, up(packed.taps.shape[1], IN), 2 * outputs),
+        "taps": fit(packed.taps, round_up(packed.taps.shape[1], IN), 2 * outputs),
         "centre": stack([stack([own_gates(m, part) for part in groups]) for m in centres]),
         "mix": stack([stack([fit(m[g, g], group, group) for g in groups]) for m in mixes]),
         "mix_bias": fit(mix_biases, outputs),
         "later_centre": by_group(centres, 2 * outputs),
         "later_mix": by_group(mixes, outputs),
-        "hidden_weight": stack([fit(h.weight, up(features, IN), units) for h in packed.hidden]),
+        "hidden_weight": stack(
+            [fit(h.weight, round_up(features, IN), units) for h in packed.hidden]
+        ),
         "hidden_bias": stack([fit(h.bias, units) for h in packed.hidden]),
         "output": stack(
-            [fit(o.weight, up(config.head_channels, IN), tiles.levels) for o in packed.output]
+            [fit(o.weight, round_up(config.head_channels, IN), tiles.levels) for o in packed.output]
         ),
         "output_bias": stack([fit(o.bias, tiles.levels) for o in packed.output]),
     }

@@ -10,7 +10,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from prsr.engines.cpu import instruction_sets, same_memory
+from prsr.engines.native import instruction_sets, same_memory
 
 
 def members_of(modules: Iterable[nn.Module]) -> list[object]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
 from prsr.config import PRSRConfig
 from prsr.data.image_arrays import to_pil
@@ -28,7 +31,7 @@ from prsr.utils.terminal_messages import printable
 
 try:
     load_matplotlib()
-    from matplotlib.animation import ArtistAnimation, PillowWriter
+    from matplotlib.animation import AbstractMovieWriter, ArtistAnimation
     from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
 except ImportError as error:
@@ -339,21 +342,36 @@ def save_animation(animation: ArtistAnimation, path: Path, seconds: float = 4.0)
     dpi = dpi_within_limits(artists[0].figure, path)
     with replacing(path) as temporary:
         animation.save(
-            str(temporary), dpi=dpi, writer=ProvenanceWriter(max(1, round(len(frames) / seconds)))
+            str(temporary), dpi=dpi, writer=AnimationWriter(max(1, round(len(frames) / seconds)))
         )
 
 
-class ProvenanceWriter(PillowWriter):
-    """Writes an animation with prsr's provenance text, which PillowWriter has no option for."""
+class AnimationWriter(AbstractMovieWriter):
+    """Writes an animation that loops, with prsr's provenance text; matplotlib's cannot store it."""
 
+    @override
+    def setup(self, fig: Figure, outfile: str | Path, dpi: float | None = None) -> None:
+        """Begin a file."""
+        super().setup(fig, outfile, dpi)
+        self.frames: list[Image.Image] = []
+
+    @override
+    def grab_frame(self, **options: Any) -> None:
+        """Add the figure as it is now; it has no transparent pixels."""
+        pixels = BytesIO()
+        self.fig.savefig(pixels, format="rgba", dpi=self.dpi, **options)
+        frame = Image.frombytes("RGBA", self.frame_size, pixels.getvalue())
+        self.frames.append(frame.convert("RGB"))
+
+    @override
     def finish(self) -> None:
-        """Write the collected frames to the file."""
-        first, *others = self._frames  # type: ignore[attr-defined]  # not in stubs
-        first.save(
-            self.outfile,
+        """Write the file."""
+        path = Path(self.outfile)
+        self.frames[0].save(
+            path,
             save_all=True,
-            append_images=others,
+            append_images=self.frames[1:],
             duration=round(1000 / self.fps),
             loop=0,
-            **provenance_options(Path(self.outfile), "animation"),
+            **provenance_options(path, "animation"),
         )

@@ -21,12 +21,14 @@ def prsr_loss(output: PRSROutput, hr: Tensor) -> Tensor:
 
     Args:
         output: of ``model(lr, hr)``, logits ``[N, K, D, H, W]``.
-        hr: the images of that call, ``uint8 [N, D, H, W]``.
+        hr: the images of that call, ``uint8 [N, D, H, W]``, values below K.
 
     Raises:
-        RuntimeError: its gradient is differentiated again (raised by the backward pass).
+        RuntimeError: its gradient is differentiated again (raised by the backward pass). On a GPU
+            also if a value of ``hr`` is not below K: values are not read, so that nothing waits for
+            the GPU, but a kernel of PyTorch asserts it, and later calls fail.
         TypeError: ``hr`` is not a ``uint8`` tensor.
-        ValueError: its shape is not that of the logits.
+        ValueError: its shape is not that of the logits, or, on a CPU, a value is not below K.
     """
     check_targets(hr, output.conditioning_logits)
     return paired_cross_entropy(

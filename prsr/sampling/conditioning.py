@@ -58,6 +58,8 @@ class Conditioner:
         last_layer: return the last layer in place of its logits where possible.
 
     Attributes:
+        config: of the model.
+        device: of the network.
         defers_logits: whether it returns the last layer in place of logits.
     """
 
@@ -69,7 +71,7 @@ class Conditioner:
         *,
         last_layer: bool = False,
     ) -> None:
-        self._network, self._config = network, config
+        self._network, self.config, self.device = network, config, device
         self._packed = pack(network, config) if device.type == "cpu" else None
         self.defers_logits = last_layer and self._packed is not None
 
@@ -91,11 +93,16 @@ class Conditioner:
             if not certainly_finite:  # one by one, because the logits of all would take memory
                 for image in lr.split(1):
                     check_finite(compute(packed, image)[0], "the conditioning network's logits")
-            return of_last_layer(packed.last_layer(features), self._config.gate_inputs)
+            return of_last_layer(packed.last_layer(features), self.config.gate_inputs)
         logits, features, certainly_finite = compute(packed, lr)
         if not certainly_finite:
             check_finite(logits, "the conditioning network's logits")
         return Conditioning(logits, features)
+
+    def bytes_per_image(self, height: int, width: int) -> int:
+        """Bytes of what it returns for one image that is enlarged to H × W pixels."""
+        with_logits = not self.defers_logits
+        return conditioning_bytes(self.config, height, width, with_logits=with_logits)
 
     def _run_module(self, lr: Tensor) -> Conditioning:
         """Run the network in PyTorch."""
@@ -103,7 +110,7 @@ class Conditioner:
             return Conditioning(*self._call(lr))
         if len(lr) == 1:
             return Conditioning(*map_in_threads(torch.no_grad()(lambda i: self._call(lr)), 1)[0])
-        config = self._config
+        config = self.config
         size = [config.scale * side for side in lr.shape[2:]]
         single = torch.float32  # whatever the default is
         shape = len(lr), *size, config.channels, config.levels
@@ -122,7 +129,7 @@ class Conditioner:
 
     def _call(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Call the module; check the logits and features that it returns."""
-        config = self._config
+        config = self.config
         size = [config.scale * side for side in lr.shape[2:]]
         if config.conditional_gates:
             logits, features = self._network(lr, with_features=True)
@@ -143,6 +150,13 @@ class Conditioner:
         return logits, features
 
 
-def condition(network: nn.Module, lr: Tensor, config: PRSRConfig) -> Conditioning:
-    """Run a conditioning network once, with logits; see :class:`Conditioner`."""
-    return Conditioner(network, config, lr.device)(lr)
+def conditioning_bytes(
+    config: PRSRConfig, height: int, width: int, *, with_logits: bool = True
+) -> int:
+    """Bytes of the outputs for one image of H × W pixels.
+
+    With logits: these and the features of conditional gates. Without: the inputs of the last layer,
+    which are also those features.
+    """
+    with_features = config.levels * config.channels + config.gate_inputs
+    return 4 * (with_features if with_logits else config.conditioning_channels) * height * width

@@ -22,11 +22,11 @@ from prsr.engines.packed_weights import packed_weights
 from prsr.engines.registry import choose
 from prsr.models.model_files import DEFAULT_MODEL
 from prsr.models.prsr import PRSR
-from prsr.sampling.conditioning import Conditioner, Conditioning
+from prsr.sampling.conditioning import Conditioner, Conditioning, conditioning_bytes
 from prsr.sampling.method import Advance, Method
 from prsr.sampling.out_of_memory import draw_slices, explain
 from prsr.sampling.request import Batch, Request, as_tensor
-from prsr.sampling.slice_size import conditioning_bytes, per_slice, that_fit
+from prsr.sampling.slice_size import fit_in_free_memory, per_slice
 from prsr.utils.argument_checks import SMALL, check_fits, check_model
 from prsr.utils.terminal_messages import Notice
 from prsr.utils.torch_settings import exact_fp32, own_defaults
@@ -79,22 +79,18 @@ class Sampler(Method):
 
     @override
     def check_size(self, height: int, width: int) -> None:
-        whole = conditioning_bytes(self.config, height, width)
-        if whole <= SMALL:
+        if conditioning_bytes(self.config, height, width) <= SMALL:
             return
-        if self._conditioner(self._choose()).defers_logits:
-            inputs = conditioning_bytes(self.config, height, width, with_logits=False)
-            check_fits(inputs, "conditioning features", self.device)
-        else:
-            check_fits(whole, "conditioning logits", self.device)
+        conditioner = self._conditioner(self._choose())
+        what = "features" if conditioner.defers_logits else "logits"
+        check_fits(conditioner.bytes_per_image(height, width), f"conditioning {what}", self.device)
 
     @override
     def _draw(self, request: Request, advance: Advance | None) -> Tensor:
         images = self._canvas(request)
         engine = self._choose()
         conditioner = self._conditioner(engine)
-        with_logits = not conditioner.defers_logits
-        size = per_slice(self.config, *request.size, self.device, with_logits=with_logits)
+        size = per_slice(engine, conditioner, *request.size)
         step = 1 if advance else request.size[0]  # threads synchronise after each step
 
         def rows(start: int, stop: int) -> Iterator[int]:
@@ -134,7 +130,7 @@ class Sampler(Method):
         rows = explain(
             self._rows(engine, lambda: self._conditioner(engine), request, images, 1),
             len(images),
-            lambda: that_fit(self.config, *request.size, self.device),
+            lambda: fit_in_free_memory(engine, self._conditioner(engine), *request.size),
         )
         return (shaped[..., :end, :].to(device, copy=True) for end in rows)
 

@@ -1,11 +1,14 @@
-"""How many samples to draw at a time, so that a large batch fits in memory."""
+"""How many samples to draw at a time, so that a large batch fits in memory.
+
+The conditioner and the engine say what one sample takes, this module what a slice may take.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from prsr.config import PRSRConfig
-from prsr.engines.cpu import BUNDLE
+from prsr.engines.base import Engine
+from prsr.sampling.conditioning import Conditioner
 
 SLICE_BYTES = 256 * 2**20
 """Approximate size of a slice on a CPU: conditioning and caches."""
@@ -15,56 +18,35 @@ GPU_SHARE = 8
 at a time to be busy."""
 
 
-def conditioning_bytes(
-    config: PRSRConfig, height: int, width: int, *, with_logits: bool = True
-) -> int:
-    """Bytes of the conditioning of one image: logits and features for conditional gates.
+def sample_bytes(engine: Engine, conditioner: Conditioner, height: int, width: int) -> int:
+    """Bytes of one sample of H × W pixels: its conditioning, and what the engine needs besides."""
+    config, last_layer = conditioner.config, conditioner.defers_logits
+    beside = engine.bytes_per_image(config, height, width, last_layer=last_layer)
+    return conditioner.bytes_per_image(height, width) + beside
 
-    Without logits: the inputs of the last layer, which are also those features.
+
+def per_slice(engine: Engine, conditioner: Conditioner, height: int, width: int) -> int:
+    """Number of samples of H × W pixels to draw at a time.
+
+    It is a multiple of :meth:`Engine.images_at_once` if so many fit.
     """
-    with_features = config.levels * config.channels + config.gate_inputs
-    return 4 * (with_features if with_logits else config.conditioning_channels) * height * width
-
-
-def sample_bytes(config: PRSRConfig, height: int, width: int, *, with_logits: bool = True) -> int:
-    """Bytes of one image: its conditioning, and the engine's caches."""
-    # Per layer: p + 1 rows of the vertical stack, its sums (twice as wide), and the current row.
-    caches = 4 * config.prior_layers * (config.reach + 4) * width * config.prior_channels
-    # The engine copies the features to its own layout while the originals are still in memory.
-    caches += 4 * config.gate_inputs * height * width
-    return conditioning_bytes(config, height, width, with_logits=with_logits) + caches
-
-
-def per_slice(
-    config: PRSRConfig,
-    height: int,
-    width: int,
-    device: torch.device,
-    *,
-    with_logits: bool = True,
-) -> int:
-    """Number of samples of this size to draw at a time.
-
-    Args:
-        config: of the model.
-        height: H.
-        width: W.
-        device: where they are drawn.
-        with_logits: whether the conditioning logits of all pixels are in memory.
-    """
-    one = sample_bytes(config, height, width, with_logits=with_logits)
+    device = conditioner.device
     if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-        return max(1, memory // GPU_SHARE // one)
-    most = max(1, SLICE_BYTES // one)
-    # The engine ``cpu`` is slower for the images that are left when all threads have whole bundles.
-    of_threads = BUNDLE * torch.get_num_threads()
-    return most - most % of_threads if most > of_threads else most
+        budget = torch.cuda.get_device_properties(device).total_memory // GPU_SHARE
+    else:
+        budget = SLICE_BYTES
+    most = max(1, budget // sample_bytes(engine, conditioner, height, width))
+    multiple = engine.images_at_once()
+    return most - most % multiple if most > multiple else most
 
 
-def that_fit(config: PRSRConfig, height: int, width: int, device: torch.device) -> int:
-    """An estimate of the number of samples of this size that fit in the free memory."""
+def fit_in_free_memory(engine: Engine, conditioner: Conditioner, height: int, width: int) -> int:
+    """An estimate of the number of samples of H × W pixels that fit in the free memory.
+
+    Only a GPU says how much is free. On a CPU, the estimate is the size of a slice.
+    """
+    device = conditioner.device
     if device.type != "cuda":
-        return per_slice(config, height, width, device)
+        return per_slice(engine, conditioner, height, width)
     free, _ = torch.cuda.mem_get_info(device)
-    return free // sample_bytes(config, height, width)
+    return free // sample_bytes(engine, conditioner, height, width)

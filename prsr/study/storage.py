@@ -18,6 +18,7 @@ from pathlib import Path
 
 from prsr.study.database import connect, connect_to_read, is_writable, transaction
 from prsr.study.schedule import Schedule
+from prsr.utils.argument_checks import check_integer, set_checked
 from prsr.utils.files import replacing
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -70,10 +71,10 @@ class Settings:
             raise ValueError(
                 f"question must have 1 to 200 characters, got {len(self.question.strip())}"
             )
-        if not 50 <= self.exposure <= 60_000:
-            raise ValueError(f"exposure must be from 50 to 60000 ms, got {self.exposure}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to {2**63 - 1}, got {self.seed}")
+        exposure = check_integer(self.exposure, "exposure in milliseconds", 50, 60_001)
+        set_checked(self, "exposure", exposure)
+        for name, least in ("per_method", 1), ("catch", 0), ("seed", 0):
+            set_checked(self, name, check_integer(getattr(self, name), name, least, 2**63))
 
 
 @dataclass(frozen=True)

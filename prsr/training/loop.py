@@ -42,7 +42,7 @@ from prsr.training.trainer import (
     has_checkpoint,
 )
 from prsr.utils import distributed
-from prsr.utils.argument_checks import check_integer
+from prsr.utils.argument_checks import check_integer, set_checked
 from prsr.utils.files import check_utf8, remove_unfinished
 
 SAMPLES_PER_IMAGE = 4
@@ -70,7 +70,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         for name in ("steps", "report_every", "sheet_images"):
-            check_integer(getattr(self, name), name, 1, 2**63)
+            set_checked(self, name, check_integer(getattr(self, name), name, 1, 2**63))
         check_utf8(self.folder)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from prsr.config import PRSRConfig
 from prsr.models.prsr import PRSR
 from prsr.models.registry import MODELS
-from prsr.utils.argument_checks import check_integer
+from prsr.utils.argument_checks import check_integer, check_number, set_checked
 
 OPTIMIZERS = ("rmsprop", "adamw")
 SCHEDULES = ("halve", "linear", "cosine")
@@ -75,15 +74,18 @@ class TrainSettings:
         if not isinstance(self.augment, bool):
             raise TypeError(f"augment must be True or False, got {self.augment!r}")
         for name in ("batch_size", "halve_every"):
-            check_integer(getattr(self, name), name, 1, 2**31)
-        check_integer(self.warmup, "warmup", 0, 2**31)
-        check_integer(self.seed, "seed", 0, 2**63)
+            set_checked(self, name, check_integer(getattr(self, name), name, 1, 2**31))
+        set_checked(self, "warmup", check_integer(self.warmup, "warmup", 0, 2**31))
+        set_checked(self, "seed", check_integer(self.seed, "seed", 0, 2**63))
         for name in ("learning_rate", "clip"):
             value = check_number(getattr(self, name), name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}")
-        if self.ema is not None and not 0 < check_number(self.ema, "ema") < 1:
-            raise ValueError(f"ema must be above 0 and below 1, got {self.ema}")
+            set_checked(self, name, value)
+        if self.ema is not None:
+            set_checked(self, "ema", check_number(self.ema, "ema"))
+            if not 0 < self.ema < 1:
+                raise ValueError(f"ema must be above 0 and below 1, got {self.ema}")
         accepted = {
             "precision": ("fp32", "bf16"),
             "method": tuple(MODELS),
@@ -100,7 +102,8 @@ class TrainSettings:
                 f"schedule_steps must be None with the schedule halve, got {self.schedule_steps}"
             )
         if self.schedule != "halve":
-            check_integer(self.schedule_steps, "schedule_steps", 1, 2**63)
+            steps = check_integer(self.schedule_steps, "schedule_steps", 1, 2**63)
+            set_checked(self, "schedule_steps", steps)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -113,17 +116,6 @@ class TrainSettings:
         if step < self.warmup:
             factor *= (step + 1) / self.warmup
         return self.learning_rate * factor
-
-
-def check_number(value: object, name: str) -> float:
-    """Check that a value is a real number; returns it as a ``float``.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
 
 
 def make_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:

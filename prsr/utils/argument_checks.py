@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 
 import torch
@@ -76,16 +77,18 @@ def check_pair(
 def check_targets(hr: Tensor, logits: Tensor) -> None:
     """Check that images ``uint8 [N, D, H, W]`` match logits ``[N, K, D, H, W]``.
 
+    Values are read on a CPU only: a training step would wait for a GPU.
+
     Raises:
         TypeError: they are not a ``uint8`` tensor.
-        ValueError: they have another shape, or a value is not below K.
+        ValueError: they have another shape, or, on a CPU, a value is not below K.
     """
     if not isinstance(hr, Tensor) or hr.dtype != torch.uint8:
         raise TypeError(f"hr must be a uint8 tensor, got {describe(hr)}")
     expected = [len(logits), *logits.shape[2:]]
     if list(hr.shape) != expected:
         raise ValueError(f"hr must be {expected}, like the logits, got {list(hr.shape)}")
-    if not torch.compiler.is_compiling() and not hr.is_meta:  # reading would break the graph
+    if not torch.compiler.is_compiling() and hr.device.type == "cpu":  # would break the graph
         check_below(hr, "hr", logits.shape[1])
 
 
@@ -142,6 +145,26 @@ def check_integer(value: object, name: str, least: int, below: int) -> int:
     return number
 
 
+def check_number(value: object, name: str) -> float:
+    """Check a real number, Python's or NumPy's; returns a ``float``.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is too large for a ``float``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be at most 1.8e308, got a larger number") from None
+
+
+def set_checked(frozen: object, name: str, value: object) -> None:
+    """Replace a field of a frozen dataclass by its checked value, in ``__post_init__``."""
+    object.__setattr__(frozen, name, value)
+
+
 def check_sample_numbers(
     seed: object, num_samples: object, first_index: object, n: int
 ) -> tuple[int, ...]:
@@ -172,25 +195,39 @@ def check_temperature(temperature: object, n: int) -> Tensor:
         TypeError: it is neither a number nor a tensor.
         ValueError: it is negative, infinite or NaN, or has another shape.
     """
-    is_real = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if isinstance(temperature, Tensor):
-        is_real = not temperature.is_complex() and temperature.dtype != torch.bool
-        check_values(temperature, "temperature")
-    if not is_real:
+    if isinstance(temperature, Real) and not isinstance(temperature, bool):
+        number = check_one_temperature(temperature)
+        return torch.as_tensor(number, dtype=torch.float32).expand(n)
+    if (
+        not isinstance(temperature, Tensor)
+        or temperature.is_complex()
+        or temperature.dtype == torch.bool
+    ):
         raise TypeError(
             f"temperature must be a number or a tensor [{n}], got {describe(temperature)}"
         )
-    if not isinstance(temperature, Tensor):
-        try:
-            temperature = float(temperature)  # type: ignore[arg-type]  # a Real
-        except OverflowError:
-            raise ValueError("temperature must be at most 3.4e38, got a larger number") from None
-    values = torch.as_tensor(temperature, dtype=torch.float32)
+    check_values(temperature, "temperature")
+    values = temperature.float()
     if values.dim() and tuple(values.shape) != (n,):
         raise ValueError(f"temperature must be a number or [{n}], got {list(values.shape)}")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ValueError(f"temperature must be finite and not negative, got {temperature}")
     return values.expand(n)
+
+
+def check_one_temperature(temperature: object) -> float:
+    """Check a temperature that must be a number; returns a ``float``.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative or NaN, or infinite in ``float32``.
+    """
+    number = check_number(temperature, "temperature")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"temperature must be finite and not negative, got {number}")
+    if number > torch.finfo(torch.float32).max:
+        raise ValueError(f"temperature must be at most 3.4e38, got {number}")
+    return number
 
 
 def check_known(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prsr.config import PRSRConfig
 from prsr.data.image_arrays import Pixels
-from prsr.utils.argument_checks import check_integer, check_temperature
+from prsr.utils.argument_checks import check_integer, check_one_temperature, set_checked
 
 MOST_SAMPLES = 8
 MOST_TEMPERATURE = 10.0
@@ -57,11 +57,12 @@ class RunSettings:
     mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature, 1)
+        set_checked(self, "temperature", check_one_temperature(self.temperature))
         if self.temperature > MOST_TEMPERATURE:
             raise ValueError(f"temperature must be at most {MOST_TEMPERATURE:g}")
-        check_integer(self.seed, "seed", 0, SEEDS)
-        check_integer(self.samples, "samples", 1, MOST_SAMPLES + 1)
+        set_checked(self, "seed", check_integer(self.seed, "seed", 0, SEEDS))
+        samples = check_integer(self.samples, "samples", 1, MOST_SAMPLES + 1)
+        set_checked(self, "samples", samples)
         if self.keep not in KEEP:
             raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {self.keep!r}")
         if (self.example is None) == (self.image is None):

@@ -71,6 +71,12 @@ def test_levels_above_the_models_are_refused(tmp_path):
     np.save(tmp_path / "set.npy", np.full((2, 3, 6, 6), 8, np.uint8))
     with pytest.raises(ValueError, match="below 8"):
         SuperResolutionImages.open(tmp_path / "set.npy", TINY)
+    pixels = np.zeros((2, 3, 6, 6), np.uint8)
+    pixels[1, 2, 3, 4] = 8
+    with pytest.raises(ValueError, match=r"^pixels must hold values below 8 .*, got 8"):
+        SuperResolutionImages(pixels, TINY)
+    pixels[1, 2, 3, 4] = 7
+    assert len(SuperResolutionImages(pixels, TINY).split(1)[0]) == 1
 
 
 def test_unreadable_data_is_reported(tmp_path, noise_image):

@@ -84,14 +84,11 @@ def poisoned(state: cuda.State, *shape: int, dtype: torch.dtype = torch.float32)
 @contextlib.contextmanager
 def emulated(module: ModuleType, plan: Plan | None = None) -> Iterator[None]:
     """The engine serves on the CPU, by ``module``, and divides jobs as the plan says."""
-    changes = {
-        "_cuda": module,
-        "DEVICE": "cpu",
-        "stream_of": lambda device: 0,
-    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in changes.items():
-            patch.setattr(cuda, name, value)
+        patch.setattr(cuda, "_cuda", module)
+        patch.setattr(cuda, "stream_of", lambda device: 0)
+        patch.setattr(cuda.CUDAEngine, "reasons", lambda *call: [])
+        patch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
         patch.setattr(cuda.State, "scratch", poisoned)
         if plan is not None:
             patch.setattr(cuda.Planner, "plan", lambda *job: plan)

@@ -17,7 +17,7 @@ from prsr.engines.cpu import State
 from prsr.engines.cpu_layout import CPUWeights, PriorConfig
 from prsr.engines.effective_weights import plain_copy
 from prsr.engines.grouped_weights import pack_prior
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, with_rounded_operands
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -105,7 +105,7 @@ def test_emulated_arm_draws_what_the_training_network_says(
     )
     images = {}
     for name, chosen, count in (("all", slice(0, n), 1), ("one by one", slice(1, 4), 2)):
-        conditioning = condition(model.conditioning, lr[chosen], config)
+        conditioning = Conditioner(model.conditioning, config, lr.device)(lr[chosen])
         image = torch.where(mask, known, 0)[chosen]
         job = Job(*conditioning, noise[chosen], temperature[chosen], mask[chosen], image)
         draw(program, weights, job, tmp_path, count)

@@ -14,10 +14,11 @@ import torch
 
 import prsr
 from prsr import PRESETS, Sampler
-from prsr.engines import cpu as native
+from prsr.engines import native
 from prsr.engines.base import Job
-from prsr.engines.cpu import BUNDLE, CPUEngine, chosen_instruction_set, instruction_sets
-from prsr.sampling.conditioning import condition
+from prsr.engines.cpu import BUNDLE, CPUEngine
+from prsr.engines.native import chosen_instruction_set, instruction_sets
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
@@ -104,7 +105,7 @@ def test_caches_are_bit_identical_in_any_batch(
     engine, caches = CPUEngine(), []
     packed = engine.pack(model.prior, precision)
     lr = make_images(model.config, 19, 2, 3)
-    conditioning = condition(model.conditioning, lr, model.config)
+    conditioning = Conditioner(model.conditioning, model.config, lr.device)(lr)
     noise, temperature = prsr.noise(0, 19, 4, 6, 3), torch.arange(1, 20) / 10
     mask, known = prsr.noise(1, 19, 3, 4, 6) < 0.3, make_images(model.config, 19, 4, 6)
     for n in (1, 2, 3, 4, 8, 16, 19):
@@ -169,7 +170,7 @@ def test_an_instruction_set_that_is_not_here_leaves_the_other_engines(
 def test_a_change_of_the_instruction_set_takes_effect(make_model, make_images, monkeypatch):
     """For both networks, although their packed weights are kept."""
     model, used = make_model(), []
-    extension = native._native
+    extension = native.extension
     for name in ("draw_rows", "condition"):
         plain = getattr(extension, name)
         monkeypatch.setattr(

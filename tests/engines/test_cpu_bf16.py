@@ -11,8 +11,9 @@ from torch.testing import assert_close
 
 import prsr
 from prsr.engines.base import Job
-from prsr.engines.cpu import BUNDLE, INSTRUCTION_SET, CPUEngine, instruction_sets
-from prsr.sampling.conditioning import condition
+from prsr.engines.cpu import BUNDLE, CPUEngine
+from prsr.engines.native import INSTRUCTION_SET, instruction_sets
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
@@ -50,7 +51,7 @@ def make_job(model, make_images, n, height=2, width=3, given=0.0):
     noise = prsr.noise(0, n, shape[2], shape[3], config.channels)
     known = make_images(config, n, shape[2], shape[3], seed=1)
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(2)) < given
-    conditioning = condition(model.conditioning, lr, config)
+    conditioning = Conditioner(model.conditioning, config, lr.device)(lr)
     return lr, Job(*conditioning, noise, torch.ones(n), mask, torch.where(mask, known, 0))
 
 

@@ -10,10 +10,11 @@ from torch.testing import assert_close
 import prsr
 from prsr import PRESETS
 from prsr.engines.base import Job, LastLayer
-from prsr.engines.cpu import CPUEngine, instruction_sets
+from prsr.engines.cpu import CPUEngine
 from prsr.engines.cpu_conditioning import compute, kinds_of_steps, limit_of_inputs, pack
+from prsr.engines.native import instruction_sets
 from prsr.models.networks import ConditioningNetwork, to_network_input
-from prsr.sampling.conditioning import Conditioner, condition
+from prsr.sampling.conditioning import Conditioner
 
 pytestmark = [
     pytest.mark.sanitize,
@@ -65,7 +66,7 @@ def test_logits_and_features_are_what_pytorch_computes(make_model, make_images, 
     lr = make_images(model.config, 3, *size)
     with torch.no_grad():
         logits, features = model.conditioning(lr, with_features=True)
-    found = condition(model.conditioning.train(), lr, model.config)
+    found = Conditioner(model.conditioning.train(), model.config, lr.device)(lr)
     assert_close(found.logits, logits, atol=1e-5, rtol=1e-5)
     assert_close(found.features, features[:, : model.config.gate_inputs], atol=1e-5, rtol=1e-5)
     assert found.logits.stride(1) == 1  # as a draw reads them
@@ -142,7 +143,7 @@ def test_one_value_that_is_not_finite_is_noticed(make_model, threads, pixel, lev
         first.bias.fill_(0.5e20)  # features are 0 where the image is black
         last.weight[level] = 1e20
     lr = torch.zeros(1, 1, 5, 7, dtype=torch.uint8)
-    condition(model.conditioning, lr, model.config)
+    Conditioner(model.conditioning, model.config, lr.device)(lr)
     lr[0, 0][pixel] = 36
     logits, _, finite = compute_with(model.conditioning, lr)
     assert not finite
@@ -264,7 +265,8 @@ def test_hooks_of_all_modules_are_heard(make_model, make_images):
     handle = nn.modules.module.register_module_forward_hook(lambda *call: heard.append(call[0]))
     try:
         assert pack(model.conditioning, model.config) is None
-        condition(model.conditioning, make_images(model.config, 1, 2, 2), model.config)
+        lr = make_images(model.config, 1, 2, 2)
+        Conditioner(model.conditioning, model.config, lr.device)(lr)
     finally:
         handle.remove()
     assert model.conditioning in heard

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prsr.engines.cpu import BUNDLE, instruction_sets
+from prsr.engines.cpu import BUNDLE
 from prsr.engines.cpu_layout import unpaired
+from prsr.engines.native import instruction_sets
 
 bench = pytest.importorskip(
     "prsr._bench", reason="built for development only: PRSR_BUILD_BENCH=1 when prsr is installed"

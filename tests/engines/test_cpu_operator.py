@@ -10,9 +10,10 @@ import torch
 import prsr
 from prsr import PRESETS
 from prsr.engines.base import Job
-from prsr.engines.cpu import PARTS, CPUEngine, instruction_sets
+from prsr.engines.cpu import PARTS, CPUEngine
 from prsr.engines.cpu_layout import PriorConfig
-from prsr.sampling.conditioning import Conditioner, condition
+from prsr.engines.native import instruction_sets
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, with_rounded_operands
 
 pytestmark = [
@@ -26,13 +27,22 @@ pytestmark = [
 def job_of(model, make_images, n=2):
     lr = make_images(model.config, n, 1, 2)
     image = torch.zeros((n, 3, 2, 4), dtype=torch.uint8)
-    conditioning = condition(model.conditioning, lr, model.config)
+    conditioning = Conditioner(model.conditioning, model.config, lr.device)(lr)
     return Job(*conditioning, prsr.noise(0, n, 2, 4, 3), torch.ones(n), None, image)
 
 
 def operands(make_model, make_images):
     model, engine = make_model(conditional_gates=True), CPUEngine()
     state = engine.start(engine.pack(model.prior, "fp32"), job_of(model, make_images))
+    return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
+
+
+def operands_with_last_layer(make_model, make_images):
+    model, engine = make_model(), CPUEngine()
+    job = job_of(model, make_images)
+    conditioner = Conditioner(model.conditioning, model.config, job.noise.device, last_layer=True)
+    job.conditioning = conditioner(make_images(model.config, 2, 1, 2)).logits
+    state = engine.start(engine.pack(model.prior, "fp32"), job)
     return {**state.parts[0].operands, "seconds": None, "y": 0, "end": 1}
 
 
@@ -57,6 +67,7 @@ def test_the_operator_is_what_torch_expects_of_one(make_model, make_images):
         ("noise", lambda tensor: tensor.double()),
         ("conditioning", lambda tensor: tensor[..., :1]),
         ("conditioning", lambda tensor: tensor[..., 0]),
+        ("image", lambda tensor: tensor[0]),
         ("last_bias", lambda _: torch.zeros(32)),
         ("last_bias", lambda _: torch.zeros(31)),
         ("features", lambda tensor: tensor[..., :-1, :]),
@@ -96,20 +107,26 @@ def test_what_cpp_could_not_check_is_refused_before_it(make_model, make_images, 
         ("last_bias", lambda tensor: tensor[1:]),
         ("last_bias", lambda _: None),
         ("conditioning", lambda tensor: tensor[:, :1]),
+        ("conditioning", lambda tensor: tensor[0, 0, 0]),
         ("conditioning", lambda tensor: tensor.transpose(1, 2).contiguous().transpose(1, 2)),
     ],
 )
 def test_a_last_layer_is_checked_like_the_rest(make_model, make_images, name, change):
-    model, engine = make_model(), CPUEngine()
-    job = job_of(model, make_images)
-    conditioner = Conditioner(model.conditioning, model.config, job.noise.device, last_layer=True)
-    job.conditioning = conditioner(make_images(model.config, 2, 1, 2)).logits
-    part = engine.start(engine.pack(model.prior, "fp32"), job).parts[0]
-    given = {**part.operands, "seconds": None, "y": 0, "end": 1}
+    given = operands_with_last_layer(make_model, make_images)
     torch.ops.prsr.draw_rows(**given)
     given[name] = change(given[name])
     with pytest.raises(ValueError, match=r"\b(conditioning|last_weights|last_bias)\b.*got"):
         torch.ops.prsr.draw_rows(**given)
+
+
+@pytest.mark.parametrize("of", [operands, operands_with_last_layer])
+def test_a_tensor_without_dimensions_is_refused_by_its_name(make_model, make_images, of):
+    given = of(make_model, make_images)
+    tensors = [name for name, value in given.items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 10
+    for name in tensors:
+        with pytest.raises(ValueError, match=rf"^{name} must .*, got"):
+            torch.ops.prsr.draw_rows(**given | {name: given[name].new_zeros(())})
 
 
 def test_the_extension_takes_every_field_by_its_name_and_no_other():

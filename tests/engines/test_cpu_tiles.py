@@ -9,7 +9,8 @@ import torch
 import prsr
 from prsr import Sampler
 from prsr.engines import cpu, cpu_layout
-from prsr.engines.cpu import BUNDLE, INSTRUCTION_SET, chosen_instruction_set, instruction_sets
+from prsr.engines.cpu import BUNDLE
+from prsr.engines.native import INSTRUCTION_SET, chosen_instruction_set, instruction_sets
 
 WITH_TILES = [name for name in instruction_sets() if name.startswith("amx")]
 

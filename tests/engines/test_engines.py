@@ -16,7 +16,7 @@ from prsr import PRESETS, Sampler
 from prsr.engines.base import Engine, Job, draw
 from prsr.engines.cpu import BUNDLE
 from prsr.engines.registry import ENGINES
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, divergence_distance
 
 EPSILON = 1e-4  # docs/SPEC.md, section 2, for fp32
@@ -81,7 +81,7 @@ def make_job(model, make_images, n=3, height=3, width=2, temperature=1.0, seed=0
     lr = make_images(config, n, height, width)
     shape = (n, config.channels, config.scale * height, config.scale * width)
     noise = prsr.noise(seed, n, shape[2], shape[3], config.channels)
-    conditioning = condition(model.conditioning, lr, config)
+    conditioning = Conditioner(model.conditioning, config, lr.device)(lr)
     image = torch.zeros(shape, dtype=torch.uint8)
     return lr, Job(*conditioning, noise, torch.full((n,), temperature), None, image)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prsr import PRSR, PRSRConfig, Sampler
-from prsr.engines import cpu as native
+from prsr.engines import native
 from prsr.engines.registry import tell_absence
 from prsr.utils.terminal_messages import Notice
 
@@ -19,8 +19,8 @@ TINY = PRSRConfig.preset("tiny")
 @pytest.fixture
 def absent(monkeypatch):
     """Pretend that the C++ extension was not built."""
-    monkeypatch.setattr(native, "_native", None)
-    monkeypatch.setattr(native, "_absence", "it was not built: apt install g++", raising=False)
+    monkeypatch.setattr(native, "extension", None)
+    monkeypatch.setattr(native, "absence", "it was not built: apt install g++")
     tell_absence.cache_clear()
     yield
     tell_absence.cache_clear()
@@ -52,7 +52,7 @@ def test_missing_engines_of_other_devices_give_no_warning():
 
 
 def test_an_extension_built_from_other_sources_is_not_used():
-    assert native.built_from_other_sources(native._native) == ""
+    assert native.built_from_other_sources(native.extension) == ""
     reason = native.built_from_other_sources(types.ModuleType("prsr._native"))
     assert "ConditioningConfig" in reason
     assert "install prsr again" in reason
@@ -60,9 +60,9 @@ def test_an_extension_built_from_other_sources_is_not_used():
 
 def test_the_list_of_required_extension_names_is_complete():
     used = set()
-    for name, module in ("cpu", "_native"), ("cpu_conditioning", "extension"):
-        source = Path(native.__file__).with_name(f"{name}.py").read_text()
-        used |= set(re.findall(rf"(?<![\w.]){module}\.(\w+)\b", source))
+    for source in Path(native.__file__).parent.glob("*.py"):
+        if "native" in source.read_text():
+            used |= set(re.findall(r"(?<![\w.])extension\.(\w+)\b", source.read_text()))
     assert used == native.USED
 
 

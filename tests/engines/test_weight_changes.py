@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prsr.engines import weight_changes as snapshot
-from prsr.engines.cpu import instruction_sets
+from prsr.engines.native import instruction_sets
 from prsr.engines.weight_changes import Snapshot
 
 IN_MEMORY = [

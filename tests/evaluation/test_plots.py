@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prsr import PRSRConfig, Sampler
 from prsr.evaluation.plots import (
     ANIMATION_FORMATS,
+    DPI,
     FORMATS,
     check_plot_path,
     curves_figure,
@@ -129,6 +130,14 @@ def test_the_animation_adds_a_row_per_frame_and_holds_the_last(pairs, model, tmp
             assert written.format == kind
             assert written.n_frames >= 6  # Pillow merges equal frames
             assert written.info["loop"] == 0
+            expected = frames[0][0].figure.get_size_inches() * DPI
+            assert written.size == tuple(expected.astype(int))
+            written.load()
+            assert written.info["duration"] == 500  # nine frames in about four seconds
+            first = np.asarray(written.convert("RGB"), np.int16)
+            written.seek(written.n_frames - 1)
+            last = np.asarray(written.convert("RGB"), np.int16)
+            assert (np.abs(last - first).max(axis=2) > 64).mean() > 0.01  # the rows below the first
     with pytest.raises(ValueError, match="must end in one of gif, webp"):
         save_animation(animation, tmp_path / "growth.png")
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prsr.models.prsr import PRSR
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.utils.torch_settings import exact_fp32
 from prsr.utils.torch_threads import map_in_threads, run_in_new_thread
 
@@ -39,7 +39,7 @@ def faces():
 def logits(faces):
     def of(lr):
         with exact_fp32(lr.device):
-            return condition(faces.conditioning, lr, faces.config).logits
+            return Conditioner(faces.conditioning, faces.config, lr.device)(lr).logits
 
     return of
 
@@ -90,7 +90,7 @@ def test_a_gpu_conditions_all_images_at_once(make_model):
 
     lr = torch.zeros((5, config.channels, 2, 3), dtype=torch.uint8, device="meta")
     with pytest.raises(ValueError, match=r"logits must be \[5, .*, got \[5"):
-        condition(Shapes(), lr, config)
+        Conditioner(Shapes(), config, lr.device)(lr)
     assert sizes == [5]
 
 

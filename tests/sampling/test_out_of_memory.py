@@ -7,8 +7,10 @@ import torch
 
 from prsr.engines.cpu import CPUEngine
 from prsr.engines.reference import ReferenceEngine
+from prsr.engines.triton import TritonEngine
 from prsr.sampling import sampler as sampling
 from prsr.sampling import slice_size
+from prsr.sampling.conditioning import Conditioner
 from prsr.sampling.sampler import Sampler
 
 ENGINES = {"cpu": CPUEngine, "reference": ReferenceEngine}
@@ -80,7 +82,7 @@ def test_a_single_sample_that_does_not_fit_is_an_error(make_model, lr, monkeypat
 
 def test_streaming_says_what_would_fit(make_model, lr, monkeypatch):
     sampler = Sampler(make_model(), engine="reference")
-    monkeypatch.setattr(sampling, "that_fit", lambda *call: 3)
+    monkeypatch.setattr(sampling, "fit_in_free_memory", lambda *call: 3)
     shortage(monkeypatch, "reference", 3, "row")
     rows = sampler.rows(lr, seed=1)
     for _ in range(2):
@@ -99,7 +101,17 @@ def test_other_errors_pass(make_model, lr, monkeypatch):
 
 
 def test_an_estimate_of_what_fits_counts_the_free_memory(make_model, monkeypatch):
-    config = make_model().config
-    one = slice_size.sample_bytes(config, 32, 32)
+    model, engine = make_model(), TritonEngine()
+    conditioner = Conditioner(model.conditioning, model.config, torch.device("cuda"))
+    one = slice_size.sample_bytes(engine, conditioner, 32, 32)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 * one + 1, 10**12))
-    assert slice_size.that_fit(config, 32, 32, torch.device("cuda")) == 5
+    assert slice_size.fit_in_free_memory(engine, conditioner, 32, 32) == 5
+
+
+@pytest.mark.parametrize("last_layer", [False, True])
+def test_an_estimate_of_what_fits_on_a_cpu_is_a_slice(make_model, last_layer):
+    """Whose size depends on whether the logits of all pixels are stored."""
+    model, engine, cpu = make_model(), CPUEngine(), torch.device("cpu")
+    conditioner = Conditioner(model.conditioning, model.config, cpu, last_layer=last_layer)
+    expected = slice_size.per_slice(engine, conditioner, 32, 32)
+    assert slice_size.fit_in_free_memory(engine, conditioner, 32, 32) == expected

@@ -15,9 +15,13 @@ from torch import nn
 
 import prsr
 from prsr import PRESETS, Sampler
+from prsr.engines.cpu import CPUEngine
+from prsr.engines.native import instruction_sets
+from prsr.engines.torch import TorchEngine
+from prsr.engines.triton import TritonEngine
 from prsr.sampling import sampler as sampling
 from prsr.sampling import slice_size as slices
-from prsr.sampling.conditioning import Conditioner
+from prsr.sampling.conditioning import Conditioner, conditioning_bytes
 from prsr.testing import cdf_violation
 
 pytestmark = pytest.mark.sanitize
@@ -253,36 +257,63 @@ def test_pillow_images_are_converted_to_the_models_levels(sampler):
     assert torch.equal(sampler.sample(grey, seed=1), sampler.sample(lr, seed=1))
 
 
-def test_slices_on_a_cpu_fill_whole_bundles_of_all_threads(sampler, monkeypatch, threads):
+def conditioner_of(model, device="cpu", config=None, *, last_layer=False):
+    config = config or model.config
+    return Conditioner(model.conditioning, config, torch.device(device), last_layer=last_layer)
+
+
+@pytest.mark.parametrize("last_layer", [False, True])
+def test_slices_of_the_engine_cpu_fill_whole_bundles_of_all_threads(
+    model, monkeypatch, threads, last_layer
+):
     threads(3)
-    config, cpu = sampler.config, torch.device("cpu")
-    for with_logits in (True, False):
-        one = slices.sample_bytes(config, 8, 8, with_logits=with_logits)
-        for fit, drawn in ((0.5, 1), (1, 1), (24, 24), (25, 24), (47, 24), (49, 48)):
-            monkeypatch.setattr(slices, "SLICE_BYTES", int(fit * one))
-            assert slices.per_slice(config, 8, 8, cpu, with_logits=with_logits) == drawn
+    conditioner = conditioner_of(model, last_layer=last_layer)
+    fit = 0.5, 1, 24, 25, 47, 49
+    cases = (CPUEngine(), (1, 1, 24, 24, 24, 48)), (TorchEngine(), (1, 1, 24, 25, 47, 49))
+    for engine, drawn in cases:
+        one = slices.sample_bytes(engine, conditioner, 8, 8)
+        for count, expected in zip(fit, drawn, strict=True):
+            monkeypatch.setattr(slices, "SLICE_BYTES", int(count * one))
+            assert slices.per_slice(engine, conditioner, 8, 8) == expected
 
 
-def test_a_slice_without_logits_has_more_images():
+def test_a_slice_counts_the_logits_of_all_rows_or_of_one():
     config = PRESETS["paper-conditional"]
-    assert slices.conditioning_bytes(config, 32, 32) == 4 * (256 * 3 + 32) * 32 * 32
-    assert slices.conditioning_bytes(config, 32, 32, with_logits=False) == 4 * 32 * 32 * 32
+    pixels = 32 * 64
+    assert conditioning_bytes(config, 32, 64) == 4 * (256 * 3 + 32) * pixels
+    assert conditioning_bytes(config, 32, 64, with_logits=False) == 4 * 32 * pixels
+    of_row = 4 * 256 * 3 * 64
+    for engine, more in ((CPUEngine(), of_row), (TorchEngine(), 0)):
+        own = engine.bytes_per_image(config, 32, 64)
+        assert own == 4 * (64 * 32 * 20 * (config.reach + 4) + 32 * pixels)
+        assert engine.bytes_per_image(config, 32, 64, last_layer=True) == own + more
 
 
-def test_slices_on_a_gpu_are_a_share_of_its_memory(sampler, monkeypatch):
+@pytest.mark.skipif(not instruction_sets(), reason="the extension is not built")
+def test_a_sample_is_counted_with_what_the_conditioner_returns(model):
+    config, engine = model.config, CPUEngine()
+    for last_layer in (False, True):
+        counted = slices.sample_bytes(engine, conditioner_of(model, last_layer=last_layer), 4, 6)
+        assert counted == engine.bytes_per_image(
+            config, 4, 6, last_layer=last_layer
+        ) + conditioning_bytes(config, 4, 6, with_logits=not last_layer)
+
+
+def test_slices_on_a_gpu_are_a_share_of_its_memory(model, monkeypatch):
     class Properties:
         total_memory = 2**33
 
-    size, gpu = (32, 32), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
-    config = sampler.config
+    engine, config = TritonEngine(), model.config
+    of_gpu = conditioner_of(model, "cuda")
     logits = config.levels * config.channels * 32 * 32
     caches = 32 * config.prior_channels * config.prior_layers * (config.reach + 4)
-    assert slices.per_slice(config, *size, gpu) == 2**30 // (4 * (logits + caches))
-    assert slices.per_slice(config, 2**14, 2**14, gpu) == 1
+    assert slices.per_slice(engine, of_gpu, 32, 32) == 2**30 // (4 * (logits + caches))
+    assert slices.per_slice(engine, of_gpu, 2**14, 2**14) == 1
     gated = dataclasses.replace(config, conditional_gates=True)
+    of_gpu = conditioner_of(model, "cuda", gated)
     features = 2 * gated.gate_inputs * 32 * 32  # the network's, and the engine's copy
-    assert slices.per_slice(gated, *size, gpu) == 2**30 // (4 * (logits + caches + features))
+    assert slices.per_slice(engine, of_gpu, 32, 32) == 2**30 // (4 * (logits + caches + features))
 
 
 def test_samples_with_conditional_gates_do_not_depend_on_their_number(make_model, lr):
