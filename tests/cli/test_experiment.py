@@ -82,7 +82,7 @@ def test_an_interruption_stops_all_trainings_and_leaves_no_unfinished_file(corne
     while process.poll() is None and not all((run / "sheets").is_dir() for run in runs):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=300)
     assert errors.strip() == "prsr: interrupted; all files written so far are complete"
     assert process.returncode == 130
     assert not list((tmp_path / "out").rglob(".writing-*"))

@@ -176,7 +176,7 @@ def test_no_process_and_no_unfinished_file_survives_the_caller(
     children = [int(parent.stdout.readline()) for _ in range(2)]
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
     send_signal(parent.pid, number)
-    _, errors = parent.communicate()
+    _, errors = parent.communicate(timeout=300)
     assert (parent.returncode, errors) == expected
     assert all(map(has_ended, children))
     assert list(folder.iterdir()) == []
