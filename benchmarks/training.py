@@ -2,7 +2,8 @@
 
 Plain: the same model with contiguous memory, a dense head and PyTorch functions for the loss, in a
 default process. Fast: a step of :class:`prsr.training.trainer.Trainer` in the environment of
-:mod:`prsr.training_environment`. Each has its own process, which waits while the other computes.
+:mod:`prsr.training_environment`, on several cores both in one process and in several that share
+each batch, as under ``torchrun``. Each has its own processes, which wait while others compute.
 The bound is the time of the GEMMs and convolutions of an image, counted by
 :class:`torch.utils.flop_counter.FlopCounterMode`, at the rate of a large bf16 GEMM in the same
 run.
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,16 +30,32 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
 from benchmarks.contention import busy_processes
-from benchmarks.report import Column, Record, Report
+from benchmarks.report import Column, Record, Report, times
 from prsr import PRESETS, PRSR, PRSRConfig
 from prsr.testing import plain_loss
 from prsr.training.settings import TrainSettings
 from prsr.training.trainer import Trainer
 from prsr.training_environment import MALLOC, training_environment, usable_cores
+from prsr.utils import distributed
 
 VARIABLES = (*MALLOC, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 
 PATHS = ("plain", "fast")
+
+
+class Way(NamedTuple):
+    """A way to train: "plain" or "fast", in some processes with some threads each."""
+
+    path: str
+    processes: int
+    threads: int
+
+
+def ways(cores: int) -> list[Way]:
+    """The ways to train on a number of cores that are compared."""
+    in_one_process = [Way(path, 1, cores) for path in PATHS]
+    return in_one_process + ([Way("fast", cores, 1)] if cores > 1 else [])
+
 
 FASTER = 3.0
 """The least speedup of the fast path on two cores."""
@@ -96,93 +114,124 @@ def matmul_rate() -> float:
 
 
 class Worker:
-    """A process that trains on request.
+    """Processes that share a training, which steps on request.
 
     Args:
-        path: "plain" or "fast".
+        way: how to train.
         preset: of the model.
-        batch: images per step.
-        threads: of torch.
+        batch: images per step over all processes.
     """
 
-    def __init__(self, path: str, preset: str, batch: int, threads: int) -> None:
+    def __init__(self, way: Way, preset: str, batch: int) -> None:
         environment = {name: v for name, v in os.environ.items() if name not in VARIABLES}
-        environment["OMP_NUM_THREADS"] = str(threads)
-        if path == "fast":
+        environment["OMP_NUM_THREADS"] = str(way.threads)
+        if way.path == "fast":
             environment |= training_environment(environment)
-        command = [sys.executable, "-m", "benchmarks.training", "--worker", path]
-        command += ["--preset", preset, "--batches", str(batch)]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        if way.processes > 1:
+            environment |= {"WORLD_SIZE": str(way.processes), "MASTER_ADDR": "localhost"}
+            environment["MASTER_PORT"] = str(free_port())
+        command = [sys.executable, "-m", "benchmarks.training", "--worker", way.path]
+        command += ["--preset", preset, "--batches", str(batch // way.processes)]
+        self.processes = [
+            subprocess.Popen(
+                command,
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(way.processes)
+        ]
         self.step()  # a warm-up, which allocates memory
 
     def step(self) -> tuple[float, float]:
         """Run a step; returns seconds of wall-clock time and of processor time."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        print(file=self.process.stdin, flush=True)
-        wall, cpu = map(float, self.process.stdout.readline().split())
-        return wall, cpu
+        for process in self.processes:
+            print(file=process.stdin, flush=True)
+        wall, cpu = zip(*map(read_times, self.processes), strict=True)
+        return max(wall), sum(cpu)
 
     def end(self) -> None:
-        """End the process."""
-        self.process.communicate()
+        """End the processes."""
+        for process in self.processes:
+            process.communicate()
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def read_times(process: subprocess.Popen[str]) -> tuple[float, float]:
+    """The times of a step that a process prints: wall-clock and processor time in seconds."""
+    if process.stdout is None:
+        raise RuntimeError("the worker has no output")
+    wall, cpu = map(float, process.stdout.readline().split())
+    return wall, cpu
 
 
 def work(path: str, preset: str, batch: int) -> None:
     """The main function of a worker: a step for each line of its input."""
+    distributed.join()
     trainer = make_trainer(path, preset, batch)
     lr, hr = random_batch(trainer.settings.config, batch)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         trainer.train_step(lr, hr)
         print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+    distributed.leave()
 
 
-def compare(report: Report, options: argparse.Namespace, threads: int, batch: int) -> None:
-    """Print a table of both paths; check its target on two cores."""
-    workers = {path: Worker(path, options.preset, batch, threads) for path in PATHS}
+def compare(report: Report, options: argparse.Namespace, batch: int) -> None:
+    """Print a table of all ways to train; check the target on two cores."""
     other_work = machine.OtherWork()
-    steps = {path: [] for path in PATHS}  # type: dict[str, list[tuple[float, float]]]
+    workers = {
+        way: Worker(way, options.preset, batch) for cores in options.cores for way in ways(cores)
+    }
+    steps = {way: [] for way in workers}  # type: dict[Way, list[tuple[float, float]]]
     for _ in range(options.runs):
-        for path, worker in workers.items():
-            steps[path].append(worker.step())
+        for way, worker in workers.items():
+            steps[way].append(worker.step())
+    for worker in workers.values():
+        worker.end()
+    others = other_work.share()
     bound = 1000 * operations(options.preset) / matmul_rate()
     records: list[Record] = []
-    for path, worker in workers.items():
-        worker.end()
-        wall, cpu = (statistics.median(column) for column in zip(*steps[path], strict=True))
+    speeds: dict[Way, float] = {}
+    for way, times_of_steps in steps.items():
+        wall, cpu = (statistics.median(column) for column in zip(*times_of_steps, strict=True))
+        speeds[way] = batch / wall
+        plain = speeds[Way("plain", 1, way.processes * way.threads)]
         records.append(
             {
-                "path": path,
-                "images/s": batch / wall,
+                **way._asdict(),
+                "images/s": speeds[way],
+                "over plain": speeds[way] / plain,
                 "processor ms": 1000 * cpu / batch,
                 "bound ms": bound,
                 "over bound": 1000 * cpu / batch / bound,
             }
         )
-    faster, cheaper = (
-        records[1]["images/s"] / records[0]["images/s"],
-        records[0]["processor ms"] / records[1]["processor ms"],
-    )
     report.table(
-        f"batch {batch}, threads {threads}",
-        f"training: {options.preset}, bf16, batch {batch}, {threads} threads",
+        f"batch {batch}",
+        f"training: {options.preset}, bf16, batch {batch}",
         [
-            Column("path", ""),
+            *(Column(name, name) for name in Way._fields),
             Column("images/s", "images/s", "{:.2f}".format),
+            Column("over plain", "over plain on these cores", times),
             Column("processor ms", "processor ms per image", "{:.1f}".format),
             Column("bound ms", "bound", "{:.1f}".format),
             Column("over bound", "over bound", "{:.2f}".format),
         ],
         records,
-        f"Fast over plain: {faster:.2f} times the images per second, {cheaper:.2f} times less "
-        f"processor time. "
-        f"Others took {other_work.share():.0%} of the cores, the waiting workers included.",
+        f"Others took {others:.0%} of the cores.",
     )
-    if threads == 2:
-        report.target(f"fast over plain, batch {batch}, two cores", faster, least=FASTER)
+    if 2 in options.cores:
+        plain, *fast = (speeds[way] for way in ways(2))
+        report.target(f"fast over plain, batch {batch}, two cores", max(fast) / plain, least=FASTER)
 
 
 def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
@@ -190,7 +239,7 @@ def busy(report: Report, options: argparse.Namespace, batch: int) -> None:
     cores = usable_cores()
     records: list[Record] = []
     for path in reversed(PATHS):
-        worker = Worker(path, options.preset, batch, cores)
+        worker = Worker(Way(path, 1, cores), options.preset, batch)
         quiet = statistics.median(worker.step()[0] for _ in range(options.runs))
         with busy_processes(cores):
             beside = statistics.median(worker.step()[0] for _ in range(options.runs))
@@ -213,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="paper-conditional", choices=list(PRESETS))
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 32], metavar="N")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument("--cores", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured steps of each")
     parser.add_argument("--busy", action="store_true", help="measure with busy processes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
@@ -228,8 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         busy(report, options, options.batches[0])
     else:
         for batch in options.batches:
-            for threads in options.threads:
-                compare(report, options, threads, batch)
+            compare(report, options, batch)
     if options.json:
         report.write(options.json)
 

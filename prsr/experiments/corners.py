@@ -6,25 +6,28 @@ The data set and the classifier are in :mod:`prsr.experiments.corner_digits`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from prsr.data.dataset import SuperResolutionImages
 from prsr.evaluation.metrics import Interval, share_interval
 from prsr.evaluation.plots import image_grid, save_figure
 from prsr.evaluation.tables import check_results, interval_text, markdown_table
 from prsr.experiments.corner_digits import CONFIG, Classification, CornerDigits, classify
-from prsr.models.base import TrainedModel
 from prsr.models.baselines import Independent, Regression
 from prsr.models.prsr import PRSR
+from prsr.models.registry import open_model
 from prsr.sampling.method_for import method_for
 from prsr.training.loop import RunPlan, train
+from prsr.training.progress import ProgressBars, Status
 from prsr.training.settings import TrainSettings
 from prsr.training.trainer import has_checkpoint
 from prsr.utils.files import replacing
+from prsr.utils.processes import call_side_by_side
 
 LEARNING_RATE = 1e-3
 EMA = 0.99
@@ -36,6 +39,29 @@ FIGURE_DIGITS = 10
 
 VALIDATION_DIGITS = 200
 """Number of test digits on which training runs validate."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run of the experiment.
+
+    Attributes:
+        method: of the model.
+        training: canvases to train on.
+        validation: canvases to validate on.
+        steps: training steps.
+        folder: of the run.
+        seed: of initial weights and data order.
+        device: to train on.
+    """
+
+    method: str
+    training: CornerDigits
+    validation: SuperResolutionImages
+    steps: int
+    folder: Path
+    seed: int
+    device: torch.device
 
 
 def check_corners(folder: Path, overwrite: bool) -> None:
@@ -61,7 +87,10 @@ def run_corners(
 ) -> Path:
     """Train the models, sample each test input once with each, and write figure and shares.
 
-    Finished training runs in ``folder`` are reused; interrupted ones are resumed.
+    Finished training runs in ``folder`` are reused; interrupted ones are resumed. They are made in
+    as many processes as torch has threads, because the networks are too small to gain from several
+    threads. Processes are started with "spawn": a script that calls this must do so below
+    ``if __name__ == "__main__":``.
 
     Args:
         training: canvases to train on.
@@ -82,8 +111,17 @@ def run_corners(
         raise ValueError(f"testing must have at least two digits, got {len(testing)}")
     lr, hr = testing.batch(slice(None))
     samples: dict[str, Tensor] = {}
+    validation = testing.first(VALIDATION_DIGITS)
+    methods = (PRSR.method, Regression.method, Independent.method)  # the longest run first
+    runs = {
+        method: Run(method, training, validation, steps, folder / method, seed, device)
+        for method in methods
+    }
+    with ProgressBars() as bars:
+        processes = min(len(runs), torch.get_num_threads())
+        call_side_by_side(train_or_resume, runs, processes, bars.show)
     for method in (Regression.method, Independent.method, PRSR.method):
-        model = train_or_resume(method, training, testing, steps, folder / method, seed, device)
+        model = open_model(runs[method].folder / "model").to(device)
         samples[method] = method_for(model).sample(lr, seed=seed)
         if method == Independent.method:
             samples["argmax"] = method_for(model).sample(lr, 0.0, seed=seed)
@@ -127,41 +165,36 @@ def as_markdown(found: Mapping[str, Mapping[str, Interval]]) -> str:
     )
 
 
-def train_or_resume(
-    method: str,
-    training: CornerDigits,
-    testing: CornerDigits,
-    steps: int,
-    folder: Path,
-    seed: int,
-    device: torch.device,
-) -> TrainedModel:
-    """Train a model in ``folder``, or resume the run there.
+def train_or_resume(run: Run, show: Callable[[Status], None]) -> None:
+    """Make a training run, or resume it.
+
+    Args:
+        run: its folder may contain an earlier part of the run.
+        show: shows the progress.
 
     Raises:
         OSError: the folder cannot be written.
         ValueError: it contains a run with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     # The weights of the last step favour one corner by chance; their moving average does not.
     settings = TrainSettings(
         CONFIG,
         learning_rate=LEARNING_RATE,
         schedule="linear",
-        schedule_steps=steps,
+        schedule_steps=run.steps,
         ema=EMA,
-        seed=seed,
-        method=method,
+        seed=run.seed,
+        method=run.method,
     )
-    plan = RunPlan(folder, steps, report_every=max(1, steps // 4))
-    validation = testing.first(VALIDATION_DIGITS)
-    resume = has_checkpoint(folder)
+    plan = RunPlan(run.folder, run.steps, report_every=max(1, run.steps // 4))
+    resume = has_checkpoint(run.folder)
     try:
-        return train(settings, plan, training, validation, device, resume=resume)
+        train(settings, plan, run.training, run.validation, run.device, resume=resume, show=show)
     except ValueError as error:
         if not resume:
             raise
         raise ValueError(
-            f"{folder} contains a run that cannot be resumed with {steps} steps and seed {seed}; "
-            f"choose another folder: {error}"
+            f"{run.folder} contains a run that cannot be resumed with {run.steps} steps and seed "
+            f"{run.seed}; choose another folder: {error}"
         ) from error

@@ -8,21 +8,15 @@ contains ``checkpoint.safetensors`` for resuming, ``model/`` for sampling (which
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from prsr.data.dataset import EndlessBatches, SuperResolutionImages
@@ -33,6 +27,7 @@ from prsr.sampling.method_for import method_for
 from prsr.sampling.sample_sheet import sample_sheet
 from prsr.training.augmentation import augmented_batches
 from prsr.training.batches import batches_of
+from prsr.training.progress import ProgressBars, Status
 from prsr.training.settings import TrainSettings
 from prsr.training.trainer import (
     CHECKPOINT_FILE,
@@ -84,6 +79,7 @@ def train(
     start: TrainedModel | None = None,
     resume: bool = False,
     compiled: bool = False,
+    show: Callable[[Status], None] | None = None,
 ) -> TrainedModel:
     """Train a model to ``plan.steps`` and report regularly.
 
@@ -102,6 +98,7 @@ def train(
         start: a model with the initial weights; None for random ones.
         resume: continue the run in the folder.
         compiled: use ``torch.compile``.
+        show: shows the progress; None shows a bar in the terminal.
 
     Returns:
         The average of the weights if ``settings.ema`` is set, otherwise the trained model.
@@ -142,7 +139,8 @@ def train(
                 f"steps must be at least {trainer.step}, the step of the run in {plan.folder}, "
                 f"got {plan.steps}"
             )
-    reporter = Reporter(plan, validation, trainer)
+    bars = ProgressBars(visible=rank == 0 and show is None)
+    reporter = Reporter(plan, validation, trainer, show or partial(bars.show, "training"))
     order = EndlessBatches(
         len(training), settings.batch_size, settings.seed, trainer.step, rank, world_size
     )
@@ -152,22 +150,12 @@ def train(
         if settings.augment
         else batches_of(training, order, device)
     )
-    with (
-        closing(reporter),
-        Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            disable=rank != 0,
-        ) as progress,
-    ):
-        task = progress.add_task("", total=plan.steps, completed=trainer.step, state="")
+    with closing(reporter), bars:
+        reporter.show_progress()
         while trainer.step < plan.steps:
-            reporter.add_scalars(trainer.train_step(*next(batches)), progress, task)
+            reporter.add_scalars(trainer.train_step(*next(batches)))
             if trainer.step % plan.report_every == 0 or trainer.step == plan.steps:
-                reporter.report(progress, task)
+                reporter.report()
     # The memory layout of a loaded model: another order of summation would change the last bits.
     return trainer.result.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in stubs
 
@@ -178,12 +166,19 @@ class Reporter:
     All processes share validation and sampling; the process of rank 0 writes.
     """
 
-    def __init__(self, plan: RunPlan, validation: SuperResolutionImages, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        validation: SuperResolutionImages,
+        trainer: Trainer,
+        show: Callable[[Status], None],
+    ) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("training needs tensorboard: pip install 'prsr[train]'") from error
         self.plan, self.validation, self.trainer = plan, validation, trainer
+        self.show = show
         self.sheet_images = validation.first(plan.sheet_images)
         self.sampler = method_for(trainer.result)
         self.writer: Any = None
@@ -201,14 +196,19 @@ class Reporter:
         if self.writer:
             self.writer.close()
 
-    def add_scalars(self, values: dict[str, Tensor], progress: Progress, task: TaskID) -> None:
+    def show_progress(self, loss: float | None = None, report: str = "") -> None:
+        """Show the number of steps taken, and what else there is."""
+        self.show(Status(self.trainer.step, self.plan.steps, loss, report))
+
+    def add_scalars(self, values: dict[str, Tensor]) -> None:
         """Collect the scalars of the last step; they are written at intervals."""
         self.pending.append(values)
-        progress.update(task, completed=self.trainer.step)
         if len(self.pending) >= self.read_every:
-            self.write_scalars(progress, task)
+            self.write_scalars()
+        else:
+            self.show_progress()
 
-    def write_scalars(self, progress: Progress, task: TaskID) -> None:
+    def write_scalars(self) -> None:
         """Write the collected scalars.
 
         Raises:
@@ -229,7 +229,7 @@ class Reporter:
             if self.writer:
                 for name, value in values.items():
                     self.writer.add_scalar(f"training/{name}", value, step)
-            progress.update(task, state=f"loss {values['loss']:.3f}")
+        self.show_progress(values["loss"])
 
     def advice(self) -> str:
         """Advice after divergence; resuming would diverge again."""
@@ -252,7 +252,7 @@ class Reporter:
             step = self.trainer.step
             raise FloatingPointError(f"{bad[0]} is not finite at step {step}: {self.advice()}")
 
-    def report(self, progress: Progress, task: TaskID) -> None:
+    def report(self) -> None:
         """Validate, sample, and replace the model and the checkpoint, if everything is finite.
 
         The checkpoint is written last, so that a resumed run repeats a report that was interrupted.
@@ -261,7 +261,7 @@ class Reporter:
             FloatingPointError: the training has diverged; nothing is written.
         """
         if self.pending:
-            self.write_scalars(progress, task)
+            self.write_scalars()
         step, model = self.trainer.step, self.trainer.result
         results = validate(model, self.validation)
         if self.trainer.average is not None:
@@ -275,7 +275,7 @@ class Reporter:
             self.writer.add_scalar(f"validation/{name}", value, step)
         self.writer.flush()
         described = ", ".join(f"{name} {value:.4f}" for name, value in results.items())
-        progress.console.print(f"step {step}: {described}", markup=False)
+        self.show_progress(report=described)
         save_image(sheet, self.plan.folder / SHEETS_FOLDER / f"step-{step:07d}.png")
         model.save_pretrained(self.plan.folder / "model")
         self.trainer.save(self.plan.folder / CHECKPOINT_FILE)

@@ -144,36 +144,43 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def mean(values: Tensor) -> Tensor:
-    """The mean over all processes; every process must call it. Gradients flow through it.
+def stack(values: Tensor) -> Tensor:
+    """The values of all processes in rank order, ``[P, *values.shape]``.
 
-    The backward pass sums the gradients of all processes, as ``DistributedDataParallel`` expects
-    for a loss that is a mean over processes.
+    Every process must call it, with values of the same shape. Gradients flow through it: the
+    backward pass sums those of all processes, as ``DistributedDataParallel`` expects for a loss
+    that is a mean over processes.
     """
     if count() == 1:
-        return values
-    total: Tensor = SumOverProcesses.apply(values)
-    return total / count()
+        return values[None]
+    stacked: Tensor = Stack.apply(values)
+    return stacked
 
 
-class SumOverProcesses(torch.autograd.Function):
-    """The sum over all processes, with gradients.
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes; every process must call it. Gradients flow through it."""
+    return stack(values).mean(0)
 
-    torch's own function, ``torch.distributed.nn.functional.all_reduce``, is deprecated, and what is
-    to replace it is private.
+
+class Stack(torch.autograd.Function):
+    """:func:`stack` for several processes.
+
+    torch's own function, ``torch.distributed.nn.functional.all_gather``, is deprecated, and what is
+    to replace it is private. For a few values, gathering takes gloo half the time of summing.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        """The sum, in the shape of ``values``."""
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+        """``values.shape`` → ``[P, *values.shape]``."""
+        values = values.contiguous()
+        parts = [torch.empty_like(values) for _ in range(count())]
+        dist.all_gather(parts, values)
+        return torch.stack(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The sum of the gradients of all processes."""
-        return SumOverProcesses.forward(ctx, gradients[0])
+        """``[P, *values.shape]`` → ``values.shape``."""
+        return Stack.forward(ctx, gradients[0])[:, rank()].sum(0)
 
 
 def barrier() -> None:

@@ -1,5 +1,11 @@
 """``prsr experiment``: MNIST corners in one command."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
@@ -60,3 +66,23 @@ def test_test_digits_get_corners_from_another_seed(command, tmp_path, monkeypatc
     command("experiment", "corners", *data, "--seed", 3, "--out", tmp_path)
     for pixels, seed in zip(seen, (3, 4), strict=True):
         assert np.array_equal(pixels, place_digits(digits, seed).pixels)
+
+
+def test_an_interruption_stops_all_trainings_and_leaves_no_unfinished_file(corners, tmp_path):
+    runs = [tmp_path / "out" / method for method in ("recursive", "l2")]
+    arguments = [*corners, tmp_path / "out", "--steps", 10**6]  # the last --steps counts
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prsr", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not all((run / "sheets").is_dir() for run in runs):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=300)
+    assert errors.strip() == "prsr: interrupted; all files written so far are complete"
+    assert process.returncode == 130
+    assert not list((tmp_path / "out").rglob(".writing-*"))

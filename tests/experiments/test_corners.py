@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from prsr.evaluation.metrics import share_interval
 from prsr.experiments.corner_digits import (
@@ -239,13 +240,48 @@ def test_independent_samples_use_temperature_one_and_argmax_zero(digits, tmp_pat
         found = json.loads((tmp_path / "corners.json").read_text())["shares"]
         return [found[name]["single"]["mean"] for name in ("independent", "argmax", "recursive")]
 
-    monkeypatch.setattr("prsr.experiments.corners.train_or_resume", lambda method, *_: method)
     monkeypatch.setattr(
-        "prsr.experiments.corners.method_for", lambda method: Fake(truth, temperatures[method])
+        "prsr.experiments.corners.method_for",
+        lambda model: Fake(truth, temperatures[model.method]),
     )
     assert single_shares() == [1, 0, 1]
     temperatures["independent"] = 0.0
     assert single_shares() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (16, 3)])
+def test_there_are_as_many_processes_as_threads_and_at_most_one_for_each_model(
+    digits, tmp_path, monkeypatch, threads, cores, expected
+):
+    def stop(work, runs, processes, receive):
+        assert list(runs) == ["recursive", "l2", "independent"]
+        raise InterruptedError(processes)
+
+    monkeypatch.setattr("prsr.experiments.corners.call_side_by_side", stop)
+    threads(cores)
+    with pytest.raises(InterruptedError, match=f"^{expected}$"):
+        run_corners(digits, digits, 1, tmp_path, 0, torch.device("cpu"))
+
+
+def test_models_trained_side_by_side_are_those_trained_one_after_the_other(
+    digits, tmp_path, threads, capsys
+):
+    for name, count in (("in turn", 1), ("beside", 2)):
+        threads(count)
+        run_corners(digits, digits, 3, tmp_path / name, 0, torch.device("cpu"))
+        assert torch.get_num_threads() == count
+        printed = capsys.readouterr().out
+        for method in ("recursive", "l2", "independent"):
+            for step in (1, 2, 3):
+                assert f"{method} step {step}: " in printed
+    in_turn, beside = tmp_path / "in turn", tmp_path / "beside"
+    assert (beside / "corners.json").read_bytes() == (in_turn / "corners.json").read_bytes()
+    for method in ("recursive", "l2", "independent"):
+        one, other = (
+            load_file(folder / method / "checkpoint.safetensors") for folder in (in_turn, beside)
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_experiment_writes_its_results_and_trains_only_once(digits, tmp_path):
