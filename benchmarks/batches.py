@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from benchmarks import compiled
+from benchmarks import compiled, jax_sampler
 from benchmarks.bounds import bounds, conditioning_multiply_adds
 from benchmarks.report import Column, Record, milliseconds, ms, times, whole_seconds
 from benchmarks.run import Run
 from benchmarks.subject import ENGINE, EPSILON
-from benchmarks.timing import Timing, timed
+from benchmarks.timing import Timing
+from prsr.engines.grouped_weights import pack_prior
 from prsr.engines.native import chosen_instruction_set
 
 COMPILED_BATCHES = (1, 16)  # compiling takes half a minute each
+JAX_BATCHES = (1, 16, 64)
 
 
 def batches(run: Run) -> None:
     """Print two tables and check their targets."""
-    compiling = Compiling(run)
+    compiling, in_jax = compiled_torch(run), jax(run)
     records = {
-        batch: measure(run, batch, compiling) for batch in run.choose((1, 2, 4, 8, 16, 64), (1, 16))
+        batch: measure(run, batch, [compiling, in_jax])
+        for batch in run.choose((1, 2, 4, 8, 16, 64), (1, 16))
     }
     rows = list(records.values())
     run.report.table(
@@ -34,10 +40,13 @@ def batches(run: Run) -> None:
             Column("ratio", "over bound", times),
             Column("bf16", "bf16", milliseconds),
             Column("by_bf16", "faster by", times),
+            Column("jax", "JAX", milliseconds),
+            Column("by_jax", "faster by", times),
         ],
         rows,
         f"At batch 1 the engine skips hidden units that are zero, here "
-        f"{1 - run.subject.share_alive():.0%}; the bound includes their weights.",
+        f"{1 - run.subject.share_alive():.0%}; the bound includes their weights.\n"
+        f"JAX: {in_jax.note}.",
     )
     run.report.table(
         "batches",
@@ -62,40 +71,75 @@ def batches(run: Run) -> None:
     targets(run, records)
 
 
-class Compiling:
-    """The comparator under ``torch.compile``, if compiling works here."""
+class Compiled:
+    """A comparator that compiles for each batch size, if it works here.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    Args:
+        run: the run.
+        name: of its timings.
+        batches: to measure.
+        build: returns the work of a batch, which returns the images of seed 0.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        batches: tuple[int, ...],
+        build: Callable[[int], Callable[[], Tensor]],
+    ) -> None:
+        self.subject, self.name, self.batches, self.build = run.subject, name, batches, build
         self.seconds: dict[int, float] = {}
         self.problem = "not in a quick run" if run.quick else ""
-        compiled.register()
 
     def work(self, batch: int) -> dict[str, Callable[[], object]]:
-        """A compiled whole call whose images were checked; empty if there is none."""
-        if self.problem or batch not in COMPILED_BATCHES:
+        """The work of a batch, after its images were checked; empty if there is none."""
+        if self.problem or batch not in self.batches:
             return {}
-        subject = self.run.subject
-        work = subject.whole_call(batch, "compiled")
+        start = time.perf_counter()
         try:
-            self.seconds[batch] = timed(work)
+            work = self.build(batch)
+            images = work()
         except Exception as error:  # compilers fail with errors of many types
             self.problem = str(error).strip().partition("\n")[0]
             return {}
-        if not subject.violation(work()) <= EPSILON:
+        self.seconds[batch] = time.perf_counter() - start
+        if not self.subject.violation(images) <= EPSILON:
             self.problem = "samples wrong images"
             return {}
-        return {"compiled": work}
+        return {self.name: work}
 
     @property
     def note(self) -> str:
         """The compile time, or the problem."""
         took = [f"{seconds:.0f} s at batch {batch}" for batch, seconds in self.seconds.items()]
-        first = f"the first call, not counted, took {', '.join(took)} (less from a cache)"
-        return self.problem or first
+        return (
+            self.problem or f"the first call, with compilation, took {', '.join(took)}; not counted"
+        )
 
 
-def measure(run: Run, batch: int, compiling: Compiling) -> Record:
+def compiled_torch(run: Run) -> Compiled:
+    """The engine ``torch`` under ``torch.compile``, whole calls."""
+    compiled.register()
+    build = partial(run.subject.whole_call, engine="compiled")
+    return Compiled(run, "compiled", COMPILED_BATCHES, build)
+
+
+def jax(run: Run) -> Compiled:
+    """The sampler in JAX, given conditioning logits."""
+    subject = run.subject
+    packed = pack_prior(subject.model.prior)
+    comparator = Compiled(
+        run,
+        "jax",
+        JAX_BATCHES,
+        lambda batch: jax_sampler.sampler(packed, subject.job(batch), run.threads),
+    )
+    comparator.problem = jax_sampler.problem() or comparator.problem
+    return comparator
+
+
+def measure(run: Run, batch: int, comparators: list[Compiled]) -> Record:
     """All timings of one batch size, in seconds per image."""
     subject = run.subject
     works: dict[str, Callable[[], object]] = {
@@ -103,8 +147,9 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
         "call": subject.whole_call(batch),
         "eager": subject.whole_call(batch, "torch"),
         "naive": subject.prior_forward(batch),
-        **compiling.work(batch),
     }
+    for comparator in comparators:
+        works |= comparator.work(batch)
     if not ENGINE.reasons(subject.config, torch.device("cpu"), "bf16"):
         works["bf16"] = subject.engine_alone(batch, "bf16")
     timings: dict[str, Timing] = {
@@ -116,26 +161,29 @@ def measure(run: Run, batch: int, compiling: Compiling) -> Record:
     network = subject.model.conditioning
     call_bound = bound + run.limits.arithmetic(conditioning_multiply_adds(network, low_pixels))
     call = timings["call"].median
-    in_bf16 = timings.get("bf16")
+    alone = timings["engine"].median
     return {
         "batch": batch,
         **timings,
         "bound": bound,
-        "ratio": timings["engine"].median / bound,
+        "ratio": alone / bound,
         "call_bound": call_bound,
         "call_ratio": call / call_bound,
-        "by_bf16": in_bf16 and timings["engine"].median / in_bf16.median,
         **{
             f"by_{name}": timings[name].median / call
             for name in ("eager", "compiled", "naive")
             if name in timings
         },
+        **({"by_bf16": alone / timings["bf16"].median} if "bf16" in timings else {}),
+        **({"by_jax": timings["jax"].median / alone} if "jax" in timings else {}),
     }
 
 
 def targets(run: Run, records: dict[int, Record]) -> None:
     """Check the targets of each batch size."""
     for batch, record in records.items():
+        if "jax" in record:
+            run.target(f"batch {batch}: faster than JAX", record["by_jax"], least=5)
         if 1 < batch < 16:
             slower = record["call"].median / records[1]["call"].median
             run.target(f"batch {batch}: an image over one of batch 1", slower, most=1.0)
