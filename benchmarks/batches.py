@@ -113,9 +113,8 @@ class Compiled:
     def note(self) -> str:
         """The compile time, or the problem."""
         took = [f"{seconds:.0f} s at batch {batch}" for batch, seconds in self.seconds.items()]
-        return (
-            self.problem or f"the first call, with compilation, took {', '.join(took)}; not counted"
-        )
+        first = f"the first call, with compilation, took {', '.join(took)}; it is not counted"
+        return self.problem or first
 
 
 def compiled_torch(run: Run) -> Compiled:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +97,11 @@ class Weights(NamedTuple):
     vertical: list[Vertical]
     taps: Array
     colours: list[Colour]
+
+
+def problem() -> str:
+    """Why the comparator cannot run; empty if it can."""
+    return "" if find_spec("jax") else "not installed (pip install jax)"
 
 
 def dense(layer: Layer) -> Dense:
