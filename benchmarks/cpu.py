@@ -6,7 +6,7 @@ It first measures the machine's peak of fused multiply-adds and its cache bandwi
 the engine samples correctly; if not, it exits. Times are medians with quartiles; compared work is
 timed in turn, and again if other work took more than 3% of the cores meanwhile. The targets are for
 the preset ``paper`` on an otherwise idle machine with AVX2 and 2 cores. It takes about five
-minutes; with ``--quick``, one.
+minutes; with ``--quick``, one. ``pip install jax`` adds a sampler in JAX to the comparison.
 """
 
 from __future__ import annotations

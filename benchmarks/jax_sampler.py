@@ -256,17 +256,26 @@ def program(config: PRSRConfig) -> Callable[[Weights, Inputs], Array]:
         known = colour.bias[:, None] + jnp.pad(given, ((0, 1), (0, 0), (0, 0)))
         if earlier is not None:
             known = known + jnp.einsum("lni,lio->lno", earlier, colour.earlier)
+        state = jnp.pad(h, ((0, 0), (0, count)))
+        # XLA is faster if the features of a single image are a column, and those of several rows.
+        column = h.shape[0] == 1
+        steps, axis = colour.steps, -1
         is_h = jnp.arange(2 * count) < count
-        state, states = jnp.pad(h, ((0, 0), (0, count))), []
+        if column:
+            known, state, is_h, axis = known.swapaxes(1, 2), state.T, is_h[:, None], 0
+        states = []
         for block in range(blocks):
-            first, second = jnp.split(state @ colour.steps[block] + known[block], 2, axis=-1)
+            product = steps[block].T @ state if column else state @ steps[block]
+            first, second = jnp.split(product + known[block], 2, axis=axis)
             # h, or tanh·σ. The division comes last because XLA computes any other last operation
             # again for each of its readers, in kernels of their own.
             gated = jnp.where(is_h, first, jnp.tanh(first))
             state = gated / (1 + jnp.where(is_h, 0, jnp.exp(-second)))
             states.append(state)
-        last = state @ colour.steps[blocks] + known[blocks, :, :count]
         both = jnp.stack(states)
+        if column:
+            known, state, both = known.swapaxes(1, 2), state.T, both.swapaxes(1, 2)
+        last = state @ steps[blocks] + known[blocks, :, :count]
         return jnp.concatenate([both[..., :count], last[None]]), both[..., count:]
 
     def draw(logits: Array, noise: Array, temperature: Array) -> Array:
