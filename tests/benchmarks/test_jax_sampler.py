@@ -10,7 +10,7 @@ from benchmarks.jax_sampler import sampler
 from prsr.engines.base import Job
 from prsr.engines.grouped_weights import pack_prior
 from prsr.engines.reference import ReferenceEngine
-from prsr.sampling.conditioning import condition
+from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation
 
 pytest.importorskip("jax", reason="JAX, with which only the benchmark compares, is not installed")
@@ -36,7 +36,7 @@ def test_images_are_those_of_the_reference(make_model, make_images, changes, thr
     temperature = torch.tensor([0.5, 1.0, 2.0])
     image = torch.zeros(n, config.channels, height, width, dtype=torch.uint8)
     with torch.no_grad():
-        conditioning = condition(model.conditioning, lr, config)
+        conditioning = Conditioner(model.conditioning, config, lr.device)(lr)
         job = Job(*conditioning, noise, temperature, None, image)
         engine = ReferenceEngine()
         state = engine.start(engine.pack(model.prior, "fp32"), job)
