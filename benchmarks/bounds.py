@@ -5,6 +5,9 @@ its bound is multiply-adds over peak. The horizontal stack and the head of a pix
 previous pixel, so that their weights are read again for each pixel, but only once per batch; their
 bound is the larger of bytes over cache bandwidth, divided by the batch size, and of multiply-adds
 over peak. A single image is therefore bound by bandwidth, a large batch by arithmetic.
+
+Weights by which hidden units that are zero would be multiplied need neither be read nor multiplied;
+a second bound leaves them out (``nonzero`` below).
 """
 
 from __future__ import annotations
@@ -53,8 +56,14 @@ class Limits:
         return 2 * multiply_adds / self.peak
 
 
-def count_work(packed: PackedPrior) -> dict[str, Part]:
-    """The work of each of ``PARTS`` for one pixel; SPEC, section 3."""
+def count_work(packed: PackedPrior, nonzero: float = 1.0) -> dict[str, Part]:
+    """The work of each of ``PARTS`` for one pixel; SPEC, section 3.
+
+    Args:
+        packed: the prior.
+        nonzero: the share of the head's second matrix that is multiplied by hidden units other than
+            zero. The rest of the matrix needs no work.
+    """
     blocks = packed.blocks
     vertical = [packed.first_vertical.weight]
     vertical += [layer.weight for block in blocks for layer in (block.vertical, block.link)]
@@ -62,14 +71,21 @@ def count_work(packed: PackedPrior) -> dict[str, Part]:
     horizontal = [packed.first_left.weight, *packed.first_own, packed.taps]
     horizontal += [matrix for block in blocks for matrix in block.centre]
     mixes = [mix for block in blocks for mix in block.mix]
-    head = [*packed.hidden, *packed.output]
+    hidden = part(
+        [layer.weight for layer in packed.hidden], [layer.bias for layer in packed.hidden]
+    )
+    outputs = [layer.weight for layer in packed.output]
+    output = part(
+        [weight[: round(nonzero * len(weight))] for weight in outputs],
+        [layer.bias for layer in packed.output],
+    )
     return {
         "vertical": part(vertical, [packed.first_vertical.bias]),
         "horizontal": part(
             [*horizontal, *(mix.weight for mix in mixes)],
             [packed.first_left.bias, *(mix.bias for mix in mixes)],
         ),
-        "head": part([layer.weight for layer in head], [layer.bias for layer in head]),
+        "head": Part(hidden.multiply_adds + output.multiply_adds, hidden.bytes + output.bytes),
     }
 
 

@@ -27,6 +27,7 @@ from benchmarks.report import Report, megabytes
 from benchmarks.run import ATTEMPTS, Run
 from benchmarks.split import split
 from benchmarks.subject import EPSILON
+from benchmarks.trained import trained
 from prsr.engines.cpu import BUNDLE
 
 
@@ -102,7 +103,7 @@ def main() -> None:
     run = Run(options.preset, 1 if options.quick else options.runs, options.quick, report)
     describe(run)
     check(run)
-    for part in (batches, split, sizes, widths, contention, memory):
+    for part in (batches, trained, split, sizes, widths, contention, memory):
         measure(part, run)
     remeasure_limits(run)
     if options.json:

@@ -48,7 +48,8 @@ def widths(run: Run) -> None:
     }
     flops = {}
     for features, subject in subjects.items():
-        parts = count_work(pack_prior(subject.model.prior)).values()
+        packed = pack_prior(subject.model.prior)
+        parts = count_work(packed, subject.nonzero()).values()
         flops[features] = 2 * subject.pixels * sum(part.multiply_adds for part in parts)
     records: dict[int, Record] = {features: {"features": features} for features in subjects}
     for batch in (1, 16):

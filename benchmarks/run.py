@@ -33,6 +33,7 @@ class Run:
         threads: of torch and the engine.
         subject: the model.
         parts: work per pixel.
+        needed: the same without weights that are multiplied by hidden units that are zero.
         streamed: bytes of weights that are read for every pixel.
         limits: of the machine, with all threads.
     """
@@ -45,7 +46,8 @@ class Run:
     def __post_init__(self) -> None:
         self.threads = torch.get_num_threads()
         self.subject = Subject(PRSRConfig.preset(self.preset))
-        self.parts = count_work(pack_prior(self.subject.model.prior))
+        packed = pack_prior(self.subject.model.prior)
+        self.parts, self.needed = count_work(packed), count_work(packed, self.subject.nonzero())
         self.streamed = streamed_bytes(self.parts)
         self.limits = machine.limits(self.streamed, self.threads)
 

@@ -19,7 +19,7 @@ def split(run: Run) -> None:
     records: list[Record] = []
     for batch in (1, 16):
         spent = seconds(run, batch)
-        bound = bounds(run.parts, limits, run.subject.pixels, batch)
+        bound = bounds(run.needed, limits, run.subject.pixels, batch)
         bound["draw"] = draw_bound(run.subject.config, limits, run.subject.pixels)
         records += [
             {
@@ -44,7 +44,7 @@ def split(run: Run) -> None:
         ],
         records,
         f"One thread: {limits.peak / 1e9:,.0f} GFLOP/s, {limits.bandwidth / 1e9:,.0f} GB/s. "
-        "The bound of draw includes only the multiply-adds of its exponentials.",
+        "The bounds are those without zeros; that of draw includes only its exponentials.",
     )
 
 

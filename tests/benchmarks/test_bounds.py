@@ -36,6 +36,17 @@ def test_needed_multiply_adds_of_the_paper_are_those_of_spec(paper):
     assert 2 * 1024 * total == pytest.approx(2.8e9, rel=0.01)
 
 
+def test_weights_of_hidden_units_that_are_zero_need_no_work(paper):
+    needed = count_work(pack_prior(PRSR(PRESETS["paper"]).prior), 0.25)
+    assert {name: needed[name] for name in ("vertical", "horizontal")} == {
+        name: paper[name] for name in ("vertical", "horizontal")
+    }
+    hidden = 342 * 11 + 341 * 22 + 341 * 32
+    output = round(342 / 4) + round(683 / 4) + 1024 // 4
+    assert needed["head"].multiply_adds == hidden + 256 * output
+    assert needed["head"].bytes == 4 * (needed["head"].multiply_adds + 1024 + 768)
+
+
 def test_multiply_adds_of_the_conditioning_network_of_the_paper():
     network = PRSR(PRESETS["paper"]).conditioning
     block, doubling = 2 * 32 * 32 * 9, 32 * 32 * 9
