@@ -193,7 +193,7 @@ def check_temperature(temperature: object, n: int) -> Tensor:
 
     Raises:
         TypeError: it is neither a number nor a tensor.
-        ValueError: it is negative, infinite or NaN, or has another shape.
+        ValueError: it is negative or NaN, or infinite in ``float32``, or has another shape.
     """
     if isinstance(temperature, Real) and not isinstance(temperature, bool):
         number = check_one_temperature(temperature)
@@ -211,7 +211,7 @@ def check_temperature(temperature: object, n: int) -> Tensor:
     if values.dim() and tuple(values.shape) != (n,):
         raise ValueError(f"temperature must be a number or [{n}], got {list(values.shape)}")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise ValueError(f"temperature must be finite and not negative, got {temperature}")
+        raise ValueError(f"temperature must be from 0 to 3.4e38, got {temperature}")
     return values.expand(n)
 
 

@@ -98,3 +98,10 @@ def test_a_temperature_out_of_range_is_refused(value, message):
     for check in check_one_temperature, lambda value: check_temperature(value, 2):
         with pytest.raises(ValueError, match=f"^{message}"):
             check(value)
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, 1e39])
+def test_a_temperature_out_of_range_in_a_tensor_is_refused(value):
+    temperature = torch.tensor([1.0, value], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"^temperature must be from 0 to 3.4e38, got tensor\("):
+        check_temperature(temperature, 2)
