@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -130,9 +131,18 @@ def call(sender: Connection, work: Callable[[Argument, Send], None], argument: A
     try:
         work(argument, sender.send)
     except Exception as error:
-        sender.send(Ended(error, traceback.format_exc()))
+        sender.send(Ended(transferable(error), traceback.format_exc()))
     else:
         sender.send(Ended())
+
+
+def transferable(error: Exception) -> Exception:
+    """The error, or a :class:`RuntimeError` that describes it if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the error's class raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def end_with_parent() -> None:

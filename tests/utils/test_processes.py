@@ -62,6 +62,17 @@ def fail_beside(path, send):
     return int("seven")
 
 
+class WithTwoArguments(ValueError):
+    """Pickle would call it with its one message."""
+
+    def __init__(self, part, whole):
+        super().__init__(f"{part} of {whole}")
+
+
+def fail_with_two_arguments(argument, send):
+    raise WithTwoArguments("seven", 8)
+
+
 def die(argument, send):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -108,6 +119,12 @@ def test_an_error_reaches_the_caller_and_stops_the_other_calls(tmp_path):
         received(fail_beside, files, 2)
     assert list(tmp_path.iterdir()) == []
     assert "in fail_beside\n" in str(caught.value.__cause__)
+
+
+def test_an_error_that_cannot_be_pickled_reaches_the_caller_as_text():
+    with pytest.raises(RuntimeError, match=r"^WithTwoArguments: seven of 8$") as caught:
+        received(fail_with_two_arguments, {"a": 0}, 2)
+    assert "in fail_with_two_arguments\n" in str(caught.value.__cause__)
 
 
 def test_an_error_in_this_process_restores_the_number_of_threads(tmp_path, threads):
