@@ -60,16 +60,23 @@ def cuda_build() -> list[tuple[str, str]]:
 
 
 def engine_states() -> list[tuple[str, str, str, str]]:
-    """Device, engine, precision and state of every engine, for a model of the preset ``paper``.
+    """Device, engine, precisions and their state, for a model of the preset ``paper``.
 
-    The state is "ready", or the reasons why the engine cannot be used.
+    The state is "ready", or the reasons why the engine cannot be used. Precisions of the same state
+    share a row.
     """
-    return [
-        (str(device), name, precision, "; ".join(reasons) or "ready")
-        for device in devices()
-        for precision in PRECISIONS
-        for name, reasons in list_engines(None, device, precision).items()
-    ]
+    rows = []
+    for device in devices():
+        found = {precision: list_engines(None, device, precision) for precision in PRECISIONS}
+        for name in found[PRECISIONS[0]]:
+            states: dict[str, list[str]] = {}
+            for precision, reasons in found.items():
+                states.setdefault("; ".join(reasons[name]) or "ready", []).append(precision)
+            rows += [
+                (str(device), name, ", ".join(precisions), state)
+                for state, precisions in states.items()
+            ]
+    return rows
 
 
 def cuda_variants() -> list[tuple[str, str, str, str]]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from prsr.engines.native import INSTRUCTION_SET, instruction_sets
-from prsr.info import cuda_build, describe_instruction_sets, environment_tables
+from prsr.info import cuda_build, describe_instruction_sets, engine_states, environment_tables
 
 
 def no_driver():
@@ -64,3 +64,13 @@ def test_the_instruction_set_in_use_is_reported(monkeypatch):
     assert describe_instruction_sets() == f"{names}; {instruction_sets()[0]} in use"
     monkeypatch.setenv(INSTRUCTION_SET, "altivec")
     assert "must be one of" in describe_instruction_sets()
+
+
+def test_precisions_of_the_same_state_share_a_row():
+    rows = [row[1:] for row in engine_states() if row[0] == "cpu"]
+    (triton,) = [row for row in rows if row[0] == "triton"]
+    assert triton[1] == "fp32, fp16, bf16"
+    torch = [row for row in rows if row[0] == "torch"]
+    assert [precision for _, precision, _ in torch] == ["fp32", "fp16", "bf16"]
+    assert torch[0][2] == "ready"
+    assert "not in fp16" in torch[1][2]
