@@ -135,5 +135,6 @@ class Subject:
         _, h = self.model.prior.stacks(self.whole_call(images)(), features)[-1]
         hidden = cast(Tensor, self.model.prior.head[:2](h)) > 0
         share = hidden.unflatten(0, (-1, together)).any(1).float().mean((0, 2, 3))
-        colours = self.config.channels - torch.arange(len(share)) % self.config.channels
+        groups = torch.arange(len(share)) % self.config.channels
+        colours = self.config.channels - groups.sort().values  # head[:2] sorts its units by group
         return float((share * colours).sum() / colours.sum())
