@@ -232,7 +232,7 @@ class HorizontalStack : RowContext {
   }
 
   // Few hidden units of an image are nonzero, and the same ones in many images: in trained models
-  // one in forty, and one in ten in any of 16 images. The weights of the others are not read. Tiles
+  // one in twenty, and one in ten in any of 8 images. The weights of the others are not read. Tiles
   // multiply chunks of 16 pairs, nearly all of which have a nonzero unit, and thus skip none.
   void list_active(int64_t g) {
     int64_t active = active_before(g);
