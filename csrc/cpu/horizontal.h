@@ -3,6 +3,7 @@
 
 #include "gate_and_draw.h"
 #include "row_context.h"
+#include "single_image_chain.h"
 
 namespace {
 
@@ -13,7 +14,8 @@ constexpr int64_t kAhead = 2;
 template <typename Operand>
 class HorizontalStack : RowContext {
  public:
-  explicit HorizontalStack(const RowContext& context) : RowContext(context) {}
+  explicit HorizontalStack(const RowContext& context)
+      : RowContext(context), single_image(context) {}
 
   // Sums the contributions of the pixels to the left to pixel x, for every block.
   void add_taps(int64_t x) {
@@ -35,12 +37,13 @@ class HorizontalStack : RowContext {
     }
   }
 
-  // The sequential part for colour g of pixel x: the first layer and the blocks.
+  // The chain for colour g of pixel x, the sequential part: the first layer and the blocks.
   void chain(int64_t x, int64_t g) {
     const int64_t c2 = 2 * c.features;
     const int64_t begin = features.begin_of(g), size = features.size(g);
     const int64_t first_operand = feature_operands.begin_of(g);
     g == 0 ? first_layer_left(x) : first_layer_own(x, g);
+    if (single_image.serves()) return single_image.run(x, g, own_at(0, x) + begin);
     keep(0, x, g);
     for (int64_t l = 0; l < c.layers; ++l) {
       const Step& step = net.groups[g].steps[l];
@@ -258,6 +261,8 @@ class HorizontalStack : RowContext {
   }
 
   int64_t active_before(int64_t g) const { return g ? s.active_end[g - 1] : 0; }
+
+  SingleImageChain<Operand> single_image;
 };
 
 }  // namespace

@@ -46,11 +46,13 @@ Scratch::Scratch(const PriorConfig& c, const Job& job, int64_t bundles)
   chain_stride = 2 * lines(c.features) * bundle;
   logits_stride = lines(c.levels) + lines(lines(c.levels) / kLine);
   logits_size = images * logits_stride;
-  float** const arrays[] = {&preactivations, &given,  &chain,  &gated,       &hidden, &mixed, &own,
+  float** const arrays[] = {&preactivations, &given,  &chain,  &mix_sums,
+                            &gated,          &hidden, &mixed,  &own,
                             &own_hidden,     &linked, &logits, &conditioning};
   const int64_t sizes[] = {width * 2 * c.features * bundle,
                            c.layers * images * 2 * c.features,
                            bundles * chain_stride,
+                           bundle > 1 ? 0 : c.layers * c.features,
                            c.layers * images * c.features,
                            images * c.units,
                            bundle > 1 ? images * c.levels : 0,

@@ -119,12 +119,14 @@ class Scratch {
   int64_t bundles;
   int64_t chain_stride, logits_stride, logits_size;
   float* preactivations;  // vertical stack, one bundle's row: [W][2C][b]
-  float* given;   // pre-activations of a pixel except for the contribution of its own features:
-                  // [L][bundles][2C][b]
-  float* chain;   // one group in one block: [bundles][2·C_g][b]
-  float* gated;   // [L][bundles][C][b], as operands
-  float* hidden;  // [bundles][M][b], as operands
-  float* mixed;   // logits, if b is not 1: [bundles][K][b]
+  float* given;  // pre-activations of a pixel except for the contribution of its own features, some
+                 // of which single_image_chain.h adds:
+                 // [L][bundles][2C][b]
+  float* chain;  // one group in one block: [bundles][2·C_g][b]
+  float* mix_sums;  // the mixes as far as earlier colours contribute, for a single image: [L][C]
+  float* gated;     // [L][bundles][C][b], as operands
+  float* hidden;    // [bundles][M][b], as operands
+  float* mixed;     // logits, if b is not 1: [bundles][K][b]
   // In bf16 only: float32 values, before they are rounded to operands, and the operands of the
   // links.
   float* own;  // features of a pixel in the layer that the chain has reached: [bundles][C][b]

@@ -157,6 +157,15 @@ inline V shuffle(V a, V b) {
 #endif
 }
 
+#if defined(__AVX512F__)
+// Lanes `first` and those that follow of the concatenation of a and b.
+inline Vec lanes_from(Vec a, Vec b, int64_t first) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i from = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(first)));
+  return (Vec)_mm512_permutex2var_ps((__m512)a, from, (__m512)b);
+}
+#endif
+
 template <int Half, int... Lane>
 inline Vec swap_halves(Vec v, std::integer_sequence<int, Lane...>) {
   return shuffle<(Lane ^ Half)...>(v, v);
