@@ -50,8 +50,11 @@ struct HorizontalRow {
   int level_pairs;  // P
   int tiles;        // tiles per cluster, at most its number of blocks; block r leads tile r
   int look_ahead;   // whether the chain looks ahead (look_ahead.h)
-  // Offsets in bytes in shared memory, or -1 for arrays in global memory.
-  int given_offset, chain_offset;
+  // Offsets in bytes in shared memory, or -1 for arrays that are read from global memory: `given`
+  // and `chain` in blocks that lead a tile, `hidden` in the others.
+  int given_offset, chain_offset, hidden_offset;
+  // In all blocks, `output` of the colours from this one on, and its offset.
+  int output_colour, output_offset;
 
   const float* first;       // [D, (p0 + 1)·D, 16·S]: pixels to the left, then the pixel itself
   const float* first_bias;  // [D, 16·S]

@@ -9,12 +9,9 @@ namespace prsr {
 template <typename P>
 PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* features, int colour,
                                       int step) {
-  const int number = colour * r.a.unit_steps + step;
   float sum[2][4];
-  begin_at(sum, r.a.hidden_bias + 16 * number, r.lane_position.column);
-  accumulate<P>(sum, features,
-                r.a.hidden + vectors<P>(static_cast<int64_t>(number) * r.colour_steps()) + r.lane,
-                (colour + 1) * r.a.group_steps);
+  begin_at(sum, r.a.hidden_bias + 16 * (colour * r.a.unit_steps + step), r.lane_position.column);
+  accumulate<P>(sum, features, r.hidden_weights(colour, step), (colour + 1) * r.a.group_steps);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -33,12 +30,14 @@ PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* featu
 template <typename P>
 PRSR_DEVICE void head(const RowContext<P>& r, const uint4* features, int of_tile, int colour,
                       int& half) {
-  const int all = r.a.channels * r.a.unit_steps;
   uint4* const kept_units = r.units(of_tile);
   for (int first = 0; first < r.pairs; first += kPairsAtOnce) {
     const int count = r.pairs - first < kPairsAtOnce ? r.pairs - first : kPairsAtOnce;
-    const int64_t pair = static_cast<int64_t>(colour) * r.a.level_pairs + r.first_pair + first;
-    const uint4* const weights = r.a.output + vectors<P>(pair * all) + r.lane;
+    const uint4* weights[kPairsAtOnce];
+#pragma unroll
+    for (int q = 0; q < kPairsAtOnce; ++q) {
+      weights[q] = r.output_weights(colour, first + (q < count ? q : 0));
+    }
     float sum[kPairsAtOnce][2][4] = {};
     for (int c = 0; c <= colour; ++c) {
       for (int s = r.warp; s < r.a.unit_steps; s += kWarps) {
@@ -54,7 +53,7 @@ PRSR_DEVICE void head(const RowContext<P>& r, const uint4* features, int of_tile
         }
 #pragma unroll
         for (int q = 0; q < kPairsAtOnce; ++q) {
-          if (q < count) P::add(sum[q], inputs, P::weights(weights + vectors<P>(q * all + step)));
+          if (q < count) P::add(sum[q], inputs, P::weights(weights[q] + vectors<P>(step)));
         }
       }
     }

@@ -79,22 +79,46 @@ PRSR_DEVICE int logits_bytes(const RowContext<P>& r) {
   return r.a.level_pairs * 2 * 512;
 }
 
+// Copies `rows` rows of `size` vectors, `stride` apart, by all threads of the block.
+PRSR_DEVICE void copy_rows(uint4* to, const uint4* from, int rows, int size, int64_t stride,
+                           int thread) {
+#pragma unroll 4
+  for (int i = thread; i < rows * size; i += kThreads) to[i] = from[i / size * stride + i % size];
+}
+
+// Copies the weights of the head that this block keeps in shared memory.
+template <typename P>
+PRSR_DEVICE void keep_head(const RowContext<P>& r) {
+  const int units = r.a.unit_steps;
+  for (int colour = 0; colour < r.a.channels && r.pairs > 0; ++colour) {
+    if (r.keeps_output(colour)) {
+      copy_rows(r.kept_output(colour, 0), r.stored_output(colour, 0), r.pairs,
+                static_cast<int>(vectors<P>((colour + 1) * units)),
+                r.stored_output(colour, 1) - r.stored_output(colour, 0), r.thread);
+    }
+    if (r.keeps_hidden()) {
+      copy_rows(r.kept_hidden(colour, 0), r.stored_hidden(colour, 0), units,
+                static_cast<int>(vectors<P>((colour + 1) * r.a.group_steps)),
+                r.stored_hidden(colour, 1) - r.stored_hidden(colour, 0), r.thread);
+    }
+  }
+}
+
 // Fills shared memory and initialises the barriers between blocks.
 template <typename P>
 PRSR_DEVICE void begin(const RowContext<P>& r) {
   if (r.leads) {
     if (r.a.chain_offset >= 0) {
-      uint4* const to = reinterpret_cast<uint4*>(r.memory + r.a.chain_offset);
       const int64_t steps = chain_steps(r.a.group_steps, r.a.look_ahead);
-      const int64_t count = vectors<P>(steps * r.a.layers * r.a.channels);
-#pragma unroll 4
-      for (int64_t i = r.thread; i < count; i += kThreads) to[i] = r.a.chain[i];
+      copy_rows(reinterpret_cast<uint4*>(r.memory + r.a.chain_offset), r.a.chain, 1,
+                static_cast<int>(vectors<P>(steps * r.a.layers * r.a.channels)), 0, r.thread);
     }
     if (r.thread < r.live_images()) r.temperature()[r.thread] = r.a.temperature[r.image(r.thread)];
     // The value before the first sub-pixel of the row is outside the image.
     if (r.thread < kImages) r.drawn()[r.thread] = 0;
     if (!r.wide()) early(r, 0, r.warp, kWarps);
   }
+  keep_head(r);
   if (r.sends && r.thread == 0) {
     device::init(r.logits_arrived(), 1);
     if (r.leads) device::arrive_expecting(r.logits_arrived(), logits_bytes(r));

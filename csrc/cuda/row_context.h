@@ -22,6 +22,10 @@ PRSR_BOTH int chain_steps(int group_steps, bool look_ahead) {
   return (look_ahead ? 5 : 3) * group_steps * group_steps;
 }
 
+// The number of pairs of a colour and one that it reads, itself included, for the colours before
+// `colours`: 0, 1, 3, 6, …
+PRSR_BOTH int head_steps(int colours) { return colours * (colours + 1) / 2; }
+
 // Offsets in shared memory, also for the host. plan_shared_memory() appends to its end.
 struct SharedLayout {
   int barriers, features, partial, logits, start, draws, end;
@@ -136,6 +140,38 @@ struct RowContext {
         a.chain_offset >= 0 ? reinterpret_cast<const uint4*>(memory + a.chain_offset) : a.chain;
     const int64_t number = static_cast<int64_t>(layer) * a.channels + colour;
     return first + vectors<P>(number * chain_steps(a.group_steps, a.look_ahead)) + lane;
+  }
+
+  // The head's weights, in shared or global memory. Shared memory has only the steps that are read
+  // and the levels of this block.
+
+  PRSR_DEVICE uint4* kept_output(int colour, int pair) const {
+    uint4* const first = reinterpret_cast<uint4*>(memory + a.output_offset);
+    const int before = head_steps(colour) - head_steps(a.output_colour);
+    return first + vectors<P>(a.unit_steps * (before * pairs + pair * (colour + 1)));
+  }
+  PRSR_DEVICE uint4* kept_hidden(int colour, int step) const {
+    uint4* const first = reinterpret_cast<uint4*>(memory + a.hidden_offset);
+    const int before = a.unit_steps * head_steps(colour) + step * (colour + 1);
+    return first + vectors<P>(before * a.group_steps);
+  }
+  PRSR_DEVICE bool keeps_output(int colour) const { return colour >= a.output_colour; }
+  PRSR_DEVICE bool keeps_hidden() const { return a.hidden_offset >= 0 && !leads; }
+  PRSR_DEVICE const uint4* stored_output(int colour, int pair) const {
+    const int64_t number = static_cast<int64_t>(colour) * a.level_pairs + first_pair + pair;
+    return a.output + vectors<P>(number * a.channels * a.unit_steps);
+  }
+  PRSR_DEVICE const uint4* stored_hidden(int colour, int step) const {
+    const int64_t number = static_cast<int64_t>(colour) * a.unit_steps + step;
+    return a.hidden + vectors<P>(number * colour_steps());
+  }
+  // The weights of all units up to those of `colour`, for one of this block's level pairs.
+  PRSR_DEVICE const uint4* output_weights(int colour, int pair) const {
+    return (keeps_output(colour) ? kept_output(colour, pair) : stored_output(colour, pair)) + lane;
+  }
+  // The weights of all features up to those of `colour`, for 16 units of it.
+  PRSR_DEVICE const uint4* hidden_weights(int colour, int step) const {
+    return (keeps_hidden() ? kept_hidden(colour, step) : stored_hidden(colour, step)) + lane;
   }
 
   // Global memory.

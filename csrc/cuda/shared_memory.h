@@ -14,19 +14,36 @@ inline int vectors_of(Format format) {
 
 int plan_shared_memory(Format format, HorizontalRow& row, int cluster, int limit) {
   const int vectors = vectors_of(format), steps = row.group_steps;
+  const int64_t step = vectors * 512, all = head_steps(row.channels);
+  const int64_t given = static_cast<int64_t>(row.layers) * 2 * 6 * steps * 512;
+  const int64_t chain =
+      static_cast<int64_t>(row.layers) * row.channels * chain_steps(steps, row.look_ahead) * step;
+  const int64_t hidden = row.unit_steps * all * steps * step;
   int64_t end =
       SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;
-  const auto put = [&](int64_t bytes) {
-    // Wide colours read neither. If a block reads its weights for several tiles, the memory is more
-    // useful as a cache for these.
-    if (steps > kNarrow || row.tiles > 1 || end + bytes > limit) return -1;
-    const auto offset = static_cast<int>(end);
-    end += bytes;
-    return offset;
-  };
-  row.given_offset = put(static_cast<int64_t>(row.layers) * 2 * 6 * steps * 512);
-  row.chain_offset = put(static_cast<int64_t>(row.layers) * row.channels *
-                         chain_steps(steps, row.look_ahead) * vectors * 512);
+  // If a block reads its weights for several tiles, the memory is more useful as a cache for these.
+  const bool several = row.tiles > 1;
+  const auto fits = [&](int64_t bytes) { return !several && end + bytes <= limit; };
+  // Wide colours have neither sums nor weights of the chain here. The sums are read most often, so
+  // the output has what they leave, if they fit at all. Its last colours have the most weights.
+  const bool narrow = steps <= kNarrow;
+  const int64_t reserved = narrow && fits(given) ? given : 0;
+  const int64_t units = share_of(row.level_pairs, cluster) * row.unit_steps * step;
+  const auto output = [&](int from) { return units * (all - head_steps(from)); };
+  row.output_colour = 0;
+  while (row.output_colour < row.channels && !fits(reserved + output(row.output_colour))) {
+    ++row.output_colour;
+  }
+  row.output_offset = static_cast<int>(end);
+  end += output(row.output_colour);
+  // Blocks that lead a tile and the others need different arrays, in the same place.
+  const auto place = static_cast<int>(end);
+  row.given_offset = reserved ? place : -1;
+  row.chain_offset = narrow && fits(reserved + chain) ? place + static_cast<int>(reserved) : -1;
+  row.hidden_offset = cluster > 1 && fits(hidden) ? place : -1;
+  const int64_t leading = reserved + (row.chain_offset >= 0 ? chain : 0);
+  const int64_t other = row.hidden_offset >= 0 ? hidden : 0;
+  end += leading > other ? leading : other;
   return end > limit ? limit + 1 : static_cast<int>(end);
 }
 

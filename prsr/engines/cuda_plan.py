@@ -57,12 +57,19 @@ class SharedMemory:
     Attributes:
         size: bytes per block.
         given_offset: where the sums of the chain are, in bytes; -1 if in global memory.
-        chain_offset: where the weights of the chain are, in bytes; -1 if in global memory.
+        chain_offset: the same of the weights of the chain.
+        hidden_offset: the same of the weights of hidden units, in blocks that lead no tile.
+        output_colour: the first colour whose weights from hidden units to a block's logits are in
+            shared memory; D if none.
+        output_offset: where these are, in bytes.
     """
 
     size: int
     given_offset: int
     chain_offset: int
+    hidden_offset: int
+    output_colour: int
+    output_offset: int
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,21 @@ class Planner:
         config, sizes = self.variant.config, self.variant.sizes
         row = self.extension.HorizontalRow(**dict.fromkeys(self.extension.HorizontalRow.fields, 0))
         row.channels, row.layers, row.tiles = config.channels, config.prior_layers, tiles
-        row.group_steps, row.level_pairs = sizes.group, sizes.level_pairs
+        row.group_steps, row.unit_steps = sizes.group, sizes.units
+        row.level_pairs = sizes.level_pairs
         row.look_ahead = self.variant.look_ahead
         limit = self.card.shared_limit
         size = self.extension.plan_shared_memory(self.variant.horizontal, row, cluster, limit)
-        return SharedMemory(size, row.given_offset, row.chain_offset) if size <= limit else None
+        if size > limit:
+            return None
+        return SharedMemory(
+            size,
+            row.given_offset,
+            row.chain_offset,
+            row.hidden_offset,
+            row.output_colour,
+            row.output_offset,
+        )
 
     def active_clusters(self, cluster: int, tiles: int) -> int:
         """The number of such clusters that run concurrently; 0 if the GPU does not support them."""
@@ -171,17 +188,20 @@ class Planner:
         return f"{at_a_time}: this GPU runs no clusters"
 
     def _describe_memory(self, plan: Plan, shared: SharedMemory) -> str:
-        kept = {"sums": shared.given_offset >= 0, "weights": shared.chain_offset >= 0}
+        colours = self.variant.config.channels
+        kept_colours = colours - shared.output_colour
+        some = f" of {kept_colours} of {colours} colours" if 0 < kept_colours < colours else ""
+        parts = {f"the head's weights{some}": kept_colours > 0}
+        if self.variant.sizes.group <= NARROW:
+            parts["the chain's sums"] = shared.given_offset >= 0
+            parts["the chain's weights"] = shared.chain_offset >= 0
         text = f"{shared.size / 1024:.0f} of {self.card.shared_limit // 1024} KiB shared memory"
-        if any(kept.values()):
-            text += ", with the chain's " + " and ".join(
-                name for name, is_kept in kept.items() if is_kept
-            )
-        left_out = [name for name, is_kept in kept.items() if not is_kept]
-        if not left_out or self.variant.sizes.group > NARROW:
-            return text
-        why = "a block has several tiles" if plan.tiles > 1 else "they do not fit"
-        return f"{text}, without its {' and '.join(left_out)} ({why})"
+        if kept := [name for name, is_kept in parts.items() if is_kept]:
+            text += f", with {' and '.join(kept)}"
+        if left_out := [name for name, is_kept in parts.items() if not is_kept]:
+            why = "a block has several tiles" if plan.tiles > 1 else "they do not fit"
+            text += f", without {' and '.join(left_out)} ({why})"
+        return text
 
     def _describe_chain(self) -> str:
         features = f"{group_features(self.variant.config)} features per colour"

@@ -21,7 +21,7 @@ from prsr.engines import cuda
 from prsr.engines.base import Job, draw
 from prsr.engines.cpu import CPUEngine
 from prsr.engines.cuda_formats import FORMATS, PRECISIONS
-from prsr.engines.cuda_plan import Plan
+from prsr.engines.cuda_plan import Card, Plan, Planner
 from prsr.engines.torch import TorchEngine
 from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
 from tests.engines.emulated import EMULATION, ROOT, build, emulated
@@ -200,6 +200,33 @@ def test_bits_do_not_depend_on_how_images_are_divided(
         for layer, probe in enumerate(own):
             for ours, theirs in zip(probe, whole[layer], strict=True):
                 assert torch.equal(ours, theirs[part])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_do_not_depend_on_what_shared_memory_holds(
+    make_model, make_images, extension, monkeypatch, precision
+):
+    """From the least with which the kernels run, with more and more arrays, to all of them."""
+    model = make_model(levels=40, prior_channels=20, head_channels=150)
+    weights = ENGINE.pack(model.prior, precision)
+    limits = {}
+    for limit in range(0, 227 * 1024, 1024):
+        card = Card(132, limit, lambda precision, cluster, shared: 8)
+        memory = Planner(extension, card, weights.variant).shared_memory(PAIR.cluster, PAIR.tiles)
+        if memory is not None:
+            offsets = memory.given_offset, memory.chain_offset, memory.hidden_offset
+            limits.setdefault((memory.output_colour, *(at >= 0 for at in offsets)), limit)
+    assert {colour for colour, *_ in limits} == {0, 1, 2, 3}
+    assert (3, False, False, False) in limits
+    assert (0, True, True, True) in limits
+    images = []
+    for limit in limits.values():
+        monkeypatch.setattr(extension, "shared_limit", lambda limit=limit: limit)
+        _, job = job_of(model, make_images, 3, 1, 1)
+        with emulated(extension, PAIR):
+            draw_all(ENGINE, model, job, precision)
+        images.append(job.image)
+    assert all(torch.equal(image, images[0]) for image in images)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-45, 0.3, 1.0, 3.0])

@@ -68,6 +68,8 @@ def test_shared_memory_fits_every_gpu(extension, preset, precision):
             assert 0 < shared.size <= gpu.shared_limit
             if plan.tiles > 1:
                 assert shared.given_offset == shared.chain_offset == -1
+                assert shared.hidden_offset == -1
+                assert shared.output_colour == made.variant.config.channels
 
 
 def test_shared_memory_that_does_not_fit_is_none(extension):
@@ -92,14 +94,16 @@ def test_clusters_that_need_too_much_shared_memory_are_not_used(extension):
         (
             H100, "paper", 1,
             ["1 tile(s) of 16 images, 1 per cluster of 16 blocks, 8 clusters at a time",
-             "of 227 KiB shared memory, with the chain's sums, without its weights (they do not",
+             "of 227 KiB shared memory, with the head's weights of 2 of 3 colours and the chain's "
+             "sums, without the chain's weights (they do not fit)",
              "with look-ahead (11 features per colour, at most 24)", "operands bf16"],
         ),
         (
             H100, "paper", 2048,
             ["128 tile(s) of 16 images, 8 per cluster of 8 blocks, 16 clusters at a time (of 16 "
              "blocks, 8 would run, one tile each)",
-             "without its sums and weights (a block has several tiles)"],
+             "without the head's weights and the chain's sums and the chain's weights (a block has "
+             "several tiles)"],
         ),
         (A100, "paper", 1, ["1 tile(s) of 16 images, a block each: this GPU runs no clusters"]),
         (H100, TWO_LEVELS, 1, ["2 levels are too few for a cluster", "chain by the whole block"]),
