@@ -33,9 +33,11 @@ from prsr.engines.cpu import BUNDLE
 
 def describe(run: Run) -> None:
     """Print the machine, its limits and the definition of the bounds."""
+    round_trip = machine.round_trip()
     run.report.results["limits"] = dataclasses.asdict(run.limits)
+    run.report.results["round_trip"] = round_trip
     run.report.print_facts("machine", machine.describe())
-    counts = (f"{name} {part.multiply_adds:,}" for name, part in run.parts.items())
+    counts = (f"{name} {part.multiply_adds:,}" for name, part in run.subject.parts.items())
     run.report.print_facts(
         "bounds",
         {
@@ -44,6 +46,8 @@ def describe(run: Run) -> None:
             "peak": f"{run.limits.peak / 1e9:,.0f} GFLOP/s in fused multiply-adds",
             "cache": f"{run.limits.bandwidth / 1e9:,.0f} GB/s for a working set of "
             f"{megabytes(run.streamed)} MB, the weights of the horizontal stack and head",
+            "round trip": f"{1e9 * round_trip:,.0f} ns for a message from a thread to another and "
+            "back, on which the time of a single image depends",
             "bound of an image": "vertical stack: FLOPs / peak; horizontal stack and head: the "
             "larger of FLOPs / peak and bytes / bandwidth / batch",
         },
@@ -76,11 +80,13 @@ def measure(part: Callable[[Run], None], run: Run) -> None:
 
 def remeasure_limits(run: Run) -> None:
     """Print how the machine's limits have changed since the beginning."""
-    after = machine.limits(run.streamed, run.threads)
+    after, round_trip = machine.limits(run.streamed, run.threads), machine.round_trip()
     run.report.results["limits_at_the_end"] = dataclasses.asdict(after)
+    run.report.results["round_trip_at_the_end"] = round_trip
     run.report.console.print(
         f"\nAt the end, the peak is {after.peak / run.limits.peak:.0%} and the cache's bandwidth "
-        f"{after.bandwidth / run.limits.bandwidth:.0%} of what they were at the beginning."
+        f"{after.bandwidth / run.limits.bandwidth:.0%} of what they were at the beginning, and a "
+        f"round trip takes {1e9 * round_trip:,.0f} ns."
     )
 
 

@@ -17,7 +17,7 @@ from benchmarks.bounds import Limits
 from prsr.engines.native import chosen_instruction_set
 
 ATTEMPTS = 6
-"""A peak is the best of this many measurements: other work can only lower it."""
+"""A limit is the best of this many measurements: other work can only make it worse."""
 
 
 def limits(working_set: int, threads: int) -> Limits:
@@ -33,6 +33,12 @@ def limits(working_set: int, threads: int) -> Limits:
         peak=best(lambda: bench.fma_peak(name, threads)),
         bandwidth=best(lambda: bench.read_bandwidth(name, working_set, threads)),
     )
+
+
+def round_trip() -> float:
+    """Seconds that a message takes from a thread to another and back."""
+    bench = import_module("prsr._bench")
+    return min(bench.round_trip() for _ in range(ATTEMPTS))
 
 
 def best(measure: Callable[[], float]) -> float:

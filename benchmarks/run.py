@@ -9,16 +9,24 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks import machine
-from benchmarks.bounds import count_work, streamed_bytes
-from benchmarks.report import Report
+from benchmarks.bounds import bounds, streamed_bytes
+from benchmarks.report import Column, Record, Report, milliseconds, ms, times
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, interleaved
 from prsr import PRSRConfig
-from prsr.engines.grouped_weights import pack_prior
 
 ATTEMPTS = 3
 
 Key = TypeVar("Key", bound=Hashable)
+
+ENGINE_COLUMNS = (
+    Column("engine", "engine", milliseconds),
+    Column("bound", "bound", ms),
+    Column("ratio", "over bound", times),
+    Column("needed", "without zeros", ms),
+    Column("needed_ratio", "over it", times),
+)
+"""The engine alone and its bounds, as :meth:`Run.with_bounds` gives them."""
 
 
 @dataclass
@@ -32,8 +40,6 @@ class Run:
         report: collects the results.
         threads: of torch and the engine.
         subject: the model.
-        parts: work per pixel.
-        needed: the same without weights that are multiplied by hidden units that are zero.
         streamed: bytes of weights that are read for every pixel.
         limits: of the machine, with all threads.
     """
@@ -46,9 +52,7 @@ class Run:
     def __post_init__(self) -> None:
         self.threads = torch.get_num_threads()
         self.subject = Subject(PRSRConfig.preset(self.preset))
-        packed = pack_prior(self.subject.model.prior)
-        self.parts, self.needed = count_work(packed), count_work(packed, self.subject.nonzero())
-        self.streamed = streamed_bytes(self.parts)
+        self.streamed = streamed_bytes(self.subject.parts)
         self.limits = machine.limits(self.streamed, self.threads)
 
     def choose(self, everything: tuple[int, ...], quick: tuple[int, ...]) -> tuple[int, ...]:
@@ -68,6 +72,20 @@ class Run:
             if attempts[-1][0] <= machine.DISTURBED:
                 break
         return min(attempts, key=lambda attempt: attempt[0])[1]
+
+    def with_bounds(self, subject: Subject, batch: int, engine: Timing) -> Record:
+        """The seconds per image of the engine alone, its two bounds, and the ratios to them."""
+        bound, needed = (
+            sum(bounds(parts, self.limits, subject.pixels, batch).values())
+            for parts in (subject.parts, subject.needed)
+        )
+        return {
+            "engine": engine,
+            "bound": bound,
+            "ratio": engine.median / bound,
+            "needed": needed,
+            "needed_ratio": engine.median / needed,
+        }
 
     def target(self, what: str, value: float, **limits: Any) -> None:
         """Call :meth:`Report.target` for the preset ``paper``; other presets have no targets."""

@@ -19,7 +19,7 @@ def split(run: Run) -> None:
     records: list[Record] = []
     for batch in (1, 16):
         spent = seconds(run, batch)
-        bound = bounds(run.needed, limits, run.subject.pixels, batch)
+        bound = bounds(run.subject.needed, limits, run.subject.pixels, batch)
         bound["draw"] = draw_bound(run.subject.config, limits, run.subject.pixels)
         records += [
             {

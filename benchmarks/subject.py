@@ -8,15 +8,18 @@ units that are not zero. It is half with random weights, and a few percent in tr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor
 
 import prsr
+from benchmarks.bounds import Part, count_work
 from prsr import PRSR, PRSRConfig
 from prsr.engines.base import Job
 from prsr.engines.cpu import CPUEngine
+from prsr.engines.grouped_weights import pack_prior
 from prsr.models.model_files import bundled_inputs
 from prsr.sampling.conditioning import Conditioner
 from prsr.testing import cdf_violation, random_images, random_model
@@ -58,6 +61,16 @@ class Subject:
     def pixels(self) -> int:
         """The number of pixels of an image."""
         return self.size[0] * self.size[1]
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """The work of the prior for a pixel."""
+        return count_work(pack_prior(self.model.prior))
+
+    @cached_property
+    def needed(self) -> dict[str, Part]:
+        """The same without weights that are multiplied by hidden units that are zero."""
+        return count_work(pack_prior(self.model.prior), self.nonzero())
 
     def low_resolution(self, batch: int) -> Tensor:
         """The inputs, or random images with a fixed seed, ``uint8 [batch, D, h, w]``."""

@@ -23,6 +23,8 @@ PYBIND11_MODULE(_bench, module) {
   module.def("read_bandwidth", &prsr::read_bandwidth, py::arg("instruction_set"), py::arg("bytes"),
              py::arg("threads"), released,
              "Bytes read per second when each thread reads its share of a working set repeatedly.");
+  module.def("round_trip", &prsr::round_trip, released,
+             "Seconds that a message takes from a thread to another and back.");
   module.def(
       "exponentials",
       [](const std::string& set, uint64_t x, uint64_t out, int64_t count) {

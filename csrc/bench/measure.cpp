@@ -1,12 +1,14 @@
 #include "measure.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <future>
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "instruction_sets.h"
@@ -91,6 +93,36 @@ double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t
       return 64.0 * lines * times;
     });
   });
+}
+
+double round_trip() {
+  constexpr int64_t kTrips = 100, kEnd = -1, kSpinsBetweenYields = 20000;
+  struct Count {
+    alignas(64) std::atomic<int64_t> value{0};
+    // Waits until it is no longer `seen`. Yields now and then, in case both threads have one core.
+    int64_t next(int64_t seen) const {
+      for (int64_t spins = 1;; ++spins) {
+        const int64_t now = value.load(std::memory_order_acquire);
+        if (now != seen) return now;
+        if (spins % kSpinsBetweenYields == 0) std::this_thread::yield();
+      }
+    }
+    void set(int64_t to) { value.store(to, std::memory_order_release); }
+  };
+  Count there, back;
+  const auto echo = std::async(std::launch::async, [&] {
+    for (int64_t seen = there.next(0); seen != kEnd; seen = there.next(seen)) back.set(seen);
+  });
+  int64_t sent = 0;
+  const double trips = rate([&] {
+    for (int64_t i = 0; i < kTrips; ++i) {
+      there.set(sent + 1);
+      sent = back.next(sent);
+    }
+    return static_cast<double>(kTrips);
+  });
+  there.set(kEnd);
+  return 1 / trips;
 }
 
 void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count) {

@@ -15,6 +15,10 @@ double fma_peak(const std::string& instruction_set, int64_t threads);
 // `bytes` over and over. Throws std::bad_alloc if that cannot be allocated.
 double read_bandwidth(const std::string& instruction_set, int64_t bytes, int64_t threads);
 
+// Seconds that a message takes from this thread to another and back. The two wait by reading a
+// cache line that the other will write.
+double round_trip();
+
 // exp(x) and tanh(a)·σ(b) of `count` floats, as the kernels compute them.
 void exponentials(const std::string& instruction_set, const float* x, float* out, int64_t count);
 void gates(const std::string& instruction_set, const float* a, const float* b, float* out,

@@ -25,6 +25,11 @@ def test_limits_of_the_machine_are_per_second(name):
         assert 1e7 < bench.read_bandwidth(name, size, 2) < 1e14
 
 
+def test_a_round_trip_between_threads_is_in_seconds():
+    # Nanoseconds between neighbouring cores, milliseconds if the system switches between threads.
+    assert 1e-8 < bench.round_trip() < 1
+
+
 def test_an_unknown_instruction_set_is_refused():
     memory = torch.zeros(1).data_ptr()
     for call in (
