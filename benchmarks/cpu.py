@@ -33,9 +33,7 @@ from prsr.engines.cpu import BUNDLE
 
 def describe(run: Run) -> None:
     """Print the machine, its limits and the definition of the bounds."""
-    round_trip = machine.round_trip()
     run.report.results["limits"] = dataclasses.asdict(run.limits)
-    run.report.results["round_trip"] = round_trip
     run.report.print_facts("machine", machine.describe())
     counts = (f"{name} {part.multiply_adds:,}" for name, part in run.subject.parts.items())
     run.report.print_facts(
@@ -46,8 +44,6 @@ def describe(run: Run) -> None:
             "peak": f"{run.limits.peak / 1e9:,.0f} GFLOP/s in fused multiply-adds",
             "cache": f"{run.limits.bandwidth / 1e9:,.0f} GB/s for a working set of "
             f"{megabytes(run.streamed)} MB, the weights of the horizontal stack and head",
-            "round trip": f"{1e9 * round_trip:,.0f} ns for a message from a thread to another and "
-            "back, on which the time of a single image depends",
             "bound of an image": "vertical stack: FLOPs / peak; horizontal stack and head: the "
             "larger of FLOPs / peak and bytes / bandwidth / batch",
         },
@@ -65,11 +61,20 @@ def check(run: Run) -> None:
 
 
 def measure(part: Callable[[Run], None], run: Run) -> None:
-    """Run a part of the benchmark; warn if other work took a share of it."""
-    other_work = machine.OtherWork()
+    """Run a part of the benchmark; warn if other work took a share of it.
+
+    Prints the round trip between two threads before and after, on which the time of an image that
+    they share depends: the host of a virtual machine may place its cores anew at any time.
+    """
+    other_work, before = machine.OtherWork(), machine.round_trip()
     part(run)
-    share = other_work.share()
+    share, after = other_work.share(), machine.round_trip()
     run.report.results["other_work"][part.__name__] = share
+    run.report.results["round_trips"][part.__name__] = before, after
+    run.report.console.print(
+        f"A message from a thread to another and back took {1e9 * before:,.0f} ns before and "
+        f"{1e9 * after:,.0f} ns after."
+    )
     if share > machine.DISTURBED:
         warning = (
             f"Other work took {share:.0%} of the cores meanwhile. Tables of batches, sizes and "
@@ -80,13 +85,11 @@ def measure(part: Callable[[Run], None], run: Run) -> None:
 
 def remeasure_limits(run: Run) -> None:
     """Print how the machine's limits have changed since the beginning."""
-    after, round_trip = machine.limits(run.streamed, run.threads), machine.round_trip()
+    after = machine.limits(run.streamed, run.threads)
     run.report.results["limits_at_the_end"] = dataclasses.asdict(after)
-    run.report.results["round_trip_at_the_end"] = round_trip
     run.report.console.print(
         f"\nAt the end, the peak is {after.peak / run.limits.peak:.0%} and the cache's bandwidth "
-        f"{after.bandwidth / run.limits.bandwidth:.0%} of what they were at the beginning, and a "
-        f"round trip takes {1e9 * round_trip:,.0f} ns."
+        f"{after.bandwidth / run.limits.bandwidth:.0%} of what they were at the beginning."
     )
 
 

@@ -59,7 +59,7 @@ class Report:
 
     def __init__(self) -> None:
         self.console = Console(width=130, highlight=False)
-        self.results: dict[str, Any] = {"targets": [], "other_work": {}}
+        self.results: dict[str, Any] = {"targets": [], "other_work": {}, "round_trips": {}}
 
     def print_facts(self, key: str, values: dict[str, str]) -> None:
         """Print lines of "name: value"."""
