@@ -18,8 +18,8 @@ help:
 	@echo "make test   run linters, type checks and tests"
 	@echo "make lint   run linters, type checks and the check of import layers"
 	@echo "make docs   build the documentation: docs/_build/index.html"
-	@echo "make gpu    check and measure the GPU engines with PYTHON's torch"
-	@echo "make gpu-all  build, check, measure and train on a GPU: DATA=folder SECONDS=560 OUT=folder"
+	@echo "make gpu    build, check and measure the GPU engines in 5 minutes: OUT=folder"
+	@echo "make gpu-all  the same, then train: DATA=folder SECONDS=560 OUT=folder"
 	@echo "make sanitize       run the C++ engine's tests under sanitizers"
 	@echo "make nightly        try many damaged inputs, kills and invalid calls"
 	@echo "make check-install  test every installation method in a fresh environment"
@@ -45,23 +45,18 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build
 
-# Uses the torch and Triton that PYTHON has; on a GPU machine, pip must not replace them.
-gpu:
-	@$(PYTHON) -c 'import prsr._native, prsr._cuda, prsr.kernels' 2>/dev/null \
-	  || $(PYTHON) -m benchmarks.gpu_build
-	@failed=0; \
-	for command in 'gpu --json gpu.json' 'gpu --engine cuda --only checks --json gpu-checks.json' \
-	  'gpu_cuda --json gpu-cuda.json'; do \
-	  echo "python -m benchmarks.$$command"; $(PYTHON) -m benchmarks.$$command || failed=1; \
-	done; exit $$failed
-
+# Both use the torch and Triton that PYTHON has; on a GPU machine, pip must not replace them.
 # benchmarks/gpu_all.py explains the variables. LIMITS and SHARES hold one or several NAME=NUMBER.
-OUT ?= runs/gpu-all
+OUT ?= runs/$@
+GPU_ALL = $(PYTHON) -m benchmarks.gpu_all --out '$(OUT)' \
+  $(if $(WHEELS),--wheels '$(WHEELS)') $(LIMITS:%=--limit %)
+gpu:
+	$(GPU_ALL) --seconds '$(or $(SECONDS),300)'
+
 gpu-all:
-	$(PYTHON) -m benchmarks.gpu_all --seconds '$(SECONDS)' --out '$(OUT)' \
-	  $(if $(DATA),--data '$(DATA)') $(if $(RESUME),--resume '$(RESUME)') \
-	  $(if $(WHEELS),--wheels '$(WHEELS)') $(if $(MACHINES),--machines '$(MACHINES)') \
-	  $(LIMITS:%=--limit %) $(SHARES:%=--share %)
+	$(GPU_ALL) --seconds '$(SECONDS)' $(if $(DATA),--data '$(DATA)') \
+	  $(if $(RESUME),--resume '$(RESUME)') $(if $(MACHINES),--machines '$(MACHINES)') \
+	  $(SHARES:%=--share %)
 
 # Downloads wheels of PACKAGES, without their dependencies, for a GPU machine without network
 # (WHEELS=wheels).

@@ -30,6 +30,7 @@ import triton
 import prsr
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_checks import (
+    TRUTHS,
     Checks,
     check_correctness,
     check_odd_configurations,
@@ -71,16 +72,15 @@ def describe_gpu(device: torch.device) -> dict[str, str]:
     }
 
 
-def run_checks(bench: Bench, engine: str) -> int:
+def run_checks(bench: Bench, checks: Checks) -> int:
     """Run all checks of an engine; returns the number of failures."""
-    checks = Checks(engine)
     batches = [1, 2, 3] if bench.dry_run else [1, 16, 257]
     if not bench.dry_run and not bench.quick:
         batches.append(2048)
     check_correctness(bench, checks, batches)
     check_odd_configurations(bench, checks)
-    if not bench.dry_run and engine != "torch":  # it launches no kernel of prsr
-        run_compute_sanitizer(checks)
+    if not bench.dry_run and checks.engine != "torch":  # it launches no kernel of prsr
+        run_compute_sanitizer(bench, checks)
     bench.report.results["checks"] = checks.outcomes
     return checks.failures()
 
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--preset", default="paper", choices=list(prsr.PRESETS))
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--engine", default="triton", choices=list(prsr.list_engines()))
+    parser.add_argument("--precision", choices=list(TRUTHS), help="check only this one")
     parser.add_argument("--only", choices=["checks", "figures"], help="run only this part")
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
     parser.add_argument("--json", type=Path, help="also write the results here")
@@ -118,7 +119,7 @@ def main() -> None:
     failures = 0
     try:
         if chosen.only != "figures":
-            failures = run_checks(bench, chosen.engine)
+            failures = run_checks(bench, Checks(chosen.engine, chosen.precision))
         if chosen.only != "checks":
             measure(bench, facts["clock"])
     finally:

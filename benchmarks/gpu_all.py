@@ -4,10 +4,11 @@
     python -m benchmarks.gpu_all --data packed --seconds 560 --out results
 
 The stages, most important first: **build** (the C++ and CUDA modules, into the Python that runs
-this), **engine-NAME** (checks of an engine on this GPU), **figures**, **cuda** (figures of that
-engine), and **train-NAME** for each data set, in the remaining time. Each is a separate process
-with a log and a time limit. All stages run, even if some fail. The exit code is 1 if one failed or
-timed out.
+this); **engine-cuda-PRECISION** (checks of the engine ``cuda`` on this GPU); **cuda** (figures of
+that engine); **engine-triton**; **figures** (of that engine); **engine-torch**; and **train-NAME**
+for each data set, in the remaining time. Each is a separate process with a log and a time limit, so
+that an error that leaves a process without its GPU costs one stage. All stages run, even if some
+fail. The exit code is 1 if one failed or timed out. ``make gpu`` is the same without data.
 
 **Inputs:**
 
@@ -50,11 +51,20 @@ from typing import Any
 from benchmarks.parts import read_archive, write_archive, write_file
 from benchmarks.stages import FAILED, SKIPPED, TIMED_OUT, Result, run_stage, summary, summary_json
 
-ENGINES = ("triton", "cuda", "torch")
-"""The engines to check."""
+PRECISIONS = ("fp32", "fp16", "bf16")
 
-LIMITS = {"build": 180.0, "engine": 180.0, "figures": 120.0, "cuda": 60.0}
-"""Time limits of stages in seconds; training may use the remaining time."""
+STAGES = (
+    "build",
+    *(f"engine-cuda-{precision}" for precision in PRECISIONS),
+    "cuda",
+    "engine-triton",
+    "figures",
+    "engine-torch",
+)
+"""All stages but trainings, in order."""
+
+LIMITS = {"build": 150.0, "engine": 60.0, "engine-triton": 120.0, "figures": 90.0, "cuda": 60.0}
+"""Seconds that a stage may take, by the beginning of its name; training may use what is left."""
 
 SHARES = {"portraits": 0.6, "cartoons": 0.4}
 """Shares of the training time by data set, in the order of training."""
@@ -104,22 +114,30 @@ class Session:
         chosen = self.chosen
         wheels = [] if chosen.wheels is None else ["--wheels", str(chosen.wheels)]
         yield "build", ["-m", "benchmarks.gpu_build", *wheels]
-        gpu = ["-m", "benchmarks.gpu", "--quick", "--device", chosen.device]
-        for engine in ENGINES:
-            check = ["--only", "checks", "--engine", engine, "--preset", chosen.preset]
-            yield f"engine-{engine}", gpu + check
         # The targets of figures are for the paper's model.
         preset = chosen.preset if chosen.device == "cpu" else "paper"
-        figures = ["--only", "figures", "--json", str(self.work / "figures.json")]
-        yield "figures", [*gpu, *figures, "--preset", preset]
-        cuda = ["-m", "benchmarks.gpu_cuda", "--quick", "--json", str(self.work / "cuda.json")]
-        yield "cuda", [*cuda, "--preset", preset]
+        measured = ["--quick", "--preset", preset]
+        gpu = ["-m", "benchmarks.gpu", "--device", chosen.device]
+        for name in STAGES[1:]:
+            output = ["--json", str(self.work / f"{name}.json")]
+            kind, *subject = name.split("-")
+            if kind == "cuda":
+                yield name, ["-m", "benchmarks.gpu_cuda", *measured, *output]
+            elif kind == "figures":
+                yield name, [*gpu, "--only", "figures", *measured, *output]
+            else:
+                check = ["--only", "checks", "--engine", subject[0], "--preset", chosen.preset]
+                check += [f"--precision={precision}" for precision in subject[1:]]
+                # The engine torch has no kernels of its own, and takes seconds per batch.
+                quick = ["--quick"] if subject[0] == "torch" or chosen.device == "cpu" else []
+                yield name, [*gpu, *check, *quick, *output]
 
     def limit(self, name: str, most: float) -> float:
-        """Seconds that a stage may take."""
-        kind = name.partition("-")[0]
+        """Seconds that a stage may take: as its name says, or the longest beginning of it."""
         own = {**LIMITS, **self.chosen.limit}
-        return min(most, own.get(name, own.get(kind, most)))
+        words = name.split("-")
+        beginnings = ("-".join(words[:count]) for count in range(len(words), 0, -1))
+        return min(most, next((own[each] for each in beginnings if each in own), most))
 
     def stage(self, name: str, command: list[str], limit: float) -> None:
         """Run a stage, publish meanwhile, and record its result."""
@@ -268,7 +286,7 @@ def options() -> argparse.Namespace:
         "default": [],
         "metavar": "NAME=NUMBER",
     }
-    add("--limit", **pairs, help="seconds for a stage or kind of stage; 0 skips it")
+    add("--limit", **pairs, help="seconds for the stages that begin so; 0 skips them")
     add("--share", **pairs, help="share of the training time of a data set")
     add(
         "--machines",
@@ -282,9 +300,10 @@ def options() -> argparse.Namespace:
     add("--every", type=positive, default=60, help="seconds between updates of --out")
     chosen = parser.parse_args()
     chosen.limit, chosen.share = dict(chosen.limit), dict(chosen.share) or SHARES
-    stages = {f"engine-{name}" for name in ENGINES} | {f"train-{name}" for name in chosen.share}
-    if unknown := chosen.limit.keys() - stages - {"build", "engine", "figures", "cuda", "train"}:
-        parser.error(f"--limit: there is no stage {', '.join(sorted(unknown))}")
+    stages = [*STAGES, *(f"train-{name}" for name in chosen.share)]
+    for name in chosen.limit:
+        if not any(f"{stage}-".startswith(f"{name}-") for stage in stages):
+            parser.error(f"--limit: there is no stage {name}")
     return chosen
 
 

@@ -44,6 +44,16 @@ class Bench:
         """Whether this is a dry run on a CPU, in Triton's interpreter."""
         return self.device.type == "cpu"
 
+    @property
+    def dry(self) -> str:
+        """What the titles of tables end with."""
+        return ", dry run on a CPU" if self.dry_run else ""
+
+    def release_memory(self) -> None:
+        """Return the memory that PyTorch keeps to the GPU."""
+        if not self.dry_run:
+            torch.cuda.empty_cache()
+
     def images(self, batch: int) -> Tensor:
         """Random images ``uint8 [batch, D, h, w]``; image i is the same in every batch."""
         return random_images(self.config, batch, *self.low).to(self.device)

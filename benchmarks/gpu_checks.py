@@ -1,8 +1,8 @@
 """Checks of an engine on the GPU of this machine; all are run, even if some fail.
 
-SPEC's test for several batch sizes in every precision of the engine, then equality between repeated
-runs, batch sizes and the engine ``cpu``, unusual configurations, and ``compute-sanitizer`` if it is
-installed.
+SPEC's test for several batch sizes in every precision of the engine, and on a trained model; then
+equality between repeated runs, batch sizes, places in a batch and the engine ``cpu``, unusual
+configurations, and ``compute-sanitizer`` if it is installed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 import prsr
 from benchmarks.gpu_bench import Bench
 from benchmarks.subject import EPSILON
+from prsr.models.model_files import bundled_inputs
 from prsr.testing import cdf_violation, divergence_distance, with_rounded_operands
 
 BF16_EPSILON = 0.02
@@ -36,6 +37,13 @@ relative error of up to 2⁻¹¹."""
 
 MAX_DIFFERENT = 0.03
 """The share of images of two engines that may differ; SPEC, section 2."""
+
+BIT_IDENTICAL = ("cuda",)
+"""Engines whose images have the same bits in any batch and at any place in it."""
+
+TRAINED = {1.0: 2e-5, 0.3: 6e-5}
+"""Temperatures at which a trained model is sampled in fp32, and the CDF violation that was computed
+for fp32 as two fp16 numbers without a GPU. A GPU may exceed it, up to :data:`EPSILON`."""
 
 CHECKED = 128  # images per slice, whose logits fit in memory
 
@@ -72,10 +80,12 @@ class Checks:
 
     Attributes:
         engine: its name.
+        precision: the only one to check; None for all.
         outcomes: description of each check, and whether it passed.
     """
 
     engine: str
+    precision: str | None = None
     outcomes: list[tuple[str, bool]] = field(default_factory=list)
 
     def require(self, passed: bool, what: str) -> None:
@@ -108,9 +118,16 @@ def violation(model: prsr.PRSR, call: dict[str, Tensor], image: Tensor) -> float
 def check_correctness(bench: Bench, checks: Checks, batches: list[int]) -> None:
     """SPEC's test, and equality between runs, batch sizes and engines."""
     few, more = batches[1:3]
-    for precision in precisions(bench, checks.engine):
+    checked = precisions(bench, checks)
+    for precision in checked:
         with checks.attempt(precision):
             check_precision(bench, checks, precision, batches)
+            if checks.engine in BIT_IDENTICAL:
+                check_places(bench, checks, precision, few, more)
+    if "fp32" not in checked:
+        return
+    if not bench.dry_run:
+        check_trained(bench, checks)
 
     def sample_images(count: int) -> Tensor:
         lr = bench.images(count)
@@ -143,9 +160,42 @@ def check_precision(bench: Bench, checks: Checks, precision: str, batches: list[
         checks.require(all(torch.equal(other, first) for other in others), description)
 
 
-def precisions(bench: Bench, engine: str) -> list[str]:
-    """The precisions that an engine supports here."""
-    return [p for p in TRUTHS if not prsr.list_engines(bench.config, bench.device, p)[engine]]
+def check_places(bench: Bench, checks: Checks, precision: str, few: int, more: int) -> None:
+    """Bit-identity of images in a large batch and, at other places, in a small one."""
+    sampler = prsr.Sampler(bench.model, engine=checks.engine, precision=precision)
+    first = more - few  # the last images of the large batch
+    lr = bench.images(more)
+    large = sampler.sample(lr, seed=0)[first:]
+    small = sampler.sample(lr[first:], seed=0, first_index=first)
+    description = (
+        f"{precision}: {few} images have the same bits at other places in a batch of {more}"
+    )
+    checks.require(torch.equal(large, small), description)
+
+
+def check_trained(bench: Bench, checks: Checks) -> None:
+    """SPEC's test of the bundled cartoon faces in fp32."""
+    model = prsr.PRSR.from_pretrained("faces").eval().to(bench.device)
+    lr = bundled_inputs("faces").to(bench.device)
+    height, width = (model.config.scale * side for side in lr.shape[2:])
+    noise = prsr.noise(0, len(lr), height, width, model.config.channels).to(bench.device)
+    for temperature, computed in TRAINED.items():
+        what = f"faces at temperature {temperature}"
+        with checks.attempt(what):
+            image = prsr.sample(lr, temperature, model=model, seed=0, engine=checks.engine)
+            worst = float(cdf_violation(model, lr, image, noise, temperature).max())
+            description = f"{what}: CDF violation {worst:.2g}, computed {computed:.0e}"
+            checks.require(worst <= EPSILON, description)
+
+
+def precisions(bench: Bench, checks: Checks) -> list[str]:
+    """The precisions to check: those that the engine supports here."""
+    return [
+        precision
+        for precision in TRUTHS
+        if checks.precision in (None, precision)
+        and not prsr.list_engines(bench.config, bench.device, precision)[checks.engine]
+    ]
 
 
 def require_equal_images(
@@ -191,7 +241,21 @@ def check_odd_configurations(bench: Bench, checks: Checks) -> None:
 
 
 def check_odd_configuration(odd: Bench, checks: Checks, batch: int, what: str) -> None:
-    """SPEC's test with known sub-pixels and several temperatures, and in bf16."""
+    """SPEC's test with known sub-pixels and several temperatures in fp32, and in bf16."""
+    checked = precisions(odd, checks)
+    if "fp32" in checked:
+        check_known_sub_pixels(odd, checks, batch, what)
+    if "bf16" not in checked:
+        return
+    # At temperature 1, because near 0 rounding errors decide which level is drawn.
+    call = sampling_inputs(odd, batch)
+    image = prsr.sample(call["lr"], model=odd.model, seed=0, engine=checks.engine, precision="bf16")
+    worst = violation(with_rounded_operands(odd.model), call, image)
+    checks.require(worst <= BF16_EPSILON, f"{what}, bf16: CDF violation {worst:.2g}")
+
+
+def check_known_sub_pixels(odd: Bench, checks: Checks, batch: int, what: str) -> None:
+    """SPEC's test with known sub-pixels and several temperatures."""
     call = sampling_inputs(odd, batch)
     call["temperature"] = torch.linspace(0, 1.5, batch, device=odd.device)
     known = torch.randint_like(call["mask"], odd.config.levels, dtype=torch.uint8)
@@ -209,36 +273,36 @@ def check_odd_configuration(odd: Bench, checks: Checks, batch: int, what: str) -
     checks.require(worst <= EPSILON, f"{what}: CDF violation {worst:.2g}")
     kept = torch.equal(image[call["mask"]], known[call["mask"]])
     checks.require(kept, f"{what}: known sub-pixels are kept")
-    if "bf16" not in precisions(odd, checks.engine):
-        return
-    # At temperature 1, because near 0 rounding errors decide which level is drawn.
-    call = sampling_inputs(odd, batch)
-    image = prsr.sample(call["lr"], model=odd.model, seed=0, engine=checks.engine, precision="bf16")
-    worst = violation(with_rounded_operands(odd.model), call, image)
-    checks.require(worst <= BF16_EPSILON, f"{what}, bf16: CDF violation {worst:.2g}")
 
 
-def run_compute_sanitizer(checks: Checks) -> None:
-    """Run ``compute-sanitizer`` on a tiny model, if it is installed."""
+def run_compute_sanitizer(bench: Bench, checks: Checks) -> None:
+    """Run ``compute-sanitizer`` on a tiny model in each precision, if it is installed."""
     tool = shutil.which("compute-sanitizer") or shutil.which(
         "/usr/local/cuda/bin/compute-sanitizer"
     )
     if tool is None:
         print("compute-sanitizer is not installed")
         return
+    for precision in precisions(bench, checks):
+        sanitize(tool, checks, precision)
+
+
+def sanitize(tool: str, checks: Checks, precision: str) -> None:
+    """Search for invalid accesses and races in one precision."""
     code = (
         "import dataclasses, torch, prsr;"
         # Enough levels for a cluster of the engine cuda.
         "config = dataclasses.replace(prsr.PRSRConfig.preset('tiny'), levels=64);"
         "m = prsr.PRSR(config).cuda();"
         "lr = torch.zeros(3, 3, 2, 2, dtype=torch.uint8, device='cuda');"
-        f"prsr.sample(lr, model=m, seed=0, engine={checks.engine!r})"
+        f"prsr.sample(lr, model=m, seed=0, engine={checks.engine!r}, precision={precision!r})"
     )
     # A separate allocation per tensor, so that reads out of bounds do not hit torch's memory pool.
     alone = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     # torch queries driver functions that may not exist; do not report these as errors.
     for check, more in (("memcheck", ["--report-api-errors", "no"]), ("racecheck", [])):
         command = [tool, "--tool", check, *more, "--error-exitcode", "9"]
+        what = f"compute-sanitizer, {check}, {precision}"
         try:
             run = subprocess.run(
                 [*command, sys.executable, "-c", code],
@@ -249,8 +313,6 @@ def run_compute_sanitizer(checks: Checks) -> None:
                 env=alone,
             )
         except subprocess.TimeoutExpired:
-            print(f"unknown: compute-sanitizer {check} did not end within 45 s", flush=True)
+            checks.require(False, f"{what}: did not end within 45 s")
             continue
-        checks.require(
-            run.returncode == 0, f"compute-sanitizer, {check}: {run.stdout[-200:].strip()!r}"
-        )
+        checks.require(run.returncode == 0, f"{what}: {run.stdout[-200:].strip()!r}")

@@ -2,12 +2,12 @@
 
     python -m benchmarks.gpu_cuda [--preset paper] [--json gpu-cuda.json] [--quick]
 
-It prints the clocks per sub-pixel of one image by phase, and microbenchmarks of the operations that
-the kernels consist of, each with the value that the design assumed for an H100 before any GPU had
-run it, and the consequence of another value. Then every variant of the kernels is checked with
-SPEC's test and timed: with and without look-ahead, and fp32 as two fp16 or two tf32 numbers. Last
-come milliseconds and images per second by batch size, whose images are checked by ``python -m
-benchmarks.gpu --engine cuda``. The exit code is 1 if a variant fails its check.
+It prints the limits of the GPU and the clocks per sub-pixel by phase (``gpu_cuda_clocks.py``). Then
+every variant of the kernels is checked with SPEC's test and timed: with and without look-ahead, and
+fp32 as two fp16 or two tf32 numbers. Then come milliseconds and images per second by batch size,
+whose images are checked by ``python -m benchmarks.gpu --engine cuda``, and last the engine
+``triton`` and PyTorch under CUDA graphs. A measurement that fails is reported, and the rest still
+runs. The exit code is 1 if a variant fails its check or a measurement fails.
 """
 
 from __future__ import annotations
@@ -19,51 +19,29 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 import prsr
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_checks import TRUTHS, Checks, sampling_inputs, violation
-from benchmarks.gpu_figures import as_cuda_graph, time_calls
-from benchmarks.report import Column, Record, Report, ms
+from benchmarks.gpu_cuda_clocks import clocks_by_phase, measure_clocks, sub_pixels
+from benchmarks.gpu_figures import as_cuda_graph, comparators, time_calls, triton_record
+from benchmarks.report import Column, Record, Report, ms, times
 from benchmarks.stages import CANNOT_SERVE
 from prsr.engines import cuda
-from prsr.engines.base import Job
 from prsr.engines.cuda_formats import PRECISIONS
 from prsr.engines.cuda_layout import CUDAWeights, lay_out
 from prsr.engines.grouped_weights import pack_prior
 
-SCRATCH = 32 * 2**20  # bytes that the microbenchmarks read
+SECONDS = {"fp32": 0.015, "fp16": 0.010, "bf16": 0.010}
+"""The most seconds for one image."""
+
+RATES = {"fp32": 25_000, "fp16": 100_000, "bf16": 100_000}
+"""The fewest images per second in the best batch."""
 
 
-class Expected(NamedTuple):
-    """The value that the design assumed, and the consequence of another one."""
-
-    clocks: str
-    otherwise: str
-
-
-EXPECTED = {
-    "hop to 1": Expected("230", "above 450: clusters of 8 at most"),
-    "hop to 16": Expected("280", "above 450: clusters of 8 at most"),
-    "cluster barrier": Expected("over 400", "it confirms that no loop has one"),
-    "MAC a clock": Expected("1,270", "below 1,000: wgmma next"),
-    "L2 bytes a clock, one": Expected("60", "below 40: weights into shared memory"),
-    "L2 bytes a clock, all": Expected("28", "below 22: multicast of weights next"),
-    "launch gap, us": Expected("1 to 3", "above 5% of an image: rows in one launch"),
-}
-PHASES = {
-    "chain, a layer": Expected("131; fp32 290", "not below 180 and 400: look-ahead off"),
-    "head": Expected("600", "above 800: weights into shared memory"),
-    "late": Expected("700", "above 1,000: later than the draw, by idle warps"),
-    "logits": Expected("230", "above 450: clusters of 8 at most"),
-    "draw": Expected("530", ""),
-}
-
-
-def record(bench: Bench, precision: str, batch: int) -> Record:
+def batch_record(bench: Bench, precision: str, batch: int) -> Record:
     """Seconds per batch: the whole call, all rows, as a CUDA graph, and by kernel."""
     sampler = prsr.Sampler(bench.model, engine="cuda", precision=precision)
     whole = time_calls(bench, partial(sampler.sample, bench.images(batch), seed=0), 3).median
@@ -92,52 +70,6 @@ def record(bench: Bench, precision: str, batch: int) -> Record:
         "vertical": vertical,
         "horizontal": horizontal,
     }
-
-
-def clocks_by_phase(bench: Bench, weights: CUDAWeights, job: Job) -> dict[str, int]:
-    """Clocks of one block by phase, over all rows except the first."""
-    engine = cuda.CUDAEngine()
-    state = engine.start(weights, job)
-    engine.row(state, 0)
-    names = cuda.phases()
-    clocks = torch.zeros(len(names), dtype=torch.int64, device=bench.device)
-    state.horizontal["clocks"] = clocks
-    engine.rows(state, 1, bench.size[0])
-    return dict(zip(names, clocks.tolist(), strict=True))
-
-
-def sub_pixels(bench: Bench) -> int:
-    """The number of sub-pixels that :func:`clocks_by_phase` counts."""
-    height, width = bench.size
-    return (height - 1) * width * bench.config.channels
-
-
-def phases(bench: Bench, precision: str, job: Job) -> Iterator[Record]:
-    """Clocks per sub-pixel by phase."""
-    weights = cuda.CUDAEngine().pack(bench.model.prior, precision)
-    for name, total in clocks_by_phase(bench, weights, job).items():
-        what, count = name, sub_pixels(bench)
-        if name == "chain":
-            what, count = "chain, a layer", sub_pixels(bench) * bench.config.prior_layers
-        expected = PHASES[what]
-        yield {
-            "what": f"{precision}: {what}",
-            "measured": total / count,
-            "expected": expected.clocks,
-            "otherwise": expected.otherwise,
-        }
-
-
-def measurements(bench: Bench) -> Iterator[Record]:
-    """Microbenchmarks of the operations that the kernels consist of."""
-    for what, value in cuda.measure(bench.device, SCRATCH).items():
-        expected = EXPECTED[what]
-        yield {
-            "what": what,
-            "measured": value,
-            "expected": expected.clocks,
-            "otherwise": expected.otherwise,
-        }
 
 
 def variants(bench: Bench, checks: Checks) -> Iterator[Record]:
@@ -178,27 +110,11 @@ def variant_record(bench: Bench, weights: CUDAWeights, name: str, worst: float) 
     }
 
 
-def measure(bench: Bench, batches: list[int]) -> int:
-    """Measure and print all tables; returns the number of failed checks."""
-    dry = ", dry run on a CPU" if bench.dry_run else ""
-    clocks: list[Record] = list(measurements(bench))
-    for precision in PRECISIONS:
-        clocks += phases(bench, precision, bench.job(1))
-    bench.report.table(
-        "clocks",
-        "Clocks per sub-pixel of one image, by phase" + dry,
-        [
-            Column("what", ""),
-            Column("measured", "measured", "{:,.0f}".format),
-            Column("expected", "assumed"),
-            Column("otherwise", "if otherwise"),
-        ],
-        clocks,
-    )
-    checks = Checks("cuda")
+def measure_variants(bench: Bench, checks: Checks) -> None:
+    """Check and time every variant, and print the table."""
     bench.report.table(
         "variants",
-        "Variants of the kernels, one image" + dry,
+        "Variants of the kernels, one image" + bench.dry,
         [
             Column("variant", "variant"),
             Column("violation", "CDF violation", "{:.2g}".format),
@@ -207,18 +123,21 @@ def measure(bench: Bench, batches: list[int]) -> int:
         ],
         list(variants(bench, checks)),
     )
-    bench.report.results["checks"] = checks.outcomes
+
+
+def measure_batches(bench: Bench, checks: Checks, batches: list[int]) -> list[Record]:
+    """Time all batch sizes in every precision, and print the table."""
     records: list[Record] = []
     for precision in PRECISIONS:
         for batch in batches:
-            records.append(record(bench, precision, batch))
-            # Print at once, in seconds, so that it is not lost if a larger batch fails.
-            print(json.dumps(records[-1]), flush=True)
-            if not bench.dry_run:
-                torch.cuda.empty_cache()
+            with checks.attempt(f"{precision}, batch {batch}"):
+                records.append(batch_record(bench, precision, batch))
+                # Print at once, in seconds, in case the process is ended.
+                print(json.dumps(records[-1]), flush=True)
+            bench.release_memory()
     bench.report.table(
         "cuda",
-        "Engine cuda, milliseconds per batch" + dry,
+        "Engine cuda, milliseconds per batch" + bench.dry,
         [
             Column("precision", ""),
             Column("batch", "batch"),
@@ -232,14 +151,78 @@ def measure(bench: Bench, batches: list[int]) -> int:
         ],
         records,
     )
+    return records
+
+
+def compare(bench: Bench, checks: Checks, records: list[Record]) -> list[Record]:
+    """Time the engine ``triton``, and PyTorch under CUDA graphs in fp32, on the same batches."""
+    compared: list[Record] = []
+    for own in records:
+        batch, precision = own["batch"], own["precision"]
+        with checks.attempt(f"comparators, {precision}, batch {batch}"):
+            job = bench.job(batch)
+            triton = triton_record(bench, job, precision)["alone"]
+            record = {
+                **{name: own[name] for name in ("precision", "batch", "alone")},
+                "triton": triton,
+                "by_triton": triton / own["alone"],
+            }
+            if precision == "fp32":
+                graphs = comparators(bench, job)["graphs"]
+                record |= {"graphs": graphs, "by_graphs": graphs / own["alone"]}
+            compared.append(record)
+            print(json.dumps(record), flush=True)
+        bench.release_memory()
+    bench.report.table(
+        "compared",
+        "Milliseconds per batch, engines alone" + bench.dry,
+        [
+            Column("precision", ""),
+            Column("batch", "batch"),
+            Column("alone", "cuda", ms),
+            Column("triton", "triton", ms),
+            Column("by_triton", "faster by", times),
+            Column("graphs", "torch, CUDA graphs", ms),
+            Column("by_graphs", "faster by", times),
+        ],
+        compared,
+    )
+    return compared
+
+
+def check_targets(bench: Bench, records: list[Record], compared: list[Record]) -> None:
+    """Print which targets are met."""
+    report = bench.report
+    for record in records:
+        if record["batch"] == 1:
+            most = SECONDS[record["precision"]]
+            what = f"one image in {record['precision']}, ms"
+            report.target(what, record["call"], most=most, show=ms)
+    for precision, least in RATES.items():
+        rates = [record["rate"] for record in records if record["precision"] == precision]
+        if rates:
+            what = f"images per second in {precision}"
+            report.target(what, max(rates), least=least, show="{:,.0f}".format)
+    for name, whose, least in (
+        ("by_triton", "triton", 2),
+        ("by_graphs", "torch under CUDA graphs", 10),
+    ):
+        factors = [record[name] for record in compared if name in record]
+        if factors:
+            report.target(f"faster than {whose}, at least", min(factors), least=least)
+
+
+def measure(bench: Bench, batches: list[int]) -> int:
+    """Measure and print all tables; returns the number of failed checks and measurements."""
+    checks = Checks("cuda")
+    measure_clocks(bench, checks)
+    measure_variants(bench, checks)
+    records = measure_batches(bench, checks, batches)
+    # In a dry run, the engine triton would take minutes.
+    compared = [] if bench.dry_run else compare(bench, checks, records)
+    bench.report.results["checks"] = checks.outcomes
     if bench.config == prsr.PRESETS["paper"] and not bench.dry_run:
-        calls = {r["precision"]: r["call"] for r in records if r["batch"] == 1}
-        rates = {p: max(r["rate"] for r in records if r["precision"] == p) for p in PRECISIONS}
-        bench.report.target("one image in bf16, ms", calls["bf16"], most=0.025, show=ms)
-        bench.report.target("one image in fp32, ms", calls["fp32"], most=0.015, show=ms)
-        show = "{:,.0f}".format
-        bench.report.target("images per second in bf16", rates["bf16"], least=40_000, show=show)
-        bench.report.target("images per second in fp32", rates["fp32"], least=25_000, show=show)
+        check_targets(bench, records, compared)
     return checks.failures()
 
 

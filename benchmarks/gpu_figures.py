@@ -198,13 +198,11 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
             # Print at once, in seconds, so that it is not lost if a larger batch fails.
             print(json.dumps(record), flush=True)
             del job
-            if not bench.dry_run:
-                torch.cuda.empty_cache()
-    dry = ", dry run on a CPU" if bench.dry_run else ""
+            bench.release_memory()
     which = [Column("precision", ""), Column("batch", "batch")]
     bench.report.table(
         "figures",
-        "Milliseconds per batch" + dry,
+        "Milliseconds per batch" + bench.dry,
         [
             *which,
             Column("call", "whole call", ms),
@@ -220,7 +218,7 @@ def measure_speed(bench: Bench, batches: list[int], clock: float | None) -> None
     )
     bench.report.table(
         "comparators",
-        "Milliseconds per batch of the comparators, extrapolated from single steps" + dry,
+        "Milliseconds per batch of the comparators, extrapolated from single steps" + bench.dry,
         [
             *which,
             Column("eager", "torch", ms),

@@ -38,8 +38,9 @@ struct VerticalRow {
   float* above;           // [N, W, L, D, 2, 16·S]
 };
 
-// Phases of a sub-pixel, timed by the first thread of a block that leads a tile.
-enum Phase { kChain, kHead, kLate, kLogits, kDraw, kPhases };
+// Phases of a sub-pixel, timed by the first thread of a block that leads a tile. In kSums its warp
+// has ended the chain and waits for the sums of the next sub-pixel, by the other warps.
+enum Phase { kChain, kSums, kHead, kLate, kLogits, kDraw, kPhases };
 
 // The horizontal stack, the head and the draws of one row of all images.
 struct HorizontalRow {

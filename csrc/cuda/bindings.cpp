@@ -155,7 +155,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("devices", &devices,
              "Name, compute capability and bytes of memory of each GPU; RuntimeError if none.");
   bind_rows(module);
-  module.attr("phases") = py::make_tuple("chain", "head", "late", "logits", "draw");
+  module.attr("phases") = py::make_tuple("chain", "sums", "head", "late", "logits", "draw");
   module.def("use", &prsr::use, py::arg("device"), "Select this thread's current device.");
   module.def("shared_limit", &prsr::shared_limit,
              "The most bytes of shared memory per block on the current device.");

@@ -15,7 +15,7 @@ PRSR_DEVICE typename P::Inputs hidden(const RowContext<P>& r, const uint4* featu
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) sum[i][k] = sum[i][k] > 0 ? sum[i][k] : 0;
+    for (int k = 0; k < 4; ++k) sum[i][k] = device::positive(sum[i][k]);
   }
   return P::pack(sum[0], sum[1]);
 }

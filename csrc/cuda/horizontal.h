@@ -171,10 +171,11 @@ PRSR_DEVICE void horizontal_row(const HorizontalRow& a, unsigned char* shared) {
       } else {
         narrow_chain<P, 2>(r, n);
       }
+      watch.ends(kChain);
       // Orders the writes of chain(), early() and prepare_draw() before the reads by head(), late()
       // and draw_values().
       device::block_barrier();
-      watch.ends(kChain);
+      watch.ends(kSums);
     }
     if (r.pairs > 0) {
       for (int t = 0; t < r.cluster_tiles; ++t) {

@@ -83,6 +83,11 @@ PRSR_DEVICE uint32_t to_tf32(float x) {
   return bits;
 }
 
+// The larger of x and 0, and the smaller of x and `most`. NaN becomes a number; in the emulation it
+// stays NaN, so that poison shows.
+PRSR_DEVICE float positive(float x) { return x > 0 ? x : 0; }
+PRSR_DEVICE float at_most(float x, float most) { return x < most ? x : most; }
+
 // 2^x and 1/x with errors up to 2 and 1 units in the last place, tanh with 2^-11; denormals are
 // flushed to zero.
 PRSR_DEVICE float power_of_two(float x) {
@@ -149,6 +154,7 @@ PRSR_DEVICE void arrive_expecting(Barrier* barrier, int bytes) {
       "r"(bytes)
       : "memory");
 }
+// Acquires at the scope of the block, as CUTLASS's barriers for clusters do.
 PRSR_DEVICE bool over(Barrier* barrier, uint32_t parity) {
   uint32_t result;
   asm volatile(

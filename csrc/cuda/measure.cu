@@ -101,7 +101,7 @@ __global__ void nothing() {}
 
 }  // namespace
 
-std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t stream_address) {
+Measurements measure(uint64_t scratch, int64_t bytes, uint64_t stream_address) {
   const auto stream = reinterpret_cast<cudaStream_t>(stream_address);
   auto* const clocks = reinterpret_cast<int64_t*>(scratch);
   auto* const out = reinterpret_cast<float*>(scratch + 1024);
@@ -112,7 +112,8 @@ std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t 
         "cudaDeviceGetAttribute(MultiProcessorCount)");
   check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device),
         "cudaDeviceGetAttribute(ClusterLaunch)");
-  std::map<std::string, double> result;
+  Measurements result;
+  const auto add = [&](const std::string& name, double value) { result.emplace_back(name, value); };
   // The second of two launches is measured.
   const auto clocks_of = [&](const std::function<void()>& launch) {
     int64_t taken = 0;
@@ -140,26 +141,26 @@ std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t 
     int active = 0;
     if (cudaOccupancyMaxActiveClusters(&active, hop, &config) == cudaSuccess && active > 0) {
       for (const int targets : {1, 16}) {
-        result["hop to " + std::to_string(targets)] =
-            clocks_of([&] { cudaLaunchKernelEx(&config, hop, targets, clocks); }) / kRounds / 2;
+        add("hop to " + std::to_string(targets),
+            clocks_of([&] { cudaLaunchKernelEx(&config, hop, targets, clocks); }) / kRounds / 2);
       }
-      result["cluster barrier"] =
-          clocks_of([&] { cudaLaunchKernelEx(&config, barriers, clocks); }) / kRounds;
+      add("cluster barrier",
+          clocks_of([&] { cudaLaunchKernelEx(&config, barriers, clocks); }) / kRounds);
     }
     cudaGetLastError();
   }
   const double steps = 8.0 * kRounds * kMeasured / 32;
-  result["MAC a clock"] =
-      steps * 16 * 8 * 16 / clocks_of([&] { products<<<1, kMeasured, 0, stream>>>(clocks, out); });
+  add("MAC a clock",
+      steps * 16 * 8 * 16 / clocks_of([&] { products<<<1, kMeasured, 0, stream>>>(clocks, out); }));
   const int count = 1 << 16;  // 1 MiB
   if (bytes >= 65536 + 16 * static_cast<int64_t>(count)) {
     for (const bool all : {false, true}) {
       const int blocks = all ? processors : 1;
-      result[all ? "L2 bytes a clock, all" : "L2 bytes a clock, one"] =
+      add(all ? "L2 bytes a clock, all" : "L2 bytes a clock, one",
           4.0 * 16 * count / clocks_of([&] {
             reads<<<blocks, kMeasured, 0, stream>>>(data, count, clocks,
                                                     reinterpret_cast<uint4*>(out));
-          });
+          }));
     }
   }
   cudaEvent_t start, end;
@@ -172,7 +173,7 @@ std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t 
   check(cudaEventSynchronize(end), "cudaEventSynchronize");
   float milliseconds;
   check(cudaEventElapsedTime(&milliseconds, start, end), "cudaEventElapsedTime");
-  result["launch gap, us"] = 1e3 * milliseconds / kRounds;
+  add("launch gap, us", 1e3 * milliseconds / kRounds);
   cudaEventDestroy(start);
   cudaEventDestroy(end);
   return result;

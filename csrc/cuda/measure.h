@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace prsr {
+
+// Names and values, in the order of measurement.
+using Measurements = std::vector<std::pair<std::string, double>>;
 
 // Measures the current device; takes some milliseconds. Results are in clock cycles unless stated
 // otherwise: "hop to 1", "hop to 16": from st.async of 512 bytes to the end of the wait, half a
@@ -14,6 +18,6 @@ namespace prsr {
 // stream. Measurements that the device does not support are omitted.
 //
 // `scratch`: device memory of `bytes` bytes, at least 32 MiB.
-std::map<std::string, double> measure(uint64_t scratch, int64_t bytes, uint64_t stream);
+Measurements measure(uint64_t scratch, int64_t bytes, uint64_t stream);
 
 }  // namespace prsr

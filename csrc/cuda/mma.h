@@ -32,8 +32,8 @@ struct LanePosition {
 // longer depends on them, so that the product below stays finite.
 PRSR_DEVICE float exact_gate(float a, float b) {
   const float x = -2 * kLog2e * a, y = -kLog2e * b;
-  const float s = device::power_of_two(x < 60.f ? x : 60.f);
-  const float t = device::power_of_two(y < 60.f ? y : 60.f);
+  const float s = device::power_of_two(device::at_most(x, 60.f));
+  const float t = device::power_of_two(device::at_most(y, 60.f));
   return (1.f - s) * device::reciprocal((1.f + s) * (1.f + t));
 }
 

@@ -21,13 +21,12 @@ int plan_shared_memory(Format format, HorizontalRow& row, int cluster, int limit
   const int64_t hidden = row.unit_steps * all * steps * step;
   int64_t end =
       SharedLayout::of(row.channels, steps, row.level_pairs, row.tiles, vectors, cluster).end;
-  // If a block reads its weights for several tiles, the memory is more useful as a cache for these.
-  const bool several = row.tiles > 1;
-  const auto fits = [&](int64_t bytes) { return !several && end + bytes <= limit; };
-  // Wide colours have neither sums nor weights of the chain here. The sums are read most often, so
-  // the output has what they leave, if they fit at all. Its last colours have the most weights.
+  const auto fits = [&](int64_t bytes) { return end + bytes <= limit; };
+  // Wide colours have neither sums nor weights of the chain here. For a single tile, the sums are
+  // read most often, so the output has what they leave, if they fit at all. For several tiles, the
+  // output is read by each, and comes first. Its last colours have the most weights.
   const bool narrow = steps <= kNarrow;
-  const int64_t reserved = narrow && fits(given) ? given : 0;
+  const int64_t reserved = narrow && row.tiles == 1 && fits(given) ? given : 0;
   const int64_t units = share_of(row.level_pairs, cluster) * row.unit_steps * step;
   const auto output = [&](int from) { return units * (all - head_steps(from)); };
   row.output_colour = 0;
@@ -38,10 +37,11 @@ int plan_shared_memory(Format format, HorizontalRow& row, int cluster, int limit
   end += output(row.output_colour);
   // Blocks that lead a tile and the others need different arrays, in the same place.
   const auto place = static_cast<int>(end);
-  row.given_offset = reserved ? place : -1;
-  row.chain_offset = narrow && fits(reserved + chain) ? place + static_cast<int>(reserved) : -1;
-  row.hidden_offset = cluster > 1 && fits(hidden) ? place : -1;
-  const int64_t leading = reserved + (row.chain_offset >= 0 ? chain : 0);
+  const int64_t sums = narrow && fits(given) ? given : 0;
+  row.given_offset = sums ? place : -1;
+  row.chain_offset = narrow && fits(sums + chain) ? place + static_cast<int>(sums) : -1;
+  row.hidden_offset = row.tiles < cluster && fits(hidden) ? place : -1;
+  const int64_t leading = sums + (row.chain_offset >= 0 ? chain : 0);
   const int64_t other = row.hidden_offset >= 0 ? hidden : 0;
   end += leading > other ? leading : other;
   return end > limit ? limit + 1 : static_cast<int>(end);

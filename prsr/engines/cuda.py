@@ -241,11 +241,22 @@ def describe(config: PRSRConfig, device: torch.device, precision: str, images: i
     Raises:
         RuntimeError: the CUDA runtime reports an error.
     """
-    assert _cuda is not None
     with torch.cuda.device(device):
-        stream_of(device)
-        planner = Planner(_cuda, Card.current(_cuda), Variant.of(config, precision))
+        planner = planner_for(config, device, precision)
     return planner.describe(images, config.scale * config.low_width)
+
+
+def planner_for(config: PRSRConfig, device: torch.device, precision: str) -> Planner:
+    """What divides jobs on torch's current device."""
+    assert _cuda is not None
+    stream_of(device)
+    return Planner(_cuda, Card.current(_cuda), Variant.of(config, precision))
+
+
+def active_clusters(config: PRSRConfig, device: torch.device, precision: str, size: int) -> int:
+    """For benchmarks: how many clusters of so many blocks, one tile each, run concurrently."""
+    with torch.cuda.device(device):
+        return planner_for(config, device, precision).active_clusters(size, 1)
 
 
 def phases() -> list[str]:
@@ -254,12 +265,12 @@ def phases() -> list[str]:
     return list(_cuda.phases)
 
 
-def measure(device: torch.device, size: int) -> dict[str, float]:
+def measure(device: torch.device, size: int) -> list[tuple[str, float]]:
     """For benchmarks: limits of the device (``csrc/cuda/measure.h``), using ``size`` bytes."""
     assert _cuda is not None
     scratch = torch.zeros(size, dtype=torch.uint8, device=device)
     with torch.cuda.device_of(scratch):
-        return dict(_cuda.measure(scratch.data_ptr(), size, stream_of(device)))
+        return list(_cuda.measure(scratch.data_ptr(), size, stream_of(device)))
 
 
 class CUDAEngine(Engine):

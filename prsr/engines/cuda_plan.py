@@ -185,22 +185,23 @@ class Planner:
         at_a_time = f"{tiles} tile(s) of {STEP} images, a block each"
         if self.variant.sizes.level_pairs < min(CLUSTERS):
             return f"{at_a_time}: {self.variant.config.levels} levels are too few for a cluster"
-        return f"{at_a_time}: this GPU runs no clusters"
+        return f"{at_a_time}: no cluster fits this GPU"
 
     def _describe_memory(self, plan: Plan, shared: SharedMemory) -> str:
         colours = self.variant.config.channels
         kept_colours = colours - shared.output_colour
         some = f" of {kept_colours} of {colours} colours" if 0 < kept_colours < colours else ""
-        parts = {f"the head's weights{some}": kept_colours > 0}
+        parts = {f"the weights of logits{some}": kept_colours > 0}
+        if plan.tiles < plan.cluster:
+            name = "in blocks that lead no tile the weights of hidden units"
+            parts[name] = shared.hidden_offset >= 0
         if self.variant.sizes.group <= NARROW:
             parts["the chain's sums"] = shared.given_offset >= 0
             parts["the chain's weights"] = shared.chain_offset >= 0
         text = f"{shared.size / 1024:.0f} of {self.card.shared_limit // 1024} KiB shared memory"
-        if kept := [name for name, is_kept in parts.items() if is_kept]:
-            text += f", with {' and '.join(kept)}"
-        if left_out := [name for name, is_kept in parts.items() if not is_kept]:
-            why = "a block has several tiles" if plan.tiles > 1 else "they do not fit"
-            text += f", without {' and '.join(left_out)} ({why})"
+        for word, wanted in (("with", True), ("without", False)):
+            if names := [name for name, is_kept in parts.items() if is_kept == wanted]:
+                text += f", {word} {' and '.join(names)}"
         return text
 
     def _describe_chain(self) -> str:

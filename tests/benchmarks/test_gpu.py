@@ -43,6 +43,25 @@ def test_checks_on_a_gpu_would_notice(monkeypatch):
     assert math.isnan(gpu_checks.violation(bench.model, call, right))
 
 
+def test_a_trained_model_and_places_in_a_batch_are_checked(monkeypatch):
+    """By an engine that passes, and one that does not."""
+    from benchmarks import gpu_checks
+    from benchmarks.gpu_bench import Bench
+    from benchmarks.report import Report
+
+    bench = Bench(prsr.PRSRConfig.preset("tiny"), torch.device("cpu"), True, Report())
+    checks = gpu_checks.Checks("cpu")
+    gpu_checks.check_trained(bench, checks)
+    gpu_checks.check_places(bench, checks, "fp32", 2, 9)
+    assert [passed for _, passed in checks.outcomes] == [True, True, True]
+    places = iter(range(9))
+    monkeypatch.setattr(prsr.Sampler, "sample", lambda *call, **more: torch.tensor([next(places)]))
+    monkeypatch.setattr(gpu_checks, "cdf_violation", lambda *call: torch.tensor([torch.nan]))
+    gpu_checks.check_trained(bench, checks)
+    gpu_checks.check_places(bench, checks, "fp32", 2, 3)
+    assert [passed for _, passed in checks.outcomes[3:]] == [False, False, False]
+
+
 def test_dry_run_of_all_checks_and_measurements(tmp_path, monkeypatch):
     """All of it, in the interpreter, without compiling and without what only a GPU can do."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")

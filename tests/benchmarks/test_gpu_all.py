@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_build, gpu_checks, gpu_training, parts
-from benchmarks.gpu_all import Session
+from benchmarks.gpu_all import PRECISIONS, Session, options
 from benchmarks.gpu_training import Pace, Plan, Training, make_plan
 from benchmarks.parts import read_archive, write_archive
 from benchmarks.stages import run_stage
@@ -265,11 +265,11 @@ def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     assert code == 1
     assert {name: stage["outcome"] for name, stage in stages.items()} == {
         "build": "skipped",
-        "engine-triton": "timed out",
-        "engine-cuda": "skipped",
-        "engine-torch": "passed",
-        "figures": "timed out",
+        **{f"engine-cuda-{precision}": "skipped" for precision in PRECISIONS},
         "cuda": "skipped",
+        "engine-triton": "timed out",
+        "figures": "timed out",
+        "engine-torch": "passed",
         "train-cartoons": "skipped",
         "train-damaged": "failed",
         "train-portraits": "passed",
@@ -277,7 +277,7 @@ def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     assert stages["train-portraits"]["detail"].startswith("step 12 of 24, 4 images each")
     assert "portraits/checkpoint.safetensors" in names(first / "portraits.tar.0")
     assert {"logs/engine-torch.log", "logs/train-damaged.log"} <= names(first / "report.tar.0")
-    assert (first / "summary.txt").read_text().count("\n") == 9
+    assert (first / "summary.txt").read_text().count("\n") == 11
 
     left_out = ("--limit", "engine=0", "--limit", "figures=0", "--limit", "train-damaged=0")
     code, stages = session(packed, tmp_path, second, *left_out, "--resume", first)
@@ -286,16 +286,32 @@ def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     assert "portraits/model/model.safetensors" in names(second / "portraits.tar.0")
 
 
+def test_the_longest_beginning_of_a_stage_s_name_sets_its_limit(tmp_path, monkeypatch, capsys):
+    command = ["gpu_all", "--out", str(tmp_path / "out"), "--seconds", "600"]
+    chosen = ["--limit", "engine-cuda=7", "--limit", "engine-cuda-bf16=3", "--limit", "train=9"]
+    monkeypatch.setattr(sys, "argv", [*command, *chosen])
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    session = Session(options())
+    limits = {"engine-cuda-fp32": 7, "engine-cuda-bf16": 3, "cuda": 60, "engine-torch": 60}
+    for name, seconds in (limits | {"train-portraits": 9, "build": 100}).items():
+        assert session.limit(name, 100) == seconds
+    monkeypatch.setattr(sys, "argv", [*command, "--limit", "engine-cud=7"])
+    with pytest.raises(SystemExit):
+        options()
+    assert "--limit: there is no stage engine-cud" in capsys.readouterr().err
+
+
 def names(archive):
     with tarfile.open(archive) as file:
         return set(file.getnames())
 
 
 def test_what_is_ended_from_outside_leaves_a_summary_and_no_process(tmp_path):
-    command = [*COMMAND, "--seconds", "600", "--limit", "build=0", "--out", tmp_path / "out"]
+    limits = ["--limit", "build=0", "--limit", "engine-triton=0", "--limit", "figures=0"]
+    command = [*COMMAND, "--seconds", "600", *limits, "--out", tmp_path / "out"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "MARK_OF_THIS_TEST": str(tmp_path)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as run:
-        while b"engine-triton: at most" not in run.stdout.readline():
+        while b"engine-torch: at most" not in run.stdout.readline():
             pass
         run.terminate()
         run.stdout.read()

@@ -107,6 +107,9 @@ inline float upper_fp16(uint32_t both) { return emulation::from_fp16(both >> 16)
 // Rounds half a unit away from zero; the bits below the mantissa of tf32 are undefined.
 inline uint32_t to_tf32(float x) { return bits_of(x) + 0x1000; }
 
+inline float positive(float x) { return x < 0 ? 0 : x; }
+inline float at_most(float x, float most) { return x > most ? most : x; }
+
 inline float power_of_two(float x) { return std::exp2(x); }
 inline float reciprocal(float x) { return 1 / x; }
 inline float tanh_approximate(float x) {
