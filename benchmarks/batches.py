@@ -189,7 +189,7 @@ def targets(run: Run, records: dict[int, Record]) -> None:
         if before is not None:
             slower = record["call"].median / before["call"].median
             name = f"batch {batch}: an image over one of batch {before['batch']}"
-            run.target(name, slower, most=1.0)
+            run.target(name, slower, most=1.02)  # two batches may both be at the bound
         before = record
         if batch not in (1, 16, 64):
             continue

@@ -63,8 +63,8 @@ def check(run: Run) -> None:
 def measure(part: Callable[[Run], None], run: Run) -> None:
     """Run a part of the benchmark; warn if other work took a share of it.
 
-    Prints the round trip between two threads before and after, on which the time of an image that
-    they share depends: the host of a virtual machine may place its cores anew at any time.
+    Prints the round trip between two threads before and after. The time of an image that two
+    threads share depends on it, and the host of a virtual machine may move its cores at any time.
     """
     other_work, before = machine.OtherWork(), machine.round_trip()
     part(run)
@@ -108,15 +108,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sizes, one round, no compiler")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     options = parser.parse_args()
-    report = Report()
+    report = Report(options.json)
     run = Run(options.preset, 1 if options.quick else options.runs, options.quick, report)
     describe(run)
     check(run)
     for part in (batches, trained, split, sizes, widths, contention, memory):
         measure(part, run)
     remeasure_limits(run)
-    if options.json:
-        report.write(options.json)
+    report.write()
 
 
 if __name__ == "__main__":

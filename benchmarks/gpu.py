@@ -3,8 +3,9 @@
     python -m benchmarks.gpu [--preset paper] [--json gpu.json] [--quick]
     python -m benchmarks.gpu --only checks --engine torch
 
-(``make gpu`` builds the modules first; ``make gpu-all`` runs checks and figures as stages.) All
-checks of ``benchmarks/gpu_checks.py`` are run, even if some fail. The exit code is 1 if a check
+(``make gpu`` builds the modules, then runs checks and figures as stages.) All checks of
+``benchmarks/gpu_checks.py`` are run, even if some fail, and with ``--only sanitizer`` those of
+``compute-sanitizer`` instead. The exit code is 1 if a check
 fails, and 77 if the engine does not support this machine. The figures are milliseconds, images per
 second, the time of each kernel, the bound and, in the same run, comparators without prsr's kernels:
 the naive sampler as CUDA graphs, and the engine ``torch``, eager, as CUDA graphs and compiled.
@@ -34,12 +35,15 @@ from benchmarks.gpu_checks import (
     Checks,
     check_correctness,
     check_odd_configurations,
+    compute_sanitizer,
     run_compute_sanitizer,
 )
 from benchmarks.gpu_figures import measure_speed
 from benchmarks.machine import commit
 from benchmarks.report import Report
 from benchmarks.stages import CANNOT_SERVE
+
+PARTS = ("checks", "figures", "sanitizer")
 
 
 def maximum_clock(clock: str) -> float | None:
@@ -72,17 +76,13 @@ def describe_gpu(device: torch.device) -> dict[str, str]:
     }
 
 
-def run_checks(bench: Bench, checks: Checks) -> int:
-    """Run all checks of an engine; returns the number of failures."""
+def run_checks(bench: Bench, checks: Checks) -> None:
+    """Run all checks of an engine but those of ``compute-sanitizer``."""
     batches = [1, 2, 3] if bench.dry_run else [1, 16, 257]
     if not bench.dry_run and not bench.quick:
         batches.append(2048)
     check_correctness(bench, checks, batches)
     check_odd_configurations(bench, checks)
-    if not bench.dry_run and checks.engine != "torch":  # it launches no kernel of prsr
-        run_compute_sanitizer(bench, checks)
-    bench.report.results["checks"] = checks.outcomes
-    return checks.failures()
 
 
 def measure(bench: Bench, clock: str) -> None:
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--engine", default="triton", choices=list(prsr.list_engines()))
     parser.add_argument("--precision", choices=list(TRUTHS), help="check only this one")
-    parser.add_argument("--only", choices=["checks", "figures"], help="run only this part")
+    parser.add_argument("--only", choices=PARTS, help="run only this part")
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
     parser.add_argument("--json", type=Path, help="also write the results here")
     chosen = parser.parse_args()
@@ -113,22 +113,27 @@ def main() -> None:
     if reasons := prsr.list_engines(config, device)[chosen.engine]:
         print(f"engine {chosen.engine} does not support this machine: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
-    bench = Bench(config, device, chosen.quick, Report())
+    tool = None if device.type == "cpu" else compute_sanitizer()
+    if chosen.only == "sanitizer" and tool is None:
+        print("compute-sanitizer is not installed, or this is a dry run")
+        sys.exit(CANNOT_SERVE)
+    bench = Bench(config, device, chosen.quick, Report(chosen.json))
     facts = describe_gpu(device)
     bench.report.print_facts("about", facts)
-    failures = 0
+    checks = Checks(chosen.engine, chosen.precision)
+    bench.report.results["checks"] = checks.outcomes
     try:
-        if chosen.only != "figures":
-            failures = run_checks(bench, Checks(chosen.engine, chosen.precision))
-        if chosen.only != "checks":
+        if chosen.only in (None, "checks"):
+            run_checks(bench, checks)
+        if chosen.only == "sanitizer" and tool is not None:
+            run_compute_sanitizer(tool, bench, checks)
+        if chosen.only in (None, "figures"):
             measure(bench, facts["clock"])
     finally:
-        if chosen.json:
-            bench.report.write(chosen.json)
+        bench.report.write()
     if chosen.only != "figures":
-        tried = len(bench.report.results["checks"])
-        print(f"engine {chosen.engine}: {failures} of {tried} checks fail")
-    sys.exit(failures > 0)
+        print(f"engine {chosen.engine}: {checks.failures()} of {len(checks.outcomes)} checks fail")
+    sys.exit(checks.failures() > 0)
 
 
 if __name__ == "__main__":

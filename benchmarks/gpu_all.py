@@ -5,10 +5,11 @@
 
 The stages, most important first: **build** (the C++ and CUDA modules, into the Python that runs
 this); **engine-cuda-PRECISION** (checks of the engine ``cuda`` on this GPU); **cuda** (figures of
-that engine); **engine-triton**; **figures** (of that engine); **engine-torch**; and **train-NAME**
-for each data set, in the remaining time. Each is a separate process with a log and a time limit, so
-that an error that leaves a process without its GPU costs one stage. All stages run, even if some
-fail. The exit code is 1 if one failed or timed out. ``make gpu`` is the same without data.
+that engine); **engine-triton**; **figures** (of that engine); **engine-torch**;
+**sanitizer-ENGINE** (``compute-sanitizer`` on a tiny model); and **train-NAME** for each data set,
+in the remaining time. Each is a separate process with a log and a time limit, so that an error that
+leaves a process without its GPU costs one stage. All stages run, even if some fail. The exit code
+is 1 if one failed, timed out or had no time left. ``make gpu`` is the same without data.
 
 **Inputs:**
 
@@ -60,10 +61,19 @@ STAGES = (
     "engine-triton",
     "figures",
     "engine-torch",
+    "sanitizer-cuda",
+    "sanitizer-triton",
 )
 """All stages but trainings, in order."""
 
-LIMITS = {"build": 150.0, "engine": 60.0, "engine-triton": 120.0, "figures": 90.0, "cuda": 60.0}
+LIMITS = {
+    "build": 150.0,
+    "engine": 60.0,
+    "engine-triton": 150.0,
+    "figures": 120.0,
+    "cuda": 120.0,
+    "sanitizer": 120.0,
+}
 """Seconds that a stage may take, by the beginning of its name; training may use what is left."""
 
 SHARES = {"portraits": 0.6, "cartoons": 0.4}
@@ -126,7 +136,8 @@ class Session:
             elif kind == "figures":
                 yield name, [*gpu, "--only", "figures", *measured, *output]
             else:
-                check = ["--only", "checks", "--engine", subject[0], "--preset", chosen.preset]
+                only = "checks" if kind == "engine" else kind
+                check = ["--only", only, "--engine", subject[0], "--preset", chosen.preset]
                 check += [f"--precision={precision}" for precision in subject[1:]]
                 # The engine torch has no kernels of its own, and takes seconds per batch.
                 quick = ["--quick"] if subject[0] == "torch" or chosen.device == "cpu" else []
@@ -147,7 +158,9 @@ class Session:
             return Result(name, outcome, time.monotonic() - begin, detail)
 
         if limit <= 0:
-            self.add(result(SKIPPED, "its limit is 0 s" if self.left() > 0 else "no time is left"))
+            wanted = self.limit(name, 1) > 0
+            outcome = (TIMED_OUT, "no time was left") if wanted else (SKIPPED, "its limit is 0 s")
+            self.add(result(*outcome))
             return
         log = self.work / "logs" / f"{name}.log"
         try:

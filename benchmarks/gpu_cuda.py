@@ -134,7 +134,7 @@ def measure_batches(bench: Bench, checks: Checks, batches: list[int]) -> list[Re
                 records.append(batch_record(bench, precision, batch))
                 # Print at once, in seconds, in case the process is ended.
                 print(json.dumps(records[-1]), flush=True)
-            bench.release_memory()
+                bench.release_memory()
     bench.report.table(
         "cuda",
         "Engine cuda, milliseconds per batch" + bench.dry,
@@ -168,11 +168,12 @@ def compare(bench: Bench, checks: Checks, records: list[Record]) -> list[Record]
                 "by_triton": triton / own["alone"],
             }
             if precision == "fp32":
-                graphs = comparators(bench, job)["graphs"]
+                graphs = comparators(bench, job, ["graphs"])["graphs"]
                 record |= {"graphs": graphs, "by_graphs": graphs / own["alone"]}
             compared.append(record)
             print(json.dumps(record), flush=True)
-        bench.release_memory()
+            del job
+            bench.release_memory()
     bench.report.table(
         "compared",
         "Milliseconds per batch, engines alone" + bench.dry,
@@ -190,8 +191,8 @@ def compare(bench: Bench, checks: Checks, records: list[Record]) -> list[Record]
     return compared
 
 
-def check_targets(bench: Bench, records: list[Record], compared: list[Record]) -> None:
-    """Print which targets are met."""
+def check_own_targets(bench: Bench, records: list[Record]) -> None:
+    """Print which targets of times and rates are met."""
     report = bench.report
     for record in records:
         if record["batch"] == 1:
@@ -203,26 +204,35 @@ def check_targets(bench: Bench, records: list[Record], compared: list[Record]) -
         if rates:
             what = f"images per second in {precision}"
             report.target(what, max(rates), least=least, show="{:,.0f}".format)
+
+
+def check_compared_targets(bench: Bench, compared: list[Record]) -> None:
+    """Print whether the engine is so many times as fast as the comparators at every batch size."""
     for name, whose, least in (
         ("by_triton", "triton", 2),
         ("by_graphs", "torch under CUDA graphs", 10),
     ):
         factors = [record[name] for record in compared if name in record]
         if factors:
-            report.target(f"faster than {whose}, at least", min(factors), least=least)
+            what = f"faster than {whose}, at least"
+            bench.report.target(what, min(factors), least=least)
 
 
 def measure(bench: Bench, batches: list[int]) -> int:
     """Measure and print all tables; returns the number of failed checks and measurements."""
     checks = Checks("cuda")
+    bench.report.results["checks"] = checks.outcomes
     measure_clocks(bench, checks)
     measure_variants(bench, checks)
     records = measure_batches(bench, checks, batches)
-    # In a dry run, the engine triton would take minutes.
-    compared = [] if bench.dry_run else compare(bench, checks, records)
-    bench.report.results["checks"] = checks.outcomes
-    if bench.config == prsr.PRESETS["paper"] and not bench.dry_run:
-        check_targets(bench, records, compared)
+    if bench.dry_run:  # the engine triton would take minutes
+        return checks.failures()
+    has_targets = bench.config == prsr.PRESETS["paper"]
+    if has_targets:
+        check_own_targets(bench, records)
+    compared = compare(bench, checks, records)
+    if has_targets:
+        check_compared_targets(bench, compared)
     return checks.failures()
 
 
@@ -239,15 +249,10 @@ def main() -> None:
     if reasons := prsr.list_engines(config, device)["cuda"]:
         print(f"engine cuda does not support this machine: {'; '.join(reasons)}")
         sys.exit(CANNOT_SERVE)
-    bench = Bench(config, device, chosen.quick, Report())
-    failures = 0
-    try:
-        failures = measure(
-            bench, [1, 128, 2048] if chosen.quick else [1, 16, 128, 256, 1024, 2048, 4096]
-        )
-    finally:
-        if chosen.json:
-            bench.report.write(chosen.json)
+    bench = Bench(config, device, chosen.quick, Report(chosen.json))
+    batches = [1, 128, 2048] if chosen.quick else [1, 16, 128, 256, 1024, 2048, 4096]
+    failures = measure(bench, batches)
+    bench.report.write()
     sys.exit(failures > 0)
 
 

@@ -9,7 +9,7 @@ code runs in Triton's interpreter without CUDA graphs, with wall-clock times, as
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -114,7 +114,10 @@ def triton_record(bench: Bench, job: Job, precision: str) -> Record:
     }
 
 
-def comparators(bench: Bench, job: Job) -> Record:
+COMPARATORS = ("eager", "graphs", "compiled", "naive")
+
+
+def comparators(bench: Bench, job: Job, names: Sequence[str] = COMPARATORS) -> Record:
     """Seconds per batch of the PyTorch comparators, extrapolated from single steps."""
     height, width = bench.size
     pixels, batch = height * width, len(job.image)
@@ -125,18 +128,19 @@ def comparators(bench: Bench, job: Job) -> Record:
         pixel = partial(horizontal_pixel, state, 0, 0, logits[0])
         row = partial(vertical_row, state, 0)
         rows = height * time_calls(bench, as_cuda_graph(bench, row), 5, calls=4).median
-        graph = as_cuda_graph(bench, pixel)
-        record: Record = {
-            "eager": height * time_calls(bench, row, 5).median
-            + pixels * time_calls(bench, pixel, 5).median,
-            "graphs": rows + pixels * time_calls(bench, graph, 5, calls=20).median,
-        }
-        if batch in COMPILED:
+        record: Record = {}
+        if "eager" in names:
+            seconds = time_calls(bench, row, 5).median, time_calls(bench, pixel, 5).median
+            record["eager"] = height * seconds[0] + pixels * seconds[1]
+        if "graphs" in names:
+            graph = as_cuda_graph(bench, pixel)
+            record["graphs"] = rows + pixels * time_calls(bench, graph, 5, calls=20).median
+        if "compiled" in names and batch in COMPILED:
             compiled = CompiledEngine()
             compiled.pack(bench.model.prior, "fp32")
             step = as_cuda_graph(bench, partial(compiled.draw_pixel, state, 0, 0, logits[0]))
             record["compiled"] = rows + pixels * time_calls(bench, step, 5, calls=20).median
-        if batch <= NAIVE:
+        if "naive" in names and batch <= NAIVE:
             forward = as_cuda_graph(bench, partial(bench.model.prior, job.image))
             forwards = pixels * bench.config.channels
             record["naive"] = forwards * time_calls(bench, forward, 3).median

@@ -55,9 +55,14 @@ class Column:
 
 
 class Report:
-    """Prints results, and collects them for the JSON file."""
+    """Prints results, and collects them for the JSON file.
 
-    def __init__(self) -> None:
+    Args:
+        path: of the JSON file, replaced after each table, in case the process is ended; or None.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
         self.console = Console(width=130, highlight=False)
         self.results: dict[str, Any] = {"targets": [], "other_work": {}, "round_trips": {}}
 
@@ -81,6 +86,7 @@ class Report:
         self.console.print(table)
         if note:
             self.console.print(note)
+        self.write()
 
     def target(
         self,
@@ -100,10 +106,11 @@ class Report:
         self.results["targets"].append(target)
         self.console.print(f"{what}, target {limit}: {show(value)}, [{style}]{verdict}[/{style}]")
 
-    def write(self, path: Path) -> None:
-        """Write all results as JSON, times in seconds, memory in bytes."""
-        text = json.dumps(self.results, indent=2, ensure_ascii=False, default=encode)
-        path.write_text(text + "\n", encoding="utf-8")
+    def write(self) -> None:
+        """Write all results so far as JSON, times in seconds, memory in bytes."""
+        if self.path is not None:
+            text = json.dumps(self.results, indent=2, ensure_ascii=False, default=encode)
+            self.path.write_text(text + "\n", encoding="utf-8")
 
 
 def encode(timing: Timing) -> dict[str, Any]:

@@ -271,15 +271,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.worker:
         work(options.worker, options.preset, options.batches[0])
         return
-    report = Report()
+    report = Report(options.json)
     report.print_facts("machine", machine.describe())
     if options.busy:
         busy(report, options, options.batches[0])
     else:
         for batch in options.batches:
             compare(report, options, batch)
-    if options.json:
-        report.write(options.json)
+    report.write()
 
 
 if __name__ == "__main__":

@@ -86,20 +86,20 @@ PRSR_DEVICE void copy_rows(uint4* to, const uint4* from, int rows, int size, int
   for (int i = thread; i < rows * size; i += kThreads) to[i] = from[i / size * stride + i % size];
 }
 
-// Copies the weights of the head that this block keeps in shared memory.
+// Copies the weights of the head that this block holds in shared memory.
 template <typename P>
-PRSR_DEVICE void keep_head(const RowContext<P>& r) {
+PRSR_DEVICE void copy_head(const RowContext<P>& r) {
   const int units = r.a.unit_steps;
   for (int colour = 0; colour < r.a.channels && r.pairs > 0; ++colour) {
-    if (r.keeps_output(colour)) {
-      copy_rows(r.kept_output(colour, 0), r.stored_output(colour, 0), r.pairs,
+    if (r.holds_output(colour)) {
+      copy_rows(r.shared_output(colour, 0), r.global_output(colour, 0), r.pairs,
                 static_cast<int>(vectors<P>((colour + 1) * units)),
-                r.stored_output(colour, 1) - r.stored_output(colour, 0), r.thread);
+                r.global_output(colour, 1) - r.global_output(colour, 0), r.thread);
     }
-    if (r.keeps_hidden()) {
-      copy_rows(r.kept_hidden(colour, 0), r.stored_hidden(colour, 0), units,
+    if (r.holds_hidden()) {
+      copy_rows(r.shared_hidden(colour, 0), r.global_hidden(colour, 0), units,
                 static_cast<int>(vectors<P>((colour + 1) * r.a.group_steps)),
-                r.stored_hidden(colour, 1) - r.stored_hidden(colour, 0), r.thread);
+                r.global_hidden(colour, 1) - r.global_hidden(colour, 0), r.thread);
     }
   }
 }
@@ -118,7 +118,7 @@ PRSR_DEVICE void begin(const RowContext<P>& r) {
     if (r.thread < kImages) r.drawn()[r.thread] = 0;
     if (!r.wide()) early(r, 0, r.warp, kWarps);
   }
-  keep_head(r);
+  copy_head(r);
   if (r.sends && r.thread == 0) {
     device::init(r.logits_arrived(), 1);
     if (r.leads) device::arrive_expecting(r.logits_arrived(), logits_bytes(r));

@@ -145,33 +145,34 @@ struct RowContext {
   // The head's weights, in shared or global memory. Shared memory has only the steps that are read
   // and the levels of this block.
 
-  PRSR_DEVICE uint4* kept_output(int colour, int pair) const {
+  PRSR_DEVICE uint4* shared_output(int colour, int pair) const {
     uint4* const first = reinterpret_cast<uint4*>(memory + a.output_offset);
     const int before = head_steps(colour) - head_steps(a.output_colour);
     return first + vectors<P>(a.unit_steps * (before * pairs + pair * (colour + 1)));
   }
-  PRSR_DEVICE uint4* kept_hidden(int colour, int step) const {
+  PRSR_DEVICE uint4* shared_hidden(int colour, int step) const {
     uint4* const first = reinterpret_cast<uint4*>(memory + a.hidden_offset);
     const int before = a.unit_steps * head_steps(colour) + step * (colour + 1);
     return first + vectors<P>(before * a.group_steps);
   }
-  PRSR_DEVICE bool keeps_output(int colour) const { return colour >= a.output_colour; }
-  PRSR_DEVICE bool keeps_hidden() const { return a.hidden_offset >= 0 && !leads; }
-  PRSR_DEVICE const uint4* stored_output(int colour, int pair) const {
+  PRSR_DEVICE bool holds_output(int colour) const { return colour >= a.output_colour; }
+  PRSR_DEVICE bool holds_hidden() const { return a.hidden_offset >= 0 && !leads; }
+  PRSR_DEVICE const uint4* global_output(int colour, int pair) const {
     const int64_t number = static_cast<int64_t>(colour) * a.level_pairs + first_pair + pair;
     return a.output + vectors<P>(number * a.channels * a.unit_steps);
   }
-  PRSR_DEVICE const uint4* stored_hidden(int colour, int step) const {
+  PRSR_DEVICE const uint4* global_hidden(int colour, int step) const {
     const int64_t number = static_cast<int64_t>(colour) * a.unit_steps + step;
     return a.hidden + vectors<P>(number * colour_steps());
   }
   // The weights of all units up to those of `colour`, for one of this block's level pairs.
   PRSR_DEVICE const uint4* output_weights(int colour, int pair) const {
-    return (keeps_output(colour) ? kept_output(colour, pair) : stored_output(colour, pair)) + lane;
+    return (holds_output(colour) ? shared_output(colour, pair) : global_output(colour, pair)) +
+           lane;
   }
   // The weights of all features up to those of `colour`, for 16 units of it.
   PRSR_DEVICE const uint4* hidden_weights(int colour, int step) const {
-    return (keeps_hidden() ? kept_hidden(colour, step) : stored_hidden(colour, step)) + lane;
+    return (holds_hidden() ? shared_hidden(colour, step) : global_hidden(colour, step)) + lane;
   }
 
   // Global memory.

@@ -185,23 +185,25 @@ class Planner:
         at_a_time = f"{tiles} tile(s) of {STEP} images, a block each"
         if self.variant.sizes.level_pairs < min(CLUSTERS):
             return f"{at_a_time}: {self.variant.config.levels} levels are too few for a cluster"
-        return f"{at_a_time}: no cluster fits this GPU"
+        supported = self.card.active_clusters(self.variant.horizontal, min(CLUSTERS), 0)
+        why = "no cluster fits its shared memory" if supported else "it runs no clusters"
+        return f"{at_a_time}: {why}"
 
     def _describe_memory(self, plan: Plan, shared: SharedMemory) -> str:
         colours = self.variant.config.channels
         kept_colours = colours - shared.output_colour
         some = f" of {kept_colours} of {colours} colours" if 0 < kept_colours < colours else ""
         parts = {f"the weights of logits{some}": kept_colours > 0}
-        if plan.tiles < plan.cluster:
-            name = "in blocks that lead no tile the weights of hidden units"
-            parts[name] = shared.hidden_offset >= 0
         if self.variant.sizes.group <= NARROW:
             parts["the chain's sums"] = shared.given_offset >= 0
             parts["the chain's weights"] = shared.chain_offset >= 0
+        if plan.tiles < plan.cluster:
+            name = "the weights of hidden units (in blocks that lead no tile)"
+            parts[name] = shared.hidden_offset >= 0
         text = f"{shared.size / 1024:.0f} of {self.card.shared_limit // 1024} KiB shared memory"
         for word, wanted in (("with", True), ("without", False)):
             if names := [name for name, is_kept in parts.items() if is_kept == wanted]:
-                text += f", {word} {' and '.join(names)}"
+                text += f"; {word} {', '.join(names)}"
         return text
 
     def _describe_chain(self) -> str:

@@ -6,11 +6,13 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import prsr
+from prsr.engines.cpu import CPUEngine
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
 
@@ -55,8 +57,10 @@ def test_a_trained_model_and_places_in_a_batch_are_checked(monkeypatch):
     gpu_checks.check_places(bench, checks, "fp32", 2, 9)
     assert [passed for _, passed in checks.outcomes] == [True, True, True]
     places = iter(range(9))
-    monkeypatch.setattr(prsr.Sampler, "sample", lambda *call, **more: torch.tensor([next(places)]))
+    monkeypatch.setattr(CPUEngine, "rows", lambda *call: call[1].images.fill_(next(places)))
+    monkeypatch.setattr(CPUEngine, "start", lambda *call: SimpleNamespace(images=call[2].image))
     monkeypatch.setattr(gpu_checks, "cdf_violation", lambda *call: torch.tensor([torch.nan]))
+    monkeypatch.setattr(prsr, "sample", lambda *call, **more: None)
     gpu_checks.check_trained(bench, checks)
     gpu_checks.check_places(bench, checks, "fp32", 2, 3)
     assert [passed for _, passed in checks.outcomes[3:]] == [False, False, False]
@@ -74,7 +78,7 @@ def test_dry_run_of_all_checks_and_measurements(tmp_path, monkeypatch):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("passed: ") == 17
+    assert run.stdout.count("passed: ") == 18
     assert run.stdout.count("dry run on a CPU") == 2
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert {(r["precision"], r["batch"]) for r in told["figures"]} == {

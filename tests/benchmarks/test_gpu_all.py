@@ -270,6 +270,8 @@ def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
         "engine-triton": "timed out",
         "figures": "timed out",
         "engine-torch": "passed",
+        "sanitizer-cuda": "skipped",
+        "sanitizer-triton": "skipped",
         "train-cartoons": "skipped",
         "train-damaged": "failed",
         "train-portraits": "passed",
@@ -277,7 +279,7 @@ def test_dry_run_from_the_first_stage_to_a_second_machine(packed, tmp_path):
     assert stages["train-portraits"]["detail"].startswith("step 12 of 24, 4 images each")
     assert "portraits/checkpoint.safetensors" in names(first / "portraits.tar.0")
     assert {"logs/engine-torch.log", "logs/train-damaged.log"} <= names(first / "report.tar.0")
-    assert (first / "summary.txt").read_text().count("\n") == 11
+    assert (first / "summary.txt").read_text().count("\n") == 13
 
     left_out = ("--limit", "engine=0", "--limit", "figures=0", "--limit", "train-damaged=0")
     code, stages = session(packed, tmp_path, second, *left_out, "--resume", first)
@@ -292,7 +294,7 @@ def test_the_longest_beginning_of_a_stage_s_name_sets_its_limit(tmp_path, monkey
     monkeypatch.setattr(sys, "argv", [*command, *chosen])
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     session = Session(options())
-    limits = {"engine-cuda-fp32": 7, "engine-cuda-bf16": 3, "cuda": 60, "engine-torch": 60}
+    limits = {"engine-cuda-fp32": 7, "engine-cuda-bf16": 3, "cuda": 100, "engine-torch": 60}
     for name, seconds in (limits | {"train-portraits": 9, "build": 100}).items():
         assert session.limit(name, 100) == seconds
     monkeypatch.setattr(sys, "argv", [*command, "--limit", "engine-cud=7"])

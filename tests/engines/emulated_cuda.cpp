@@ -38,9 +38,9 @@ std::vector<Device> devices() { return {}; }
 
 Measurements measure(uint64_t, int64_t, uint64_t) { return {}; }
 
-// As on an H100, with enough clusters that each has one tile if there are few tiles.
-
 void use(int) {}
+
+// As on an H100, with enough clusters that each has one tile if there are few tiles.
 int shared_limit() { return 227 * 1024; }
 int active_clusters(Format, int cluster, int) { return 132 / cluster; }
 

@@ -66,7 +66,7 @@ def test_shared_memory_fits_every_gpu(extension, preset, precision):
             plan = made.plan(images, 32)
             shared = made.shared_memory(plan.cluster, plan.tiles)
             assert 0 < shared.size <= gpu.shared_limit
-            if plan.cluster > 1 and precision != "fp32":  # the head's weights stay on chip
+            if plan.cluster > 1 and precision != "fp32":  # weights of most logits stay on chip
                 assert shared.output_colour <= 1
 
 
@@ -92,18 +92,18 @@ def test_clusters_that_need_too_much_shared_memory_are_not_used(extension):
         (
             H100, "paper", 1,
             ["1 tile(s) of 16 images, 1 per cluster of 16 blocks, 8 clusters at a time",
-             "of 227 KiB shared memory, with the weights of logits of 2 of 3 colours and in blocks "
-             "that lead no tile the weights of hidden units and the chain's sums, without the "
-             "chain's weights",
+             "of 227 KiB shared memory; with the weights of logits of 2 of 3 colours, the chain's "
+             "sums, the weights of hidden units (in blocks that lead no tile); without the chain's "
+             "weights;",
              "with look-ahead (11 features per colour, at most 24)", "operands bf16"],
         ),
         (
             H100, "paper", 2048,
             ["128 tile(s) of 16 images, 8 per cluster of 8 blocks, 16 clusters at a time (of 16 "
              "blocks, 8 would run, one tile each)",
-             "with the weights of logits, without the chain's sums and the chain's weights"],
+             "with the weights of logits; without the chain's sums, the chain's weights"],
         ),
-        (A100, "paper", 1, ["1 tile(s) of 16 images, a block each: no cluster fits this GPU"]),
+        (A100, "paper", 1, ["1 tile(s) of 16 images, a block each: it runs no clusters"]),
         (H100, TWO_LEVELS, 1, ["2 levels are too few for a cluster", "chain by the whole block"]),
     ],
 )  # fmt: skip
